@@ -1,0 +1,1 @@
+"""Keepline: WebRTC signaling that outlives every process."""

@@ -1,0 +1,1 @@
+"""The persister: the program that writes rooms to Postgres."""

@@ -1,0 +1,1 @@
+"""The signal node: the program that clients connect to."""
