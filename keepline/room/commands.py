@@ -1,0 +1,87 @@
+"""What can be asked of a room. A command carries all that the decision needs, except the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keepline.room.record import ChatMode, EndReason, SideNumber
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Create the room. `duration_seconds` 0 means no limit."""
+
+    room_id: str
+    user_1: str
+    user_2: str
+    chat_mode: ChatMode
+    duration_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A session takes a side, from nobody or from the session that held it."""
+
+    side: SideNumber
+    node: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The session that holds a side steps out on purpose."""
+
+    side: SideNumber
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lose:
+    """The session that holds a side is gone: connection lost, node dead."""
+
+    side: SideNumber
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A side writes a line of chat."""
+
+    side: SideNumber
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVideo:
+    """A side of a text room asks for video."""
+
+    side: SideNumber
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptVideo:
+    """The other side agrees."""
+
+    side: SideNumber
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineVideo:
+    """The other side does not."""
+
+    side: SideNumber
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The room is over, whatever it was doing."""
+
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: do all that is due by now."""
+
+
+Command = Open | Join | Leave | Lose | Post | RequestVideo | AcceptVideo | DeclineVideo | End | Tick

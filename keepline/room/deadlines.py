@@ -1,0 +1,59 @@
+"""When something is due in a room although nobody does anything.
+
+Deadlines follow from the record, so a lost timer can always be set again from it. `due` names the next one;
+`state.apply` with a `Tick` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from keepline.room.record import ChatMode, Room, Status
+from keepline.room.rules import Rules
+
+Kind = Literal["no_show", "grace", "ending", "duration", "idle", "inactivity"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """`kind` is due at `at`, ms since 1970."""
+
+    at: int
+    kind: Kind
+
+
+def due(room: Room, rules: Rules) -> Deadline | None:
+    """The earliest deadline of a room; None for one that has ended or waits for nothing."""
+    if room.status is Status.ENDED:
+        return None
+    return min(_all(room, rules), default=None)
+
+
+def _all(room: Room, rules: Rules) -> Iterator[Deadline]:
+    expires = room.grace_period_expires
+    if expires is not None:
+        yield Deadline(expires, "grace")
+    if room.met_at is None:
+        yield Deadline(room.opened_at + rules.no_show_ms, "no_show")
+    elif room.chat_mode is ChatMode.TEXT:
+        yield _inactivity(room, room.met_at, rules)
+    elif room.timed_from is not None:
+        yield from _duration(room, room.timed_from, rules)
+
+
+def _inactivity(room: Room, met_at: int, rules: Rules) -> Deadline:
+    if room.warning_started_at is not None:
+        return Deadline(room.warning_started_at + rules.text_warning_ms, "inactivity")
+    quiet_since = min(side.idle_from or met_at for side in room.sides)
+    return Deadline(quiet_since + rules.text_idle_ms, "idle")
+
+
+def _duration(room: Room, timed_from: int, rules: Rules) -> Iterator[Deadline]:
+    if room.duration_seconds == 0:
+        return
+    ends_at = timed_from + room.duration_seconds * 1_000
+    yield Deadline(ends_at, "duration")
+    if not room.ending_warned:
+        yield Deadline(ends_at - rules.ending_warning_ms, "ending")

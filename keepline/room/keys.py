@@ -1,0 +1,80 @@
+"""Where things stand in Redis. The only place that spells a key.
+
+Every key of a room begins with its partition as a hash tag, `{p07}`, so that on a Redis Cluster all keys that
+one commit touches live on one shard. The partition is the CRC-16 that Redis Cluster itself uses for its slots
+(CRC-16/XMODEM, Redis Cluster specification, appendix A) modulo the number of partitions.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+
+DEFAULT_PARTITIONS = 16
+
+PARTITIONS = "keepline:partitions"
+"""How many partitions this Redis was set up with; written once, at the first start."""
+
+
+def partition_of(room_id: str, partitions: int) -> int:
+    """The partition of a room, 0 to partitions - 1."""
+    return crc_hqx(room_id.encode(), 0) % partitions
+
+
+def tag(partition: int) -> str:
+    """The hash tag of a partition."""
+    return f"{{p{partition:02d}}}"
+
+
+def room(partition: int, room_id: str) -> str:
+    """String: the record."""
+    return f"{tag(partition)}:room:{room_id}"
+
+
+def chat(partition: int, room_id: str) -> str:
+    """Stream: the room's chat."""
+    return f"{tag(partition)}:chat:{room_id}"
+
+
+def events(partition: int) -> str:
+    """Stream: what the persister consumes."""
+    return f"{tag(partition)}:events"
+
+
+def dead_letters(partition: int) -> str:
+    """Stream: events that could not be written, with the reason."""
+    return f"{tag(partition)}:dead-letters"
+
+
+def deadlines(partition: int) -> str:
+    """Sorted set: room ids by the ms at which something is due."""
+    return f"{tag(partition)}:deadlines"
+
+
+def held(partition: int, node: str) -> str:
+    """Set: rooms of the partition that have a side on the node."""
+    return f"{tag(partition)}:held:{node}"
+
+
+def epoch(partition: int) -> str:
+    """String: there as long as this part of Redis has not lost its data."""
+    return f"{tag(partition)}:epoch"
+
+
+def inbox(node: str) -> str:
+    """Channel: what is meant for a node's clients."""
+    return f"inbox:{node}"
+
+
+def user(user_id: str) -> str:
+    """String: the session that holds a user, and where."""
+    return f"user:{user_id}"
+
+
+def user_rooms(user_id: str) -> str:
+    """Set: ids of the user's live rooms; derived, best effort."""
+    return f"user:{user_id}:rooms"
+
+
+def node(node_id: str) -> str:
+    """String: a node's heartbeat."""
+    return f"node:{node_id}"

@@ -1,0 +1,168 @@
+"""The record of a room: the one value that memory, Redis and Postgres hold copies of.
+
+A record is immutable; `state.apply` makes the next one from it. `version` orders all copies everywhere. What
+follows from other fields (status, the connected flags, the end of the grace period) is computed, never kept,
+so that no copy can contradict itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+SideNumber = Literal[1, 2]
+
+NO_EXTRA: Mapping[str, object] = MappingProxyType({})
+
+
+class ChatMode(StrEnum):
+    """What the two members do in the room."""
+
+    VIDEO = "video"
+    TEXT = "text"
+
+
+class Status(StrEnum):
+    """Where a room is in its life."""
+
+    ACTIVE = "active"
+    GRACE = "grace_period"
+    ENDED = "ended"
+
+
+class EndReason(StrEnum):
+    """Why a room ended."""
+
+    HANGUP = "hangup"
+    GRACE_EXPIRED = "grace_expired"
+    INACTIVITY = "inactivity"
+    DURATION = "duration"
+    NO_SHOW = "no_show"
+    DELETED = "deleted"
+
+
+class Presence(StrEnum):
+    """What one side knows of the other."""
+
+    ABSENT = "absent"  # has never come
+    JOINED = "joined"
+    RECONNECTING = "reconnecting"  # lost, and its grace period runs
+    AWAY = "away"  # lost from a text room, which has no grace period
+    LEFT = "left"  # stepped out on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two places in a room, and the session that holds it.
+
+    All times are ms since 1970. `session` is the fence of this side: a command that names another session
+    does not speak for it. `came` tells a side that was never held from one that was lost.
+    """
+
+    user: str
+    node: str | None = None
+    session: str | None = None
+    came: bool = False
+    left: bool = False
+    absent_since: int | None = None
+    grace_until: int | None = None
+    idle_from: int | None = None
+    last_message_at: int | None = None
+    extra: Mapping[str, object] = field(default=NO_EXTRA)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a live session holds this side."""
+        return self.session is not None
+
+    @property
+    def presence(self) -> Presence:
+        """This side as the other one sees it."""
+        if self.session is not None:
+            return Presence.JOINED
+        if not self.came:
+            return Presence.ABSENT
+        if self.left:
+            return Presence.LEFT
+        return Presence.AWAY if self.grace_until is None else Presence.RECONNECTING
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One line of a room's text chat. `seq` counts 1, 2, 3 … within the room; `at` is ms since 1970."""
+
+    seq: int
+    sender: str
+    text: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A call between exactly two users. Times are ms since 1970 unless the name says otherwise.
+
+    `write_id` is unique to the change that made this version: it lets a commit whose answer was lost be tried
+    again without being taken for somebody else's. `extra` holds fields that a newer release wrote.
+    """
+
+    room_id: str
+    side_1: Side
+    side_2: Side
+    chat_mode: ChatMode
+    duration_seconds: int
+    opened_at: int
+    updated_at: int
+    version: int = 1
+    write_id: str = ""
+    met_at: int | None = None
+    timed_from: int | None = None
+    ending_warned: bool = False
+    last_seq: int = 0
+    mode_requested_by: SideNumber | None = None
+    warning_started_at: int | None = None
+    ended_at: int | None = None
+    ended_reason: EndReason | None = None
+    extra: Mapping[str, object] = field(default=NO_EXTRA)
+
+    @property
+    def status(self) -> Status:
+        """Follows from the sides and the end, so it cannot disagree with them."""
+        if self.ended_at is not None:
+            return Status.ENDED
+        if self.side_1.grace_until is not None or self.side_2.grace_until is not None:
+            return Status.GRACE
+        return Status.ACTIVE
+
+    @property
+    def started_at(self) -> int:
+        """When both sides were there for the first time; before that, when the room was opened."""
+        return self.opened_at if self.met_at is None else self.met_at
+
+    @property
+    def grace_period_expires(self) -> int | None:
+        """The earlier end of the absent sides' grace periods; None when none runs."""
+        running = [side.grace_until for side in self.sides if side.grace_until is not None]
+        return min(running) if running and self.ended_at is None else None
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Side 1 (the initiator) and side 2."""
+        return self.side_1, self.side_2
+
+    def side(self, number: SideNumber) -> Side:
+        """The side with that number."""
+        return self.side_1 if number == 1 else self.side_2
+
+    def side_of(self, user: str) -> SideNumber | None:
+        """Which side the user is a member of; None for a stranger."""
+        if user == self.side_1.user:
+            return 1
+        return 2 if user == self.side_2.user else None
+
+
+def other(number: SideNumber) -> SideNumber:
+    """The number of the opposite side."""
+    return 2 if number == 1 else 1

@@ -1,0 +1,108 @@
+"""A room as a row of `active_rooms`, and back. The only place that knows both.
+
+What a row does not hold (which node and session had a side, the timers of the moment) is gone after a loss of
+Redis; a room read back from Postgres has nobody connected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from keepline.room.record import ChatMode, EndReason, Message, Room, Side
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRow:
+    """The columns of `active_rooms` that the cluster writes, as Postgres takes them; the messages go apart."""
+
+    room_id: UUID
+    user_1: UUID
+    user_2: UUID
+    started_at: datetime
+    duration_seconds: int
+    chat_mode: str
+    status: str
+    grace_period_expires: datetime | None
+    user_1_connected: bool
+    user_2_connected: bool
+    created_at: datetime
+    version: int
+    ended_reason: str | None
+    ended_at: datetime | None
+
+
+def to_row(room: Room) -> RoomRow:
+    """The row of a room. Raises ValueError when an id is no UUID."""
+    return RoomRow(
+        room_id=UUID(room.room_id),
+        user_1=UUID(room.side_1.user),
+        user_2=UUID(room.side_2.user),
+        started_at=_to_time(room.started_at),
+        duration_seconds=room.duration_seconds,
+        chat_mode=room.chat_mode.value,
+        status=room.status.value,
+        grace_period_expires=_to_time_or_none(room.grace_period_expires),
+        user_1_connected=room.side_1.connected,
+        user_2_connected=room.side_2.connected,
+        created_at=_to_time(room.opened_at),
+        version=room.version,
+        ended_reason=None if room.ended_reason is None else room.ended_reason.value,
+        ended_at=_to_time_or_none(room.ended_at),
+    )
+
+
+def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
+    """The room of a row, with nobody connected; a grace period that ran still does. Raises ValueError.
+
+    A side counts as having come when the call had started. Postgres sets the column `updated_at` itself.
+    """
+    opened_at, started_at = _to_ms(row["created_at"]), _to_ms(row["started_at"])
+    met = started_at != opened_at or row["user_1_connected"] or row["user_2_connected"]
+    grace_until = _to_ms_or_none(row["grace_period_expires"])
+    ended_at = _to_ms_or_none(row["ended_at"])
+    updated_at = _to_ms(row["updated_at"])
+    sides = [
+        Side(
+            user=str(row[user]),
+            came=met,
+            absent_since=updated_at if met else None,
+            grace_until=grace_until if met and ended_at is None else None,
+        )
+        for user in ("user_1", "user_2")
+    ]
+    chat_mode = ChatMode(row["chat_mode"])
+    return Room(
+        room_id=str(row["room_id"]),
+        side_1=sides[0],
+        side_2=sides[1],
+        chat_mode=chat_mode,
+        duration_seconds=row["duration_seconds"],
+        opened_at=opened_at,
+        updated_at=updated_at,
+        version=row["version"],
+        met_at=started_at if met else None,
+        timed_from=started_at if met and chat_mode is ChatMode.VIDEO else None,
+        last_seq=max((message.seq for message in messages), default=0),
+        ended_at=ended_at,
+        ended_reason=None if row["ended_reason"] is None else EndReason(row["ended_reason"]),
+    )
+
+
+def _to_time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1_000, UTC)
+
+
+def _to_time_or_none(ms: int | None) -> datetime | None:
+    return None if ms is None else _to_time(ms)
+
+
+def _to_ms(time: datetime) -> int:
+    return round(time.timestamp() * 1_000)
+
+
+def _to_ms_or_none(time: datetime | None) -> int | None:
+    return None if time is None else _to_ms(time)

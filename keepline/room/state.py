@@ -1,0 +1,284 @@
+"""The one function that decides what becomes of a room.
+
+`TRANSITIONS` is a table of status × command. A pair that is missing *is* the error: `IllegalTransition`. Every
+transition makes the next version; a command that changes nothing returns the very same room, so that
+`new is room` tells a caller that there is nothing to commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from keepline.room.commands import (
+    AcceptVideo,
+    Command,
+    DeclineVideo,
+    End,
+    Join,
+    Leave,
+    Lose,
+    Open,
+    Post,
+    RequestVideo,
+    Tick,
+)
+from keepline.room.deadlines import due
+from keepline.room.effects import (
+    Effect,
+    EndingSoon,
+    InactivityChanged,
+    ModeAsked,
+    PeerChanged,
+    PeerState,
+    Posted,
+    Replaced,
+    RoomEnded,
+)
+from keepline.room.record import (
+    ChatMode,
+    EndReason,
+    Message,
+    Presence,
+    Room,
+    Side,
+    SideNumber,
+    Status,
+    other,
+)
+from keepline.room.rules import Rules
+
+Outcome = tuple[Room, tuple[Effect, ...]]
+
+
+class IllegalTransition(Exception):
+    """The room does not allow this command in the state it is in. The text says why, for the client."""
+
+    def __init__(self, status: Status | None, command: Command, why: str = "") -> None:
+        where = "a room that does not exist" if status is None else f"a room that is {status.value}"
+        super().__init__(why or f"{type(command).__name__} is not possible in {where}")
+        self.status = status
+        self.command = command
+
+
+def apply(room: Room | None, command: Command, now: int, rules: Rules) -> Outcome:
+    """Carry out a command at `now` (ms since 1970): the next record and what is to be told to whom.
+
+    Raises IllegalTransition when the table has no row for it, or the row's own condition is not met.
+    """
+    status = None if room is None else room.status
+    transition = TRANSITIONS.get((status, type(command)))
+    if transition is None:
+        raise IllegalTransition(status, command)
+    return transition(room, command, now, rules)
+
+
+def _changed(room: Room, now: int, **changes: Any) -> Room:
+    return replace(room, version=room.version + 1, updated_at=max(now, room.updated_at), **changes)
+
+
+def _with_side(number: SideNumber, side: Side) -> dict[str, Side]:
+    return {"side_1" if number == 1 else "side_2": side}
+
+
+def _open(room: None, command: Open, now: int, rules: Rules) -> Outcome:
+    if command.user_1 == command.user_2:
+        raise IllegalTransition(None, command, "a room needs two different users")
+    opened = Room(
+        room_id=command.room_id,
+        side_1=Side(command.user_1),
+        side_2=Side(command.user_2),
+        chat_mode=command.chat_mode,
+        duration_seconds=command.duration_seconds,
+        opened_at=now,
+        updated_at=now,
+    )
+    return opened, ()
+
+
+def _join(room: Room, command: Join, now: int, rules: Rules) -> Outcome:
+    before = room.side(command.side)
+    if before.session == command.session and before.node == command.node:
+        return room, ()
+    side = replace(
+        before,
+        node=command.node,
+        session=command.session,
+        came=True,
+        left=False,
+        absent_since=None,
+        grace_until=None,
+    )
+    changes: dict[str, Any] = _with_side(command.side, side)
+    if room.met_at is None and room.side(other(command.side)).connected:
+        changes |= _meet(room, changes, now)
+    told: PeerState = "joined" if before.presence in (Presence.ABSENT, Presence.LEFT) else "reconnected"
+    effects: list[Effect] = [PeerChanged(other(command.side), told)]
+    if before.node is not None and before.session is not None and before.session != command.session:
+        effects.append(Replaced(before.node, before.session))
+    return _changed(room, now, **changes), tuple(effects)
+
+
+def _meet(room: Room, changes: dict[str, Any], now: int) -> dict[str, Any]:
+    """Both are there for the first time: the clocks of the call start."""
+    return {
+        "side_1": replace(changes.get("side_1", room.side_1), idle_from=now),
+        "side_2": replace(changes.get("side_2", room.side_2), idle_from=now),
+        "met_at": now,
+        "timed_from": now if room.chat_mode is ChatMode.VIDEO else None,
+    }
+
+
+def _lose(room: Room, command: Lose, now: int, rules: Rules) -> Outcome:
+    return _step_out(room, command.side, command.session, False, now, rules)
+
+
+def _leave(room: Room, command: Leave, now: int, rules: Rules) -> Outcome:
+    return _step_out(room, command.side, command.session, True, now, rules)
+
+
+def _step_out(
+    room: Room, number: SideNumber, session: str, on_purpose: bool, now: int, rules: Rules
+) -> Outcome:
+    before = room.side(number)
+    if before.session != session:
+        return room, ()  # the fence: a newer session holds the side, or none does
+    grace_ms = rules.grace_ms if room.chat_mode is ChatMode.VIDEO else None
+    side = replace(
+        before,
+        node=None,
+        session=None,
+        left=on_purpose,
+        absent_since=now,
+        grace_until=None if grace_ms is None else now + grace_ms,
+    )
+    told = PeerChanged(other(number), _absence(on_purpose, grace_ms), grace_ms)
+    changes: dict[str, Any] = _with_side(number, side)
+    return _changed(room, now, mode_requested_by=None, **changes), (told,)
+
+
+def _absence(on_purpose: bool, grace_ms: int | None) -> PeerState:
+    if on_purpose:
+        return "left"
+    return "away" if grace_ms is None else "reconnecting"
+
+
+def _post(room: Room, command: Post, now: int, rules: Rules) -> Outcome:
+    writer = room.side(command.side)
+    message = Message(room.last_seq + 1, writer.user, command.text, now)
+    told: list[Effect] = [Posted(other(command.side), message)]
+    changes: dict[str, Any] = _with_side(command.side, replace(writer, last_message_at=now, idle_from=now))
+    if room.warning_started_at is not None:
+        # A line by either side shows that the room is alive: the clock starts anew for both.
+        reader = room.side(other(command.side))
+        changes |= _with_side(other(command.side), replace(reader, idle_from=now))
+        told.append(InactivityChanged("cleared"))
+    return _changed(room, now, last_seq=message.seq, warning_started_at=None, **changes), tuple(told)
+
+
+def _request_video(room: Room, command: RequestVideo, now: int, rules: Rules) -> Outcome:
+    if room.chat_mode is ChatMode.VIDEO:
+        raise IllegalTransition(room.status, command, "the room is a video room already")
+    if not room.side(other(command.side)).connected:
+        raise IllegalTransition(room.status, command, "the other side is not there to accept")
+    if room.mode_requested_by == command.side:
+        return room, ()
+    asked = _changed(room, now, mode_requested_by=command.side)
+    return asked, (ModeAsked(other(command.side), "request"),)
+
+
+def _accept_video(room: Room, command: AcceptVideo, now: int, rules: Rules) -> Outcome:
+    if room.mode_requested_by != other(command.side):
+        raise IllegalTransition(room.status, command, "the other side has not asked for video")
+    changes: dict[str, Any] = {
+        "chat_mode": ChatMode.VIDEO,
+        "timed_from": now,
+        "mode_requested_by": None,
+        "warning_started_at": None,
+    }
+    told: list[Effect] = [ModeAsked(other(command.side), "accept")]
+    if room.warning_started_at is not None:
+        told.append(InactivityChanged("cleared"))
+    return _changed(room, now, **changes), tuple(told)
+
+
+def _decline_video(room: Room, command: DeclineVideo, now: int, rules: Rules) -> Outcome:
+    if room.mode_requested_by != other(command.side):
+        raise IllegalTransition(room.status, command, "the other side has not asked for video")
+    return _changed(room, now, mode_requested_by=None), (ModeAsked(other(command.side), "decline"),)
+
+
+def _end(room: Room, command: End, now: int, rules: Rules) -> Outcome:
+    return _ended(room, command.reason, now)
+
+
+def _ended(room: Room, reason: EndReason, now: int) -> Outcome:
+    ended = _changed(
+        room,
+        now,
+        side_1=_vacated(room.side_1, now),
+        side_2=_vacated(room.side_2, now),
+        mode_requested_by=None,
+        warning_started_at=None,
+        ended_at=now,
+        ended_reason=reason,
+    )
+    return ended, (RoomEnded(reason),)
+
+
+def _vacated(side: Side, now: int) -> Side:
+    absent_since = now if side.connected else side.absent_since
+    return replace(side, node=None, session=None, absent_since=absent_since, grace_until=None)
+
+
+def _tick(room: Room, command: Tick, now: int, rules: Rules) -> Outcome:
+    effects: list[Effect] = []
+    while (deadline := due(room, rules)) is not None and deadline.at <= now:
+        if deadline.kind == "ending":
+            ends_at = deadline.at + rules.ending_warning_ms
+            room = _changed(room, now, ending_warned=True)
+            effects.append(EndingSoon(max(0, ends_at - now)))
+        elif deadline.kind == "idle":
+            room = _changed(room, now, warning_started_at=now)
+            effects.append(InactivityChanged("warning", rules.text_warning_ms))
+        else:
+            room, ended = _ended(room, _END_REASONS[deadline.kind], now)
+            effects.extend(ended)
+    return room, tuple(effects)
+
+
+_END_REASONS = {
+    "no_show": EndReason.NO_SHOW,
+    "grace": EndReason.GRACE_EXPIRED,
+    "duration": EndReason.DURATION,
+    "inactivity": EndReason.INACTIVITY,
+}
+
+
+def _nothing(room: Room, command: Command, now: int, rules: Rules) -> Outcome:
+    return room, ()
+
+
+TRANSITIONS: dict[tuple[Status | None, type[Any]], Callable[[Any, Any, int, Rules], Outcome]] = {
+    (None, Open): _open,
+    (Status.ACTIVE, Join): _join,
+    (Status.ACTIVE, Leave): _leave,
+    (Status.ACTIVE, Lose): _lose,
+    (Status.ACTIVE, Post): _post,
+    (Status.ACTIVE, RequestVideo): _request_video,
+    (Status.ACTIVE, AcceptVideo): _accept_video,
+    (Status.ACTIVE, DeclineVideo): _decline_video,
+    (Status.ACTIVE, End): _end,
+    (Status.ACTIVE, Tick): _tick,
+    (Status.GRACE, Join): _join,
+    (Status.GRACE, Leave): _leave,
+    (Status.GRACE, Lose): _lose,
+    (Status.GRACE, Post): _post,
+    (Status.GRACE, End): _end,
+    (Status.GRACE, Tick): _tick,
+    # Late news of a room that is over change nothing and are nobody's mistake.
+    (Status.ENDED, Leave): _nothing,
+    (Status.ENDED, Lose): _nothing,
+    (Status.ENDED, Tick): _nothing,
+}
