@@ -1,0 +1,1 @@
+"""What every Keepline program needs to be operated: settings, logs, metrics, health and connections."""

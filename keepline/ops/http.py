@@ -1,0 +1,139 @@
+"""The HTTP endpoint for operators: health and metrics, and a place for a program's own routes.
+
+Errors are JSON of one shape, `{"error": {"code", "message", "retry_after_ms"?}}`, whoever raised them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from keepline.ops.health import Health
+
+MAX_BODY_BYTES = 64 * 1024
+_SHUTDOWN_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class HttpError(Exception):
+    """A refusal that the caller of the HTTP API is told as JSON."""
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
+        """Take the HTTP status, our code for programs, words for people and when a retry makes sense."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+def json_response(data: Any, status: int = 200) -> web.Response:
+    """Return `data` as a JSON response."""
+    return web.Response(body=orjson.dumps(data), status=status, content_type="application/json")
+
+
+def _error_response(error: HttpError) -> web.Response:
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.retry_after_ms is not None:
+        body["retry_after_ms"] = error.retry_after_ms
+    response = json_response({"error": body}, error.status)
+    if error.retry_after_ms is not None:
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_ms / 1000))
+    return response
+
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+}
+
+
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except HttpError as error:
+        return _error_response(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        code = _CODES.get(error.status, "bad_request" if error.status < 500 else "internal")
+        response = _error_response(HttpError(error.status, code, error.reason))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        _log.exception("http_request_failed", method=request.method, path=request.path)
+        return _error_response(HttpError(500, "internal", "the request failed; the log says why"))
+
+
+async def _hide_server(_: web.Request, response: web.StreamResponse) -> None:
+    """Do not tell strangers which library in which version answers."""
+    response.headers["Server"] = "keepline"
+
+
+def create_app(
+    health: Health, registry: CollectorRegistry, routes: Iterable[web.AbstractRouteDef] = ()
+) -> web.Application:
+    """Return an application with `/livez`, `/readyz`, `/healthz`, `/metrics` and the given routes.
+
+    `/livez` is 200 whenever the event loop runs. `/readyz` is 503 with the reasons while a condition fails.
+    `/healthz` is 200 with each dependency: it informs, it does not judge.
+    """
+
+    async def livez(_: web.Request) -> web.Response:
+        return json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = health.reasons()
+        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def healthz(_: web.Request) -> web.Response:
+        return json_response(health.report())
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
+        )
+
+    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(_hide_server)
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/metrics", metrics)
+    app.add_routes(routes)
+    return app
+
+
+@asynccontextmanager
+async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+    """Serve `app` while the context is open; yields the address, with the real port when 0 was asked for.
+
+    Raises OSError when the address cannot be bound.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        address = runner.addresses[0]
+        yield str(address[0]), int(address[1])
+    finally:
+        await runner.cleanup()

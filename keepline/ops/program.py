@@ -1,0 +1,28 @@
+"""The first steps of every program: settings, logs, warnings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import structlog
+
+from keepline.ops import logs
+from keepline.ops.settings import AnySettings, SettingsError, load, unknown_names
+
+_log = structlog.get_logger(__name__)
+
+USAGE_ERROR = 2
+
+
+def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
+    """Return the settings with logging configured. Prints all problems and exits 2 when there are any."""
+    try:
+        loaded = load(settings, environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - logging is not configured before settings are known
+        raise SystemExit(USAGE_ERROR) from None
+    logs.configure(loaded.log_format, loaded.log_level)
+    for message in unknown_names(environ):
+        _log.warning("unknown_setting", problem=message)
+    return loaded

@@ -1,0 +1,84 @@
+"""An owner for background tasks: none dies unnoticed, none outlives the program."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from keepline.ops.backoff import Backoff
+
+_log = structlog.get_logger(__name__)
+
+
+class Tasks:
+    """Starts named tasks, notices when one fails, and ends them all on `aclose`.
+
+    A task that returns is finished. One that raises is logged and, as its starter chose, run again after a
+    backoff or reported to `on_fatal`, which ends the program.
+    """
+
+    def __init__(
+        self,
+        on_fatal: Callable[[str, BaseException], None],
+        *,
+        new_backoff: Callable[[], Backoff] = Backoff,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Take what to call when a task that must not fail has failed: `on_fatal(name, error)`."""
+        self._on_fatal = on_fatal
+        self._new_backoff = new_backoff
+        self._sleep = sleep
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]], *, restart: bool) -> asyncio.Task[None]:
+        """Run `run()` in a task. With `restart` it is called again whenever it raises, else that is fatal.
+
+        Raises RuntimeError after `aclose`: a task started then would have no owner.
+        """
+        if self._closed:
+            raise RuntimeError(f"task {name} started after its owner was closed")
+        body = self._keep_running(name, run) if restart else self._run_once(name, run)
+        task = asyncio.create_task(body, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def aclose(self, timeout: float = 5.0) -> None:
+        """Cancel all tasks and wait for their end; those that do not end in `timeout` seconds are logged."""
+        self._closed = True
+        tasks = set(self._running)
+        for task in tasks:
+            task.cancel()
+        if not tasks:
+            return
+        _, stuck = await asyncio.wait(tasks, timeout=timeout)
+        for task in stuck:
+            _log.error("task_did_not_end", task=task.get_name(), timeout_seconds=timeout)
+
+    async def _run_once(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run()
+        except Exception as error:
+            _log.exception("task_failed", task=name, restart=False)
+            self._on_fatal(name, error)
+
+    async def _keep_running(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        backoff = self._new_backoff()
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                await run()
+                return
+            except Exception:
+                if loop.time() - started > 60:  # it had recovered: this is a new fault, not the old one
+                    backoff.reset()
+                delay = backoff.next()
+                _log.exception("task_failed", task=name, restart=True, retry_in_ms=round(delay * 1000))
+            await self._sleep(delay)
