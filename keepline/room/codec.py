@@ -36,7 +36,7 @@ class Event:
     kind: str
     room: Room
     message: Message | None = None
-    extra: Mapping[str, object] = field(default=NO_EXTRA)
+    extra: Mapping[str, object] = field(default_factory=lambda: NO_EXTRA)
 
 
 _SIDE_FIELDS = tuple(f.name for f in fields(Side) if f.name not in ("user", "extra"))

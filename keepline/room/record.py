@@ -71,7 +71,7 @@ class Side:
     grace_until: int | None = None
     idle_from: int | None = None
     last_message_at: int | None = None
-    extra: Mapping[str, object] = field(default=NO_EXTRA)
+    extra: Mapping[str, object] = field(default_factory=lambda: NO_EXTRA)
 
     @property
     def connected(self) -> bool:
@@ -125,7 +125,7 @@ class Room:
     warning_started_at: int | None = None
     ended_at: int | None = None
     ended_reason: EndReason | None = None
-    extra: Mapping[str, object] = field(default=NO_EXTRA)
+    extra: Mapping[str, object] = field(default_factory=lambda: NO_EXTRA)
 
     @property
     def status(self) -> Status:
