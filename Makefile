@@ -1,0 +1,80 @@
+# What a checkout can do; `make help` lists it. Everything runs in .venv, made from the hash-locked requirements.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Another interpreter: make install PYTHON=/path/to/python3.12 (after make clean)
+PYTHON ?=
+# Options of `make up` and `make bench`, for example: make up ARGS="--nodes 3 --port 9000"
+ARGS ?=
+# Options of pytest, for example: make test PYTEST="-k room -x"
+PYTEST ?=
+UV ?= uv
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install up test lint system-packages python-tests js-tests bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## set up .venv from the lock, again only when the lock or pyproject.toml changed
+
+$(INSTALLED): requirements/dev.txt pyproject.toml
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  rm -rf .venv; \
+	  for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    echo "making .venv with $$("$$python" --version)"; \
+	    "$$python" -m venv .venv; \
+	    break; \
+	  done; \
+	  if [ ! -x $(BIN)/python ]; then \
+	    echo "make: no Python 3.11 or newer with venv found: install one" \
+	      "(Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make install PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	  fi; \
+	fi
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+up: $(INSTALLED) ## run a whole cluster on this machine: keepline up $(ARGS)
+	@exec $(BIN)/keepline up $(ARGS)
+
+test: lint system-packages python-tests js-tests ## everything that CI runs
+
+lint: $(INSTALLED) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+system-packages: ## what the tests need beside Python packages: Chromium
+	@tests/system-packages.sh
+
+python-tests: $(INSTALLED) ## pytest alone
+	$(BIN)/pytest $(PYTEST)
+
+js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
+	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
+	  cd clients/js && node --test test/; \
+	else \
+	  echo "make: SKIPPED the JavaScript tests: Node.js 20 or newer is not on PATH" >&2; \
+	fi
+
+bench: $(INSTALLED) ## measure: python -m bench $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## write requirements/ anew from pyproject.toml (needs uv)
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	  --quiet -o requirements/production.txt
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra embedded --group dev --quiet -o requirements/dev.txt
+
+clean: ## remove .venv and caches; the data of `make up` (.keepline) stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
