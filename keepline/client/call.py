@@ -1,0 +1,131 @@
+"""One call, as the application sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from keepline.client.errors import CallEnded, RequestFailed
+from keepline.client.events import Event
+from keepline.client.link import CallLink
+from keepline.client.models import Message, PeerState, RoomSnapshot
+
+
+class Call:
+    """A room this client has joined. Made by `Keepline.join`.
+
+    While the client is away requests wait for its return, within the request timeout, and signals are queued.
+
+    Requests raise RequestFailed when the cluster refuses them, RequestTimedOut or ConnectionLost when it is
+    not known what became of them, CallEnded after the end of the call, and ConnectionClosed after that of the
+    client.
+    """
+
+    def __init__(self, link: CallLink) -> None:
+        """Take the link that carries the call."""
+        self._link = link
+
+    @property
+    def room_id(self) -> str:
+        """The room's UUID."""
+        return self._link.room_id
+
+    @property
+    def room(self) -> RoomSnapshot:
+        """The last snapshot, with the chat messages that came since."""
+        return self._link.state.room
+
+    @property
+    def side(self) -> int:
+        """1 for the initiator of the call, 2 for the other one."""
+        return self._link.state.side
+
+    @property
+    def polite(self) -> bool:
+        """This member's role in perfect negotiation; it never changes."""
+        return self._link.state.polite
+
+    @property
+    def peer(self) -> PeerState:
+        """What is known of the other side now."""
+        return self._link.state.peer
+
+    @property
+    def ended(self) -> str | None:
+        """Why the call is over for this member (`left` after `leave`), or None while it is not."""
+        return self._link.ended
+
+    async def send(self, data: Any) -> None:
+        """Send a signal: any value that JSON knows.
+
+        It arrives at most once: a peer that is not connected at that moment does not get it. Raises
+        SignalQueueFull when too many wait for the connection, TypeError for what JSON does not know,
+        CallEnded or ConnectionClosed.
+        """
+        await self._link.send_signal(data)
+
+    async def signal(self, *, description: Any = None, candidate: Any = None, app: Any = None) -> None:
+        """Send a signal in the usual form: exactly one of a session description {type, sdp}, an ICE candidate
+        {candidate, sdpMid, sdpMLineIndex}, and something of the application's own.
+
+        Raises ValueError unless exactly one is given, and what `send` raises.
+        """
+        given = {"description": description, "candidate": candidate, "app": app}
+        data = {name: value for name, value in given.items() if value is not None}
+        if len(data) != 1:
+            raise ValueError("a signal carries exactly one of description, candidate and app")
+        await self.send(data)
+
+    async def typing(self) -> None:
+        """Tell the peer that this member is writing. Dropped while the client is away."""
+        await self._link.send_note("typing")
+
+    async def chat(self, text: str) -> Message:
+        """Write to the peer, and return the message as it was stored.
+
+        After RequestTimedOut or ConnectionLost `room.messages` shows, once the client is back, whether it
+        was.
+        """
+        answer = await self._link.ask("chat", text=text)
+        message = Message.parse(answer["message"])
+        self._link.state.add_message(message)
+        return message
+
+    async def request_video(self) -> None:
+        """Ask the peer of a text call for video; ModeChanged brings the reply."""
+        await self._link.ask("mode", action="request", repeatable=True)
+
+    async def accept_video(self) -> None:
+        """Accept the peer's request: the call is a video call from now on."""
+        await self._link.ask("mode", action="accept")
+        self._link.state.turn_to_video()
+
+    async def decline_video(self) -> None:
+        """Decline the peer's request."""
+        await self._link.ask("mode", action="decline")
+
+    async def leave(self) -> None:
+        """Step out. The room stays for a while and can be joined again; this object is done."""
+        await self._link.ask("leave", repeatable=True)
+        self._link.finish("left")
+
+    async def end(self) -> None:
+        """Hang up for both. A call that is over already is fine."""
+        try:
+            await self._link.ask("end", repeatable=True)
+        except CallEnded:
+            return
+        except RequestFailed as error:
+            if error.code != "room_ended":
+                raise
+        self._link.over("hangup")
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens in the call, in order. For one reader at a time.
+
+        Ends after `Ended`, `leave`, or the closing of the client; raises ConnectionClosed when the server
+        closed the client for good. Where `Options.events_waiting` events wait unread, newer ones are dropped
+        and one `EventsLost` stands in their place.
+        """
+        while (event := await self._link.events.get()) is not None:
+            yield event

@@ -1,0 +1,115 @@
+"""What is known of a call, and which events follow from a frame. Pure: no connection, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from keepline.client.delivery import Incoming
+from keepline.client.events import (
+    ChatReceived,
+    Ending,
+    Event,
+    Inactivity,
+    ModeChanged,
+    PeerChanged,
+    SignalReceived,
+    SignalRefused,
+    Typing,
+)
+from keepline.client.frames import Frame, seconds
+from keepline.client.models import Membership, Message, PeerState, RoomSnapshot
+
+
+class CallState:
+    """One member's view of the room, kept up to date by frames and by snapshots after a reconnect."""
+
+    def __init__(self, membership: Membership, messages_kept: int) -> None:
+        """Take the first snapshot, and how many chat messages to keep of the room."""
+        self.room: RoomSnapshot = membership.room
+        self.side = membership.side
+        self.polite = membership.polite
+        self.peer: PeerState = membership.peer
+        self._messages_kept = messages_kept
+        self._incoming = Incoming()
+        self._last_seq = max((message.seq for message in self.room.messages), default=0)
+        self._read: dict[str, Callable[[Frame], list[Event]]] = {
+            "peer": self._peer,
+            "signal": self._signal,
+            "typing": lambda frame: [Typing()],
+            "chat": self._chat,
+            "mode": self._mode,
+            "inactivity": lambda frame: [Inactivity(frame["state"], seconds(frame, "ends_in_ms"))],
+            "ending": lambda frame: [Ending(frame["ends_in_ms"] / 1000)],
+            "error": self._refusal,
+        }
+
+    @property
+    def user(self) -> str:
+        """The member whose view this is."""
+        return self.room.user_1 if self.side == 1 else self.room.user_2
+
+    def apply(self, frame: Frame) -> list[Event]:
+        """Take a frame about this room; types that are not known give no event.
+
+        Raises KeyError or TypeError when the frame cannot be read, and has then changed nothing.
+        """
+        read = self._read.get(frame["type"])
+        return [] if read is None else read(frame)
+
+    def renew(self, membership: Membership) -> list[Event]:
+        """Take a new snapshot after a reconnect: the events that tell what was missed."""
+        before, self.room = self.room, membership.room
+        missed: list[Event] = [
+            ChatReceived(message)
+            for message in self.room.messages
+            if message.seq > self._last_seq and message.sender != self.user
+        ]
+        self._last_seq = max((message.seq for message in self.room.messages), default=self._last_seq)
+        if before.chat_mode != self.room.chat_mode:
+            missed.append(ModeChanged("accept"))
+        if membership.peer != self.peer:
+            missed.extend(self._peer_differs(membership.peer))
+        return missed
+
+    def add_message(self, message: Message) -> None:
+        """Put a stored message, of either side, into the snapshot."""
+        self.room = self.room.with_message(message, self._messages_kept)
+        self._last_seq = max(self._last_seq, message.seq)
+
+    def turn_to_video(self) -> None:
+        """Both sides have agreed on video."""
+        self.room = replace(self.room, chat_mode="video")
+
+    def _peer_differs(self, now: PeerState) -> list[Event]:
+        before, self.peer = self.peer, now
+        if now == "joined" and before in ("reconnecting", "away"):
+            return [PeerChanged("reconnected")]
+        return [] if now == "absent" else [PeerChanged(now)]
+
+    def _peer(self, frame: Frame) -> list[Event]:
+        event = PeerChanged(frame["state"], seconds(frame, "grace_ms"))
+        self.peer = "joined" if frame["state"] == "reconnected" else frame["state"]
+        return [event]
+
+    def _signal(self, frame: Frame) -> list[Event]:
+        event = SignalReceived(frame["data"])
+        return [event] if self._incoming.accept(frame.get("stream"), frame.get("n")) else []
+
+    def _chat(self, frame: Frame) -> list[Event]:
+        message = Message.parse(frame["message"])
+        seen = any(known.seq == message.seq for known in self.room.messages)
+        self.add_message(message)
+        return [] if seen else [ChatReceived(message)]
+
+    def _mode(self, frame: Frame) -> list[Event]:
+        if frame["action"] == "accept":
+            self.turn_to_video()
+        return [ModeChanged(frame["action"])]
+
+    def _refusal(self, frame: Frame) -> list[Event]:
+        if "id" in frame:
+            return []  # the answer to a request: whoever made it is told
+        message: Any = frame.get("message", "")
+        return [SignalRefused(frame["code"], message, seconds(frame, "retry_after_ms"))]

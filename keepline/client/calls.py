@@ -1,0 +1,123 @@
+"""The calls of a client: brings each frame to its call, and each call onto the next connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from keepline.client.connection import Connection
+from keepline.client.errors import ConnectionLost, KeeplineError, ProtocolError, RequestFailed
+from keepline.client.events import Event
+from keepline.client.frames import Frame
+from keepline.client.link import CallLink, Requester
+from keepline.client.models import Membership, Welcome
+from keepline.client.options import Options
+from keepline.ops.backoff import Backoff
+
+_GONE = frozenset({"room_ended", "room_not_found", "not_a_member"})
+
+_log = logging.getLogger(__name__)
+
+
+class Calls:
+    """All calls that this client has joined and that are not over."""
+
+    def __init__(self, request: Requester, options: Options) -> None:
+        """Take how the calls make their requests."""
+        self._request = request
+        self._options = options
+        self._links: dict[str, CallLink] = {}
+        self._expected: set[str] = set()
+
+    def get(self, room_id: str) -> CallLink | None:
+        """The call in a room, if there is one."""
+        return self._links.get(room_id)
+
+    def any_room(self) -> str | None:
+        """A room that this client is in; None if it is in none."""
+        return next(iter(self._links), None)
+
+    @contextmanager
+    def expecting(self, room_id: str) -> Iterator[None]:
+        """Make a call of the `joined` that comes meanwhile. One that comes later is of no use to anybody."""
+        self._expected.add(room_id)
+        try:
+            yield
+        finally:
+            self._expected.discard(room_id)
+
+    def joined(self, connection: Connection, membership: Membership) -> None:
+        """Make the call as soon as the frame is read, not where `join` waits: frames about it may follow."""
+        room_id = membership.room.room_id
+        if room_id not in self._links:
+            if room_id not in self._expected:
+                return
+            self._links[room_id] = CallLink(membership, self._request, self._forget, self._options)
+        self._links[room_id].hold(connection, membership, resumed=False)
+
+    def receive(self, frame: Frame) -> None:
+        """Take a frame about a room. Raises KeyError or TypeError when it cannot be read."""
+        room_id = frame.get("room")
+        link = self._links.get(room_id) if isinstance(room_id, str) else None
+        if link is not None:
+            link.receive(frame)
+        elif frame["type"] == "error" and "id" not in frame:
+            _log.warning("the server refused a frame: %s %s", frame.get("code"), frame.get("message"))
+
+    def notify(self, event: Event) -> None:
+        """Tell every call."""
+        for link in self._links.values():
+            link.events.put(event)
+
+    def resumed(self, connection: Connection, welcome: Welcome) -> None:
+        """The connection holds the rooms of the welcome already."""
+        for membership in welcome.rooms:
+            link = self._links.get(membership.room.room_id)
+            if link is not None:
+                link.hold(connection, membership, resumed=True)
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        for link in self._links.values():
+            link.lose()
+
+    def close(self, error: KeeplineError, *, by_server: bool) -> None:
+        """The client is closed for good."""
+        for link in self._links.values():
+            link.close(error, by_server=by_server)
+        self._links.clear()
+
+    async def restore(self, connection: Connection) -> None:
+        """Rejoin what the session did not resume, and send what was queued meanwhile."""
+        async with asyncio.TaskGroup() as restoring:
+            for link in list(self._links.values()):
+                restoring.create_task(self._restore(connection, link))
+
+    async def _restore(self, connection: Connection, link: CallLink) -> None:
+        if not link.held:
+            await self._rejoin(connection, link)
+        await link.flush()
+
+    async def _rejoin(self, connection: Connection, link: CallLink) -> None:
+        options = self._options
+        backoff = Backoff(options.backoff_base, options.backoff_cap, uniform=options.uniform)
+        while True:
+            try:
+                async with asyncio.timeout(options.request_timeout):
+                    await connection.request({"type": "join", "room": link.room_id})
+                return
+            except RequestFailed as error:
+                if error.code in _GONE:
+                    link.over(error.code)
+                    return
+                await options.sleep(max(error.retry_after or 0.0, backoff.next()))
+            except (TimeoutError, ProtocolError):
+                connection.abort()  # this node does not answer: another one may
+                return
+            except ConnectionLost:
+                return
+
+    def _forget(self, link: CallLink) -> None:
+        self._links.pop(link.room_id, None)

@@ -1,0 +1,47 @@
+"""What a close of the connection means for coming back: the protocol's table, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ComeBack(Enum):
+    """Whether, and when, a client may connect again."""
+
+    NEVER = "never"
+    BACKOFF = "with backoff"
+    FRESH_TOKEN = "with a fresh token, at once"  # noqa: S105 - a rule, not a secret
+    AFTER_GOODBYE = "after the time that goodbye named"
+
+
+NORMAL_CLOSURE = 1000
+ABNORMAL_CLOSURE = 1006
+INTERNAL_ERROR = 1011
+UNAUTHORIZED = 4401
+
+COME_BACK = {
+    NORMAL_CLOSURE: ComeBack.BACKOFF,
+    4400: ComeBack.NEVER,
+    UNAUTHORIZED: ComeBack.FRESH_TOKEN,
+    4403: ComeBack.NEVER,
+    4408: ComeBack.BACKOFF,
+    4409: ComeBack.NEVER,
+    4413: ComeBack.NEVER,
+    4429: ComeBack.BACKOFF,
+    4503: ComeBack.AFTER_GOODBYE,
+    4508: ComeBack.BACKOFF,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """How a connection ended."""
+
+    code: int
+    reason: str
+
+    @property
+    def come_back(self) -> ComeBack:
+        """What the table says; codes that it does not name are failures of the network or a node."""
+        return COME_BACK.get(self.code, ComeBack.BACKOFF)

@@ -1,0 +1,68 @@
+"""What can go wrong for a user of the SDK: one small tree under `KeeplineError`."""
+
+from __future__ import annotations
+
+
+class KeeplineError(Exception):
+    """The base of all errors that this package raises on purpose."""
+
+
+class RequestFailed(KeeplineError):
+    """The cluster refused a request. The connection and the other rooms go on.
+
+    `code` is one of the protocol's error codes, `retry_after` the seconds after which trying again makes
+    sense, or None.
+    """
+
+    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+
+class RequestTimedOut(KeeplineError, TimeoutError):
+    """No answer came in time. Whether the request was carried out is not known."""
+
+
+class ConnectionLost(KeeplineError):
+    """The connection broke before the answer came. Whether the request was carried out is not known.
+
+    The client reconnects by itself; the room's snapshot shows what has become of the request.
+    """
+
+
+class ConnectionClosed(KeeplineError):
+    """The client is closed for good: by the server with a close that forbids coming back, or by `close()`.
+
+    `code` is the WebSocket close code and `reason` its text.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"connection closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class ConnectFailed(KeeplineError):
+    """No node could be reached in the time given for the first connection. `__cause__` says why."""
+
+
+class TokenUnavailable(KeeplineError):
+    """The function that supplies tokens failed. Its own error is the `__cause__`."""
+
+
+class CallEnded(KeeplineError):
+    """The call is over, or was left: nothing can be sent any more. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the call is over: {reason}")
+        self.reason = reason
+
+
+class SignalQueueFull(KeeplineError):
+    """Too many signals wait for the connection to come back. The signal was not queued."""
+
+
+class ProtocolError(KeeplineError):
+    """The server sent what the protocol does not allow."""

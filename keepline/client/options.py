@@ -1,0 +1,32 @@
+"""The numbers and the sources of time and chance that a client runs with."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Every limit of the SDK. Durations are seconds.
+
+    `uniform(low, high)`, `clock` (monotonic) and `sleep` are replaced by tests.
+    """
+
+    first_connect_timeout: float = 30.0
+    connect_timeout: float = 5.0
+    request_timeout: float = 10.0
+    close_timeout: float = 2.0
+    ping_interval: float = 20.0
+    backoff_base: float = 0.25
+    backoff_cap: float = 10.0
+    signals_waiting: int = 256
+    events_waiting: int = 1024
+    messages_kept: int = 1000
+    max_frame_bytes: int = 8 * 1024 * 1024
+    uniform: Callable[[float, float], float] = random.uniform
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
