@@ -1,0 +1,994 @@
+/**
+ * Keepline: one-to-one video and text calls over a Keepline signaling cluster.
+ *
+ *     const media = await navigator.mediaDevices.getUserMedia({ video: true, audio: true });
+ *     const client = new Keepline({ url: "wss://signal.example/v1", token: () => fetchToken() });
+ *     const call = client.join(roomId, { media });
+ *     call.on("track", ({ streams }) => { video.srcObject = streams[0]; });
+ *     call.on("chat", ({ message }) => show(message.text));
+ *
+ * `Keepline` is the connection: it finds a node, comes back after every fault and answers requests. `Call` is a
+ * room that is held through it: it negotiates the media and goes on across reconnects of either side. The parts
+ * in between each know one thing: `Backoff` when to try again, `Delivery` how signals are numbered, `Negotiator`
+ * who may offer and when. They are exported for tests and are not part of the API.
+ *
+ * @module keepline
+ */
+
+const SUBPROTOCOL = "keepline.v1";
+const MAX_FRAME_BYTES = 64 * 1024;
+const MAX_BUFFERED_BYTES = 1024 * 1024;
+const MAX_PENDING_REQUESTS = 64;
+const MAX_QUEUED_SIGNALS = 256;
+const MAX_WAITING_REQUESTS = 32;
+const MAX_EARLY_CANDIDATES = 64;
+const MAX_OUT_OF_ORDER = 256;
+const MAX_RETIRED_STREAMS = 8;
+const CONNECT_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 10_000;
+const STABLE_AFTER_MS = 5_000;
+const TYPING_INTERVAL_MS = 1_000;
+const RATE_LIMIT_PAUSE_MS = 1_000;
+const ABNORMAL_CLOSURE = 1006;
+
+/** Something that went wrong, with a stable `code` to decide by. */
+export class KeeplineError extends Error {
+  /**
+   * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …) or of the SDK (`timeout`,
+   *   `connection_lost`, `closed`, `queue_full`, `too_large`, `token_failed`, `negotiation_failed`, …)
+   * @param {string} message for a developer's eyes
+   * @param {{retryAfterMs?: number, room?: string, cause?: unknown}} [details]
+   */
+  constructor(code, message, { retryAfterMs, room, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = "KeeplineError";
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+    this.room = room;
+  }
+
+  /** @internal */
+  static fromFrame({ code, message, retry_after_ms, room }) {
+    return new KeeplineError(String(code), String(message ?? code), { retryAfterMs: retry_after_ms, room });
+  }
+}
+
+/**
+ * What a close code of the protocol asks of a client. Codes that are not listed (1001, 1006, 1011, 1012, …) are
+ * accidents of the network or of a node: another attempt is always right.
+ */
+export const CLOSES = new Map([
+  [4400, { reason: "bad_frame", next: "stop" }],
+  [4401, { reason: "unauthorized", next: "fresh_token" }],
+  [4403, { reason: "origin_refused", next: "stop" }],
+  [4408, { reason: "hello_timeout", next: "retry" }],
+  [4409, { reason: "replaced", next: "stop" }],
+  [4413, { reason: "too_large", next: "stop" }],
+  [4429, { reason: "rate_limited", next: "retry_later" }],
+  [4503, { reason: "draining", next: "retry" }],
+  [4508, { reason: "too_slow", next: "retry" }],
+]);
+const ACCIDENT = { reason: "connection_lost", next: "retry" };
+
+/** Exponential backoff with full jitter: any time between now and a ceiling that doubles up to a cap. */
+export class Backoff {
+  #attempt = 0;
+
+  constructor({ baseMs = 250, capMs = 8_000 } = {}, random = Math.random) {
+    this.baseMs = baseMs;
+    this.capMs = capMs;
+    this.random = random;
+  }
+
+  next() {
+    const ceiling = Math.min(this.capMs, this.baseMs * 2 ** this.#attempt++);
+    return this.random() * ceiling;
+  }
+
+  reset() {
+    this.#attempt = 0;
+  }
+}
+
+/**
+ * Numbers outgoing signals and judges incoming ones; everything about delivery that outlives one connection.
+ *
+ * `stream` names this instance of the SDK in this room: a reloaded page has another one, and that is how the peer
+ * learns that its RTCPeerConnection talks to somebody who is gone. `n` counts 1, 2, 3 … within the stream.
+ */
+export class Delivery {
+  #sent = 0;
+  #inOrder = 0;
+  #outOfOrder = new Set();
+  #retired = [];
+
+  constructor(stream) {
+    this.stream = stream;
+    this.peerStream = null;
+  }
+
+  /** The next signal of our stream. */
+  number(data) {
+    return { stream: this.stream, n: ++this.#sent, data };
+  }
+
+  /**
+   * What to do with a signal: `deliver` it, `drop` it as seen before, or deliver it knowing that the peer's
+   * instance `changed`. Clients without an SDK send neither `stream` nor `n`; what they send is delivered.
+   */
+  accept({ stream, n }) {
+    if (stream === undefined) return "deliver";
+    if (this.#retired.includes(stream)) return "drop";
+    const changed = this.peerStream !== null && stream !== this.peerStream;
+    if (stream !== this.peerStream) this.#follow(stream);
+    if (n !== undefined && this.#seen(n)) return "drop";
+    return changed ? "changed" : "deliver";
+  }
+
+  #follow(stream) {
+    if (this.peerStream !== null) this.#retired.push(this.peerStream);
+    if (this.#retired.length > MAX_RETIRED_STREAMS) this.#retired.shift();
+    this.peerStream = stream;
+    this.#inOrder = 0;
+    this.#outOfOrder.clear();
+  }
+
+  #seen(n) {
+    if (n <= this.#inOrder || this.#outOfOrder.has(n)) return true;
+    this.#outOfOrder.add(n);
+    // What was lost never fills its gap: beyond the limit the oldest gap is given up.
+    if (this.#outOfOrder.size > MAX_OUT_OF_ORDER) this.#inOrder = Math.min(...this.#outOfOrder) - 1;
+    while (this.#outOfOrder.delete(this.#inOrder + 1)) this.#inOrder += 1;
+    return false;
+  }
+}
+
+/**
+ * Perfect negotiation for one RTCPeerConnection, after the pattern of the WebRTC specification
+ * (https://www.w3.org/TR/webrtc/#perfect-negotiation-example): either side may offer at any time; when two offers
+ * meet, the polite side takes its own back and the impolite side ignores the other one.
+ *
+ * Added to the pattern, because signals can get lost here while one side is away: offers are made only while the
+ * peer can hear us (between `resume` and `pause`), an unanswered offer is repeated on `resume`, signals are
+ * handled one after the other, and candidates wait for the description they belong to.
+ */
+export class Negotiator {
+  #pc;
+  #polite;
+  #send;
+  #report;
+  #listening = new AbortController();
+  #incoming = Promise.resolve();
+  #early = [];
+  #makingOffer = false;
+  #ignoringOffer = false;
+  #reachable = false;
+  #offerDue = false;
+
+  /**
+   * @param {RTCPeerConnection} pc
+   * @param {{polite: boolean, send: (data: object) => void, report: (cause: unknown) => void}} options
+   */
+  constructor(pc, { polite, send, report }) {
+    this.#pc = pc;
+    this.#polite = polite;
+    this.#send = send;
+    this.#report = report;
+    const { signal } = this.#listening;
+    pc.addEventListener("negotiationneeded", () => this.#negotiate(), { signal });
+    pc.addEventListener("icecandidate", ({ candidate }) => candidate && send({ candidate }), { signal });
+    pc.addEventListener("iceconnectionstatechange", () => this.#healIce(["failed"]), { signal });
+  }
+
+  get #closed() {
+    return this.#listening.signal.aborted;
+  }
+
+  /** The peer hears us (again): say what may have been lost, heal what broke meanwhile. */
+  resume() {
+    this.#reachable = true;
+    if (this.#pc.signalingState === "have-local-offer" && !this.#makingOffer) this.#sendDescription();
+    this.#healIce(["checking", "disconnected", "failed"]);
+    if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
+  }
+
+  /** The peer cannot hear us: offers wait for `resume`. */
+  pause() {
+    this.#reachable = false;
+  }
+
+  /** Handles the peer's `{description}` or `{candidate}`, after those that came before it. */
+  receive(data) {
+    const handled = this.#incoming.then(() => this.#handle(data));
+    this.#incoming = handled.catch((cause) => this.#fail(cause));
+    return this.#incoming;
+  }
+
+  /** Lets go of the RTCPeerConnection without closing it. */
+  close() {
+    this.#listening.abort();
+    this.#early.length = 0;
+  }
+
+  async #negotiate() {
+    this.#offerDue = !this.#reachable;
+    if (this.#offerDue) return;
+    try {
+      this.#makingOffer = true;
+      await this.#pc.setLocalDescription();
+      this.#sendDescription();
+    } catch (cause) {
+      this.#fail(cause);
+    } finally {
+      this.#makingOffer = false;
+    }
+  }
+
+  #fail(cause) {
+    if (!this.#closed) this.#report(cause);
+  }
+
+  #sendDescription() {
+    const description = this.#pc.localDescription;
+    if (description && !this.#closed) this.#send({ description: { type: description.type, sdp: description.sdp } });
+  }
+
+  #healIce(states) {
+    if (states.includes(this.#pc.iceConnectionState)) this.#pc.restartIce();
+  }
+
+  async #handle({ description, candidate }) {
+    if (this.#closed) return;
+    if (description) await this.#setDescription(description);
+    else if (candidate) await this.#addCandidate(candidate);
+  }
+
+  async #setDescription(description) {
+    const pc = this.#pc;
+    const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
+    this.#ignoringOffer = collision && !this.#polite;
+    if (this.#ignoringOffer) return;
+    // A repeated offer is answered twice; the second answer has nothing left to answer.
+    if (description.type === "answer" && pc.signalingState === "stable") return;
+    await pc.setRemoteDescription(description);
+    for (const candidate of this.#early.splice(0)) await this.#addCandidate(candidate);
+    if (description.type !== "offer" || this.#closed) return;
+    await pc.setLocalDescription();
+    this.#sendDescription();
+  }
+
+  async #addCandidate(candidate) {
+    if (!this.#belongs(candidate)) {
+      this.#early.push(candidate);
+      if (this.#early.length > MAX_EARLY_CANDIDATES) this.#early.shift();
+      return;
+    }
+    try {
+      await this.#pc.addIceCandidate(candidate);
+    } catch (cause) {
+      if (!this.#ignoringOffer) throw cause; // Candidates of an offer that we ignore fit nothing.
+    }
+  }
+
+  #belongs({ usernameFragment }) {
+    const remote = this.#pc.remoteDescription;
+    if (!remote) return false;
+    return !usernameFragment || remote.sdp.split(/\r?\n/).includes(`a=ice-ufrag:${usernameFragment}`);
+  }
+}
+
+class Emitter extends EventTarget {
+  /**
+   * Calls `listener` with the detail of each event called `name`; returns a function that ends it.
+   * @param {string} name
+   * @param {(detail: any) => void} listener
+   */
+  on(name, listener) {
+    const handler = (event) => listener(event.detail);
+    this.addEventListener(name, handler);
+    return () => this.removeEventListener(name, handler);
+  }
+
+  /** @internal */
+  emit(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+/**
+ * A call: one room, held by one side, with its media. Made by {@link Keepline.join}; it lives until `ended`,
+ * whatever happens to connections meanwhile.
+ *
+ * Signals between two SDKs are `{description}` and `{candidate}` (with `to`, the peer's stream they are meant for,
+ * once it is known), `{app}` for {@link Call.send}, and `{here}`, the presence note: it tells our stream to the
+ * peer, and which stream of the peer we know. Whoever is not known correctly answers with a note of its own, so
+ * after one exchange both know whom they talk to.
+ *
+ * Events (`on(name, detail => …)` or `addEventListener` with `event.detail`):
+ * `joined` {room, side, polite, peer, again}, `peer` {state, grace_ms?}, `peerchanged` {stream},
+ * `track` {track, streams, transceiver}, `connectionstate` {state}, `chat` {message, own}, `typing`, `data` (what
+ * the peer sent), `mode` {action}, `inactivity` {state, ends_in_ms?}, `ending` {ends_in_ms}, `ended` {reason},
+ * `error` {@link KeeplineError}.
+ */
+export class Call extends Emitter {
+  #link;
+  #options;
+  #delivery;
+  #media = [];
+  #pc = null;
+  #negotiator = null;
+  #pcListeners = null;
+  #pcIsOurs = true;
+  #outbox = [];
+  #waiting = [];
+  #messages = new Set();
+  #typedAt = -Infinity;
+  #seated = false;
+  #departing = false;
+  #ready;
+
+  /** @internal */
+  constructor(link, roomId, options) {
+    super();
+    this.#link = link;
+    this.#options = options;
+    this.#delivery = new Delivery(link.environment.newId());
+    this.#ready = new Deferred();
+    /** The room's id. */
+    this.roomId = roomId;
+    /** The room as the cluster last told it, or null before the first `joined`. */
+    this.room = null;
+    /** 1 (initiator) or 2, or null before the first `joined`. */
+    this.side = null;
+    /** Whether we give way when two offers meet; null before the first `joined`. */
+    this.polite = null;
+    /** `absent`, `joined`, `reconnecting`, `away` or `left`. */
+    this.peerState = "absent";
+    /** Why the call is over, or null. */
+    this.endedReason = null;
+    if (options.media) this.setMedia(options.media);
+  }
+
+  /** Resolves when the room is held for the first time; rejects when the call ends before that. */
+  get ready() {
+    return this.#ready.promise;
+  }
+
+  /** The RTCPeerConnection in use, or null before the first `joined`. */
+  get peerConnection() {
+    return this.#pc;
+  }
+
+  /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
+  addTrack(track, ...streams) {
+    this.#media.push({ track, streams });
+    this.#pc?.addTrack(track, ...streams);
+  }
+
+  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  async setMedia(stream) {
+    this.#media = (stream?.getTracks() ?? []).map((track) => ({ track, streams: [stream] }));
+    if (!this.#pc) return;
+    const senders = this.#pc.getSenders().filter((sender) => sender.track);
+    const replacements = [];
+    for (const { track } of this.#media) {
+      const index = senders.findIndex((sender) => sender.track.kind === track.kind);
+      if (index < 0) this.#pc.addTrack(track, stream);
+      else replacements.push(senders.splice(index, 1)[0].replaceTrack(track));
+    }
+    for (const sender of senders) this.#pc.removeTrack(sender);
+    await Promise.all(replacements);
+  }
+
+  /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
+  usePeerConnection(pc) {
+    this.#options = { ...this.#options, peerConnection: pc };
+    if (!this.#seated || this.#departing) return;
+    this.#openMedia();
+    if (this.peerState === "joined") this.#negotiator.resume();
+  }
+
+  /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
+  async chat(text) {
+    const { message } = await this.#ask({ type: "chat", text });
+    this.#messages.add(message.seq);
+    return message;
+  }
+
+  /** Tells the peer that the user is typing; at most once a second, and only while connected. */
+  typing() {
+    const now = this.#link.environment.now();
+    if (!this.#seated || now - this.#typedAt < TYPING_INTERVAL_MS) return;
+    this.#typedAt = now;
+    this.#link.write(encodeFrame({ type: "typing", room: this.roomId }));
+  }
+
+  /** Sends any JSON value to the peer, who gets it as a `data` event. At most once: a peer that is away misses it. */
+  send(data) {
+    this.#signal({ app: data });
+  }
+
+  /** Ends the call for both sides. Media stops at once. */
+  async hangUp() {
+    await this.#depart({ type: "end" }, "hangup");
+  }
+
+  /** Steps out of the room without ending it. Media stops at once; join again to come back. */
+  async leave() {
+    await this.#depart({ type: "leave" }, "left");
+  }
+
+  /** Asks the peer to turn a text call into a video call. */
+  async requestVideo() {
+    await this.#ask({ type: "mode", action: "request" });
+  }
+
+  /** Accepts the peer's request for video. */
+  async acceptVideo() {
+    await this.#ask({ type: "mode", action: "accept" });
+    this.#becomeVideo();
+  }
+
+  /** Declines the peer's request for video. */
+  async declineVideo() {
+    await this.#ask({ type: "mode", action: "decline" });
+  }
+
+  /** @internal The room is held: first join, or back after a reconnect. */
+  _joined({ room, side, polite, peer }) {
+    if (this.endedReason) return;
+    const again = this.room !== null;
+    Object.assign(this, { room, side, polite, peerState: peer });
+    this.#seated = true;
+    if (!this.#pc && !this.#departing) this.#openMedia();
+    this.#ready.resolve(this);
+    this.emit("joined", { room, side, polite, peer, again });
+    for (const message of room.messages ?? []) this.#readMessage(message, again);
+    for (const text of this.#outbox.splice(0)) this.#link.write(text);
+    for (const waiter of this.#waiting.splice(0)) waiter.resolve();
+    this.#meetPeer();
+  }
+
+  /** @internal The connection is gone; the room is held again after the next one. */
+  _offline() {
+    this.#seated = false;
+    this.#negotiator?.pause();
+  }
+
+  /** @internal A frame of the server about this room. */
+  _receive({ type, room: _room, ...frame }) {
+    if (this.endedReason) return;
+    switch (type) {
+      case "signal":
+        return this.#receiveSignal(frame);
+      case "peer":
+        return this.#receivePeer(frame);
+      case "chat":
+        return this.#readMessage(frame.message, true);
+      case "mode":
+        if (frame.action === "accept") this.#becomeVideo();
+        return this.emit("mode", frame);
+      case "ended":
+        return this._finish(frame.reason);
+      case "error":
+        return this.emit("error", KeeplineError.fromFrame({ ...frame, room: this.roomId }));
+      case "typing":
+      case "inactivity":
+      case "ending":
+        return this.emit(type, frame);
+    }
+  }
+
+  /** @internal New TURN credentials. */
+  _refreshIce(iceServers) {
+    if (!this.#pc || !this.#pcIsOurs || this.#options.iceServers) return;
+    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+  }
+
+  /** @internal The call is over, here at least. */
+  _finish(reason, cause) {
+    if (this.endedReason) return;
+    this.endedReason = reason;
+    this.#seated = false;
+    this.#closeMedia();
+    this.#outbox.length = 0;
+    const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId });
+    this.#ready.reject(error);
+    for (const waiter of this.#waiting.splice(0)) waiter.reject(error);
+    this.#link.forget(this);
+    this.emit("ended", { reason });
+  }
+
+  #openMedia() {
+    this.#closeMedia();
+    const { peerConnection, iceServers = this.#link.iceServers() } = this.#options;
+    const { RTCPeerConnection } = this.#link.environment;
+    if (!peerConnection && !RTCPeerConnection) return;
+    const pc = peerConnection ?? new RTCPeerConnection({ iceServers });
+    this.#pc = pc;
+    this.#pcIsOurs = pc !== peerConnection;
+    this.#listenTo(pc);
+    this.#negotiator = new Negotiator(pc, {
+      polite: this.polite,
+      send: (data) => this.#signal(this.#addressed(data)),
+      report: (cause) => this.#reportNegotiation(cause),
+    });
+    const sent = new Set(pc.getSenders().map((sender) => sender.track));
+    for (const { track, streams } of this.#media) if (!sent.has(track)) pc.addTrack(track, ...streams);
+  }
+
+  #listenTo(pc) {
+    this.#pcListeners = new AbortController();
+    const { signal } = this.#pcListeners;
+    const onTrack = ({ track, streams, transceiver }) => this.emit("track", { track, streams, transceiver });
+    pc.addEventListener("track", onTrack, { signal });
+    const onState = () => this.emit("connectionstate", { state: pc.connectionState });
+    pc.addEventListener("connectionstatechange", onState, { signal });
+  }
+
+  #closeMedia() {
+    if (!this.#pc) return;
+    this.#negotiator.close();
+    this.#pcListeners.abort();
+    if (this.#pcIsOurs) this.#pc.close();
+    this.#negotiator = null;
+    this.#pc = null;
+  }
+
+  #reportNegotiation(cause) {
+    const message = `Negotiating media failed: ${cause?.message ?? cause}`;
+    this.emit("error", new KeeplineError("negotiation_failed", message, { room: this.roomId, cause }));
+  }
+
+  #addressed(data) {
+    const to = this.#delivery.peerStream;
+    return to === null ? data : { ...data, to };
+  }
+
+  #signal(data) {
+    if (this.endedReason) return;
+    const text = encodeFrame({ type: "signal", room: this.roomId, ...this.#delivery.number(data) });
+    if (this.#seated) return this.#link.write(text);
+    this.#outbox.push(text);
+    if (this.#outbox.length > MAX_QUEUED_SIGNALS) this.#outbox.shift();
+  }
+
+  #meetPeer() {
+    if (this.peerState !== "joined") return this.#negotiator?.pause();
+    this.#signal({ here: this.#delivery.peerStream });
+    this.#negotiator?.resume();
+  }
+
+  #receivePeer(frame) {
+    this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
+    this.emit("peer", frame);
+    this.#meetPeer();
+  }
+
+  #receiveSignal({ stream, n, data }) {
+    const verdict = this.#delivery.accept({ stream, n });
+    if (verdict === "drop" || typeof data !== "object" || data === null) return;
+    if (verdict === "changed") this.#followPeer(stream);
+    if ("app" in data) this.emit("data", data.app);
+    else if ("here" in data) this.#receiveNote(data.here);
+    else if (data.to === undefined || data.to === this.#delivery.stream) this.#negotiator?.receive(data);
+  }
+
+  #receiveNote(knownStream) {
+    if (knownStream !== this.#delivery.stream) this.#signal({ here: this.#delivery.peerStream });
+  }
+
+  /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
+  #followPeer(stream) {
+    if (this.#pc && this.#pcIsOurs) this.#openMedia();
+    this.emit("peerchanged", { stream });
+    if (this.peerState === "joined") this.#negotiator?.resume();
+  }
+
+  #readMessage(message, announce) {
+    if (this.#messages.has(message.seq)) return;
+    this.#messages.add(message.seq);
+    if (announce) this.emit("chat", { message, own: message.from === this.#link.user() });
+  }
+
+  #becomeVideo() {
+    if (this.room) this.room = { ...this.room, chat_mode: "video" };
+  }
+
+  async #ask(frame) {
+    if (!this.#seated) await this.#untilSeated();
+    return this.#link.request({ ...frame, room: this.roomId });
+  }
+
+  #untilSeated() {
+    if (this.endedReason) throw new KeeplineError("room_ended", "The call is over", { room: this.roomId });
+    if (this.#waiting.length >= MAX_WAITING_REQUESTS) {
+      throw new KeeplineError("queue_full", "Too many requests wait for the connection", { room: this.roomId });
+    }
+    const { setTimeout, clearTimeout } = this.#link.environment;
+    const waiter = new Deferred();
+    this.#waiting.push(waiter);
+    const timer = setTimeout(() => {
+      this.#waiting = this.#waiting.filter((other) => other !== waiter);
+      waiter.reject(new KeeplineError("timeout", "Not connected in time", { room: this.roomId }));
+    }, REQUEST_TIMEOUT_MS);
+    return waiter.promise.finally(() => clearTimeout(timer));
+  }
+
+  async #depart(frame, reason) {
+    this.#departing = true;
+    this.#closeMedia();
+    try {
+      await this.#ask(frame);
+    } catch (error) {
+      // The room may be over already; then we have what we wanted.
+      if (error.code !== "room_ended" && error.code !== "room_not_found") throw error;
+    } finally {
+      this._finish(reason);
+    }
+  }
+}
+
+/**
+ * The connection to the cluster. It reconnects by itself until {@link Keepline.close} or a close code that
+ * forbids it, rotating over the given addresses.
+ *
+ * Events: `state` {state, reason?}, `welcome` (the frame, at each connection), `ice` {ice_servers},
+ * `error` {@link KeeplineError}.
+ */
+export class Keepline extends Emitter {
+  #environment;
+  #urls;
+  #urlIndex = 0;
+  #token;
+  #roomHint;
+  #backoff;
+  #socket = null;
+  #resume;
+  #iceServers = [];
+  #calls = new Map();
+  #requests = new Map();
+  #lastRequestId = 0;
+  #attempt = 0;
+  #attemptTimer;
+  #retryTimer = null;
+  #goodbyeTimer;
+  #connectedAt = null;
+  #comeBackAt = null;
+  #refusals = 0;
+  #first = null;
+  #wakeUps = null;
+
+  /**
+   * @param {object} options
+   * @param {string | string[]} options.url WebSocket addresses of the cluster, most wanted first
+   * @param {string | (() => string | Promise<string>)} options.token JWT of the user; a function is asked before
+   *   every attempt, so it can hand out fresh ones
+   * @param {string} [options.room] the room that will be joined first: a hint for the load balancer
+   * @param {{baseMs?: number, capMs?: number}} [options.backoff]
+   * @param {object} [environment] replaces parts of the browser: for tests and other runtimes
+   * @throws {TypeError} when an address is not a `ws:` or `wss:` URL
+   */
+  constructor({ url, token, room, backoff }, environment = {}) {
+    super();
+    this.#environment = { ...browserEnvironment(), ...environment };
+    this.#urls = [url].flat().map(parseSocketUrl);
+    if (this.#urls.length === 0) throw new TypeError("At least one url is needed");
+    this.#token = token;
+    this.#roomHint = room;
+    this.#backoff = new Backoff(backoff, this.#environment.random);
+    /** `connecting`, `connected`, `reconnecting` or `closed`. */
+    this.state = "closed";
+    /** Name of the node we are connected to, once there was a `welcome`. */
+    this.node = null;
+    /** UUID of the user, once there was a `welcome`. */
+    this.user = null;
+  }
+
+  /** Connects and stays connected; resolves with the first `welcome`, rejects when there is no hope of one. */
+  connect() {
+    if (this.state !== "closed") return this.#first.promise;
+    this.#first = new Deferred();
+    this.#backoff.reset();
+    this.#refusals = 0;
+    this.#listenForWakeUps();
+    this.#setState("connecting");
+    this.#open();
+    return this.#first.promise;
+  }
+
+  /** Closes the connection for good; calls end here, while their rooms go on until the grace period is over. */
+  close() {
+    if (this.state !== "closed") this.#shut(new KeeplineError("closed", "Closed by the app"));
+  }
+
+  /**
+   * Holds a room, now and after every reconnect, until the call has `ended`. Connects when that was not done yet.
+   * @param {string} roomId
+   * @param {{media?: MediaStream, peerConnection?: RTCPeerConnection, iceServers?: RTCIceServer[]}} [options]
+   * @returns {Call} at once; `call.ready` tells when the room is held
+   */
+  join(roomId, options = {}) {
+    const known = this.#calls.get(roomId);
+    if (known) return known;
+    const call = new Call(this.#link(), roomId, options);
+    this.#calls.set(roomId, call);
+    if (this.state === "closed") this.connect();
+    else if (this.state === "connected") this.#hold(call);
+    return call;
+  }
+
+  #link() {
+    return {
+      environment: this.#environment,
+      request: (frame) => this.#request(frame),
+      write: (text) => this.#write(text),
+      iceServers: () => this.#iceServers,
+      user: () => this.user,
+      forget: (call) => this.#calls.delete(call.roomId),
+    };
+  }
+
+  #setState(state, reason) {
+    if (this.state === state) return;
+    this.state = state;
+    this.emit("state", { state, reason });
+  }
+
+  async #open() {
+    const attempt = ++this.#attempt;
+    const { setTimeout, WebSocket } = this.#environment;
+    this.#retryTimer = null;
+    this.#comeBackAt = null;
+    this.#attemptTimer = setTimeout(() => this.#lose(ABNORMAL_CLOSURE), CONNECT_TIMEOUT_MS);
+    try {
+      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      if (attempt !== this.#attempt) return;
+      this.#socket = new WebSocket(this.#address(), [SUBPROTOCOL]);
+      this.#serve(this.#socket, token);
+    } catch (cause) {
+      if (attempt !== this.#attempt) return;
+      this.emit("error", new KeeplineError("connect_failed", `Could not connect: ${cause?.message}`, { cause }));
+      this.#lose(ABNORMAL_CLOSURE);
+    }
+  }
+
+  #address() {
+    const address = new URL(this.#urls[this.#urlIndex % this.#urls.length]);
+    const room = this.#calls.keys().next().value ?? this.#roomHint;
+    if (room) address.searchParams.set("room", room);
+    return address.href;
+  }
+
+  #serve(socket, token) {
+    socket.onopen = () => this.#greet(token);
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code }) => this.#lose(code);
+  }
+
+  async #greet(token) {
+    const attempt = this.#attempt;
+    try {
+      const hello = { type: "hello", token };
+      if (this.#resume !== undefined) hello.resume = this.#resume;
+      this.#welcome(await this.#request(hello));
+    } catch (error) {
+      if (attempt !== this.#attempt) return;
+      this.emit("error", error);
+      if (error.retryAfterMs) this.#comeBackAt = this.#environment.now() + error.retryAfterMs;
+      this.#lose(error.code === "unauthorized" ? 4401 : ABNORMAL_CLOSURE);
+    }
+  }
+
+  #welcome(welcome) {
+    const { clearTimeout, now } = this.#environment;
+    const calls = [...this.#calls.values()]; // Those that a listener joins below are held by `join` itself.
+    clearTimeout(this.#attemptTimer);
+    this.#connectedAt = now();
+    this.#refusals = 0;
+    this.#resume = welcome.resume;
+    this.node = welcome.node;
+    this.user = welcome.user;
+    this.#refreshIce(welcome.ice_servers);
+    this.#setState("connected");
+    this.emit("welcome", welcome);
+    this.#first.resolve(welcome);
+    const held = new Map(welcome.resumed ? welcome.rooms.map((entry) => [entry.room.room_id, entry]) : []);
+    for (const call of calls) {
+      if (held.has(call.roomId)) call._joined(held.get(call.roomId));
+      else this.#hold(call);
+    }
+  }
+
+  #refreshIce(iceServers = []) {
+    this.#iceServers = iceServers;
+    for (const call of this.#calls.values()) call._refreshIce(iceServers);
+  }
+
+  async #hold(call, backoff = new Backoff({}, this.#environment.random)) {
+    const attempt = this.#attempt;
+    const current = () => attempt === this.#attempt && this.#calls.get(call.roomId) === call;
+    try {
+      const joined = await this.#request({ type: "join", room: call.roomId });
+      if (current()) call._joined(joined);
+    } catch (error) {
+      if (!current()) return;
+      if (error.code !== "unavailable" && error.code !== "rate_limited") return call._finish(error.code, error);
+      const again = () => current() && this.#hold(call, backoff);
+      this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
+    }
+  }
+
+  #request(frame) {
+    if (this.#requests.size >= MAX_PENDING_REQUESTS) {
+      return Promise.reject(new KeeplineError("queue_full", "Too many requests are pending"));
+    }
+    const { setTimeout, clearTimeout } = this.#environment;
+    const id = String(++this.#lastRequestId);
+    const answer = new Deferred();
+    const timer = setTimeout(() => {
+      answer.reject(new KeeplineError("timeout", `No answer to ${frame.type}`, { room: frame.room }));
+      this.#lose(ABNORMAL_CLOSURE); // A node that lives answers: this connection is dead without knowing it.
+    }, REQUEST_TIMEOUT_MS);
+    this.#requests.set(id, answer);
+    try {
+      const written = this.#write(encodeFrame({ ...frame, id }));
+      if (!written) answer.reject(new KeeplineError("connection_lost", "Not connected"));
+    } catch (error) {
+      answer.reject(error);
+    }
+    return answer.promise.finally(() => {
+      clearTimeout(timer);
+      this.#requests.delete(id);
+    });
+  }
+
+  #write(text) {
+    const { WebSocket } = this.#environment;
+    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(text);
+    if (this.#socket.bufferedAmount > MAX_BUFFERED_BYTES) this.#lose(ABNORMAL_CLOSURE);
+    return true;
+  }
+
+  #receive(text) {
+    const frame = parseFrame(text);
+    if (!frame) return;
+    const pending = this.#requests.get(frame.id);
+    if (pending && frame.type === "error") return pending.reject(KeeplineError.fromFrame(frame));
+    if (pending) return pending.resolve(frame);
+    if (frame.type === "goodbye") return this.#heedGoodbye(frame);
+    if (frame.type === "ice") {
+      this.#refreshIce(frame.ice_servers);
+      return this.emit("ice", { ice_servers: frame.ice_servers });
+    }
+    const call = this.#calls.get(frame.room);
+    if (call) return call._receive(frame);
+    if (frame.type === "error") this.emit("error", KeeplineError.fromFrame(frame));
+  }
+
+  #heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
+    const { now, setTimeout } = this.#environment;
+    this.#comeBackAt = now() + waitMs;
+    this.#goodbyeTimer = setTimeout(() => this.#lose(4503), waitMs);
+  }
+
+  /** This connection is over; what comes next depends on why. */
+  #lose(closeCode) {
+    const { reason, next } = CLOSES.get(closeCode) ?? ACCIDENT;
+    const error = new KeeplineError(reason, `The connection was closed (${closeCode}: ${reason})`);
+    this.#disconnect(error);
+    const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
+    if (next === "stop" || refused) return this.#shut(error);
+    this.#urlIndex += 1;
+    if (this.#wasStable()) this.#backoff.reset();
+    this.#connectedAt = null;
+    this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", reason);
+    this.#retryTimer = this.#environment.setTimeout(() => this.#open(), this.#retryDelay(next));
+  }
+
+  #disconnect(error) {
+    const { clearTimeout } = this.#environment;
+    this.#attempt += 1;
+    clearTimeout(this.#attemptTimer);
+    clearTimeout(this.#goodbyeTimer);
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
+    const socket = this.#socket;
+    this.#socket = null;
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close(1000);
+    }
+    for (const answer of this.#requests.values()) answer.reject(error);
+    for (const call of this.#calls.values()) call._offline();
+  }
+
+  #wasStable() {
+    return this.#connectedAt !== null && this.#environment.now() - this.#connectedAt >= STABLE_AFTER_MS;
+  }
+
+  #retryDelay(next) {
+    if (this.#comeBackAt !== null) return Math.max(0, this.#comeBackAt - this.#environment.now());
+    return this.#backoff.next() + (next === "retry_later" ? RATE_LIMIT_PAUSE_MS : 0);
+  }
+
+  #shut(error) {
+    const calls = [...this.#calls.values()];
+    this.#disconnect(error);
+    this.#wakeUps.abort();
+    this.#connectedAt = null;
+    this.#first.reject(error);
+    this.#setState("closed", error.code);
+    for (const call of calls) call._finish(error.code, error);
+  }
+
+  #listenForWakeUps() {
+    this.#wakeUps = new AbortController();
+    const { signal } = this.#wakeUps;
+    const { window, document } = this.#environment;
+    window?.addEventListener("online", () => this.#wakeUp(), { signal });
+    const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
+    document?.addEventListener("visibilitychange", onVisible, { signal });
+  }
+
+  /** The network or the user is back: no reason to wait, unless the server named the time. */
+  #wakeUp() {
+    if (this.#retryTimer === null || this.#comeBackAt !== null) return;
+    this.#environment.clearTimeout(this.#retryTimer);
+    this.#open();
+  }
+}
+
+class Deferred {
+  constructor() {
+    this.promise = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    // Whoever awaits it sees the rejection; that nobody does is no error.
+    this.promise.catch(() => {});
+  }
+}
+
+function browserEnvironment() {
+  const { WebSocket, RTCPeerConnection, window, document } = globalThis;
+  return {
+    WebSocket,
+    RTCPeerConnection,
+    window,
+    document,
+    random: Math.random,
+    now: () => performance.now(),
+    newId: randomId,
+    setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
+    clearTimeout: (timer) => globalThis.clearTimeout(timer),
+  };
+}
+
+function parseSocketUrl(text) {
+  const url = new URL(text);
+  if (url.protocol !== "ws:" && url.protocol !== "wss:") throw new TypeError(`Not a WebSocket address: ${text}`);
+  return url.href;
+}
+
+function parseFrame(text) {
+  try {
+    const frame = JSON.parse(text);
+    return typeof frame === "object" ? frame : null;
+  } catch {
+    return null;
+  }
+}
+
+function encodeFrame(frame) {
+  const text = JSON.stringify(frame);
+  const mayExceed = text.length * 3 > MAX_FRAME_BYTES; // A UTF-16 unit takes at most three bytes.
+  if (mayExceed && new TextEncoder().encode(text).length > MAX_FRAME_BYTES) {
+    throw new KeeplineError("too_large", `A frame is limited to ${MAX_FRAME_BYTES} bytes`, { room: frame.room });
+  }
+  return text;
+}
+
+// Not crypto.randomUUID: that exists in secure contexts only.
+function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
