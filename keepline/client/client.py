@@ -146,8 +146,8 @@ class Keepline:
     async def join(self, room_id: str) -> Call:
         """Take this user's side of a room. Joining a room again gives another handle on the same call.
 
-        Raises RequestFailed (`not_a_member`, `room_not_found`, `room_ended`, …), RequestTimedOut, CallEnded when the room
-        ended at that very moment, or ConnectionClosed.
+        Raises RequestFailed (`not_a_member`, `room_not_found`, `room_ended`, …), RequestTimedOut, CallEnded
+        when the room ended at that very moment, or ConnectionClosed.
         """
         link = self._calls.get(room_id)
         if link is None:
