@@ -38,8 +38,8 @@ INSERT INTO reports (reporter, details) SELECT user_id, 'rude' FROM users;
 
 
 @pytest_asyncio.fixture
-async def connection(empty_database: str) -> AsyncIterator[Connection]:
-    opened: Connection = await asyncpg.connect(empty_database, timeout=5)
+async def connection(empty_database_url: str) -> AsyncIterator[Connection]:
+    opened: Connection = await asyncpg.connect(empty_database_url, timeout=5)
     await set_codecs(opened)
     yield opened
     await opened.close(timeout=5)
@@ -89,11 +89,11 @@ async def describe(connection: Connection) -> list[str]:
 
 @pytest.mark.parametrize("apply", WAYS)
 async def test_an_empty_database_gets_every_table_and_a_second_run_changes_nothing(
-    empty_database: str, connection: Connection, apply: Callable[[str], Awaitable[None]]
+    empty_database_url: str, connection: Connection, apply: Callable[[str], Awaitable[None]]
 ) -> None:
-    await apply(empty_database)
+    await apply(empty_database_url)
     first = await describe(connection)
-    await apply(empty_database)
+    await apply(empty_database_url)
     assert await describe(connection) == first
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row["tablename"] for row in tables} - {"schema_migrations"} == {
@@ -109,11 +109,11 @@ async def test_an_empty_database_gets_every_table_and_a_second_run_changes_nothi
 
 @pytest.mark.parametrize("apply", WAYS)
 async def test_tables_of_the_app_keep_their_columns_and_rows(
-    empty_database: str, connection: Connection, apply: Callable[[str], Awaitable[None]]
+    empty_database_url: str, connection: Connection, apply: Callable[[str], Awaitable[None]]
 ) -> None:
     await connection.execute(APP_TABLES)
-    await apply(empty_database)
-    await apply(empty_database)
+    await apply(empty_database_url)
+    await apply(empty_database_url)
     assert await connection.fetchval("SELECT count(*) FROM users WHERE plan = 'free'") == 500
     assert await connection.fetchval("SELECT count(*) FROM reports WHERE session_data IS NULL") == 500
     assert await connection.fetchval("SELECT count(*) FROM chat_history WHERE chat_mode = 'video'") == 500
@@ -122,18 +122,18 @@ async def test_tables_of_the_app_keep_their_columns_and_rows(
 
 
 async def test_psql_after_the_runner_and_the_runner_after_psql_agree(
-    empty_database: str, connection: Connection
+    empty_database_url: str, connection: Connection
 ) -> None:
     if shutil.which("psql") is None:
         pytest.skip("psql is not installed")
-    await apply_with_psql(empty_database)
+    await apply_with_psql(empty_database_url)
     by_psql = await describe(connection)
-    await apply_with_runner(empty_database)
+    await apply_with_runner(empty_database_url)
     assert await describe(connection) == by_psql
 
 
-async def test_every_foreign_key_has_an_index(empty_database: str, connection: Connection) -> None:
-    await apply_with_runner(empty_database)
+async def test_every_foreign_key_has_an_index(empty_database_url: str, connection: Connection) -> None:
+    await apply_with_runner(empty_database_url)
     bare = await connection.fetch(
         """
         SELECT conrelid::regclass AS "table", conname FROM pg_constraint c
@@ -144,8 +144,8 @@ async def test_every_foreign_key_has_an_index(empty_database: str, connection: C
     assert bare == []
 
 
-async def test_the_row_says_when_it_was_last_changed(empty_database: str, connection: Connection) -> None:
-    await apply_with_runner(empty_database)
+async def test_the_row_says_when_it_was_last_changed(empty_database_url: str, connection: Connection) -> None:
+    await apply_with_runner(empty_database_url)
     await connection.execute(
         """
         INSERT INTO users (user_id) VALUES (gen_random_uuid()), (gen_random_uuid());
@@ -159,11 +159,11 @@ async def test_the_row_says_when_it_was_last_changed(empty_database: str, connec
 
 
 async def test_users_without_a_usable_key_are_refused_in_words(
-    empty_database: str, connection: Connection
+    empty_database_url: str, connection: Connection
 ) -> None:
     await connection.execute("CREATE TABLE users (user_id TEXT PRIMARY KEY)")
     with pytest.raises(MigrationError, match=r"001-base-schema\.sql: table users needs a column user_id"):
-        await apply_with_runner(empty_database)
+        await apply_with_runner(empty_database_url)
 
 
 def line(seq: int, text: str = "") -> dict[str, object]:
@@ -185,9 +185,9 @@ def line(seq: int, text: str = "") -> dict[str, object]:
     ],
 )
 async def test_messages_are_merged_by_number(
-    empty_database: str, connection: Connection, a: list[int], b: list[int], merged: list[int]
+    empty_database_url: str, connection: Connection, a: list[int], b: list[int], merged: list[int]
 ) -> None:
-    await apply_with_runner(empty_database)
+    await apply_with_runner(empty_database_url)
     result = await connection.fetchval(
         "SELECT keepline_merge_messages($1::jsonb, $2::jsonb)", [line(n) for n in a], [line(n) for n in b]
     )
@@ -195,9 +195,9 @@ async def test_messages_are_merged_by_number(
 
 
 async def test_of_two_messages_with_one_number_the_stored_one_stays(
-    empty_database: str, connection: Connection
+    empty_database_url: str, connection: Connection
 ) -> None:
-    await apply_with_runner(empty_database)
+    await apply_with_runner(empty_database_url)
     result = await connection.fetchval(
         "SELECT keepline_merge_messages($1::jsonb, $2::jsonb)", [line(1, "stored")], [line(1, "other")]
     )
@@ -205,37 +205,37 @@ async def test_of_two_messages_with_one_number_the_stored_one_stays(
 
 
 async def test_check_names_what_would_run_and_changes_nothing(
-    empty_database: str, connection: Connection
+    empty_database_url: str, connection: Connection
 ) -> None:
     before = await describe(connection)
-    assert await check(empty_database, FILES) == NAMES
+    assert await check(empty_database_url, FILES) == NAMES
     assert await describe(connection) == before
-    assert await migrate(empty_database, FILES, ignore) == NAMES
-    assert await check(empty_database, FILES) == []
-    assert await migrate(empty_database, FILES, ignore) == []
+    assert await migrate(empty_database_url, FILES, ignore) == NAMES
+    assert await check(empty_database_url, FILES) == []
+    assert await migrate(empty_database_url, FILES, ignore) == []
 
 
 async def test_a_file_that_changed_runs_again(
-    empty_database: str, connection: Connection, tmp_path: Path
+    empty_database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     file = tmp_path / "001.sql"
     file.write_text("CREATE TABLE IF NOT EXISTS one ();")
-    await migrate(empty_database, read_migrations(tmp_path), ignore)
+    await migrate(empty_database_url, read_migrations(tmp_path), ignore)
     file.write_text("CREATE TABLE IF NOT EXISTS two ();")
     assert [m.name for m in await pending(connection, read_migrations(tmp_path))] == ["001.sql"]
-    await migrate(empty_database, read_migrations(tmp_path), ignore)
+    await migrate(empty_database_url, read_migrations(tmp_path), ignore)
     assert await connection.fetchval("SELECT to_regclass('two')") == "two"
 
 
-async def test_two_runners_at_once_both_end_well(empty_database: str) -> None:
+async def test_two_runners_at_once_both_end_well(empty_database_url: str) -> None:
     done = await asyncio.gather(
-        migrate(empty_database, FILES, ignore), migrate(empty_database, FILES, ignore)
+        migrate(empty_database_url, FILES, ignore), migrate(empty_database_url, FILES, ignore)
     )
     assert sorted(done, key=len) == [[], NAMES]
 
 
 async def test_a_lock_of_the_app_is_waited_for(
-    empty_database: str, connection: Connection, tmp_path: Path
+    empty_database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     await connection.execute("CREATE TABLE busy (n INTEGER)")
     (tmp_path / "001.sql").write_text(
@@ -245,7 +245,9 @@ async def test_a_lock_of_the_app_is_waited_for(
     await transaction.start()
     await connection.execute("INSERT INTO busy VALUES (1)")
     refused = asyncio.Event()
-    running = asyncio.create_task(migrate(empty_database, read_migrations(tmp_path), lambda _: refused.set()))
+    running = asyncio.create_task(
+        migrate(empty_database_url, read_migrations(tmp_path), lambda _: refused.set())
+    )
     await asyncio.wait_for(refused.wait(), 10)
     await transaction.commit()
     assert await asyncio.wait_for(running, 10) == ["001.sql"]
@@ -257,12 +259,12 @@ def run_command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
-async def test_the_command_migrates_and_checks_by_its_exit_code(empty_database: str) -> None:
-    before = await asyncio.to_thread(run_command, "--check", DATABASE_URL=empty_database)
+async def test_the_command_migrates_and_checks_by_its_exit_code(empty_database_url: str) -> None:
+    before = await asyncio.to_thread(run_command, "--check", DATABASE_URL=empty_database_url)
     assert (before.returncode, before.stdout.splitlines()) == (1, [f"would apply {name}" for name in NAMES])
-    ran = await asyncio.to_thread(run_command, DATABASE_URL=empty_database)
+    ran = await asyncio.to_thread(run_command, DATABASE_URL=empty_database_url)
     assert (ran.returncode, ran.stdout.splitlines()) == (0, [f"applied {name}" for name in NAMES])
-    after = await asyncio.to_thread(run_command, "--check", DATABASE_URL=empty_database)
+    after = await asyncio.to_thread(run_command, "--check", DATABASE_URL=empty_database_url)
     assert (after.returncode, after.stdout, after.stderr) == (0, "up to date\n", "")
 
 
@@ -271,8 +273,8 @@ def test_the_command_needs_a_database_url(capsys: pytest.CaptureFixture[str]) ->
     assert "DATABASE_URL" in capsys.readouterr().err
 
 
-async def test_a_refused_login_is_told_at_once(empty_database: str) -> None:
-    head, _, host = empty_database.rpartition("@")
+async def test_a_refused_login_is_told_at_once(empty_database_url: str) -> None:
+    head, _, host = empty_database_url.rpartition("@")
     wrong = f"{head.rpartition(':')[0]}:wrong@{host}"
     with pytest.raises(MigrationError, match="cannot connect"):
         await asyncio.wait_for(migrate(wrong, FILES, ignore), 10)
