@@ -1,0 +1,109 @@
+"""The persister as a program: `python -m persister`. SIGTERM finishes the batch in hand and exits 0."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+
+import asyncpg
+import structlog
+import uvloop
+
+from keepline.ops import http, metrics, postgres, program, redis
+from keepline.ops.health import Health, Probe
+from keepline.ops.settings import PersisterSettings
+from keepline.ops.tasks import Tasks
+from persister.database import Database
+from persister.housekeeping import Housekeeping
+from persister.metrics import Metrics
+from persister.stream import EventStreams
+from persister.worker import Limits, Worker
+
+_CLOSE_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: PersisterSettings) -> int:
+    """Run a persister until SIGTERM or SIGINT; returns the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    failures: list[str] = []
+
+    def end(task: str, _: BaseException) -> None:
+        failures.append(task)
+        stop.set()
+
+    async with contextlib.AsyncExitStack() as stack:
+        tasks = Tasks(end)
+        await _start(settings, stop, tasks, stack)
+        await stop.wait()
+        _log.info("stopping", drain_seconds=settings.drain_seconds)
+    _log.info("stopped", failed=failures)
+    return 1 if failures else 0
+
+
+async def _start(
+    settings: PersisterSettings, stop: asyncio.Event, tasks: Tasks, stack: contextlib.AsyncExitStack
+) -> None:
+    """Connect the parts; the stack ends them in the opposite order, the endpoint for operators last."""
+    registry = metrics.new_registry("persister")
+    health = Health(time.monotonic)
+    redis_probe, postgres_probe = health.probe("redis"), health.probe("postgres")
+    health.require("running", lambda: "the persister is stopping" if stop.is_set() else None)
+    health.require("redis", lambda: _why_not(redis_probe))
+    health.require("postgres", lambda: _why_not(postgres_probe))
+    app = http.create_app(health, registry)
+    host, port = await stack.enter_async_context(http.serve(app, settings.ops_host, settings.ops_port))
+
+    client = redis.connect(settings.redis_url)
+    stack.push_async_callback(client.aclose)
+    pool = await postgres.create_pool(str(settings.database_url), application="keepline-persister")
+    stack.push_async_callback(_close, pool)
+    database = Database(pool, create_users=settings.create_users)
+    streams = EventStreams(client, settings.worker_id)
+    counts = Metrics(registry)
+    limits = Limits(settings.batch_entries, settings.claim_idle_seconds, settings.retry_cap_seconds)
+    worker = Worker(streams, database, counts, limits, redis=redis_probe, postgres=postgres_probe)
+    chores = Housekeeping(streams, database, counts, redis=redis_probe, postgres=postgres_probe)
+
+    stack.push_async_callback(tasks.aclose)
+    tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
+    tasks.start("watch-postgres", chores.watch_postgres, restart=True)
+    tasks.start("keep-streams", chores.keep_streams, restart=True)
+    work = tasks.start("worker", lambda: worker.run(stop), restart=False)
+    stack.push_async_callback(asyncio.wait, [work], timeout=settings.drain_seconds)
+    _log.info("started", worker=settings.worker_id, ops=f"http://{host}:{port}")
+
+
+async def _close(pool: postgres.Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), _CLOSE_SECONDS)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        pool.terminate()
+
+
+def _why_not(probe: Probe) -> str | None:
+    return None if probe.status != "down" else probe.error or "no answer yet"
+
+
+def main() -> None:
+    """Start the program; exits 2 when the environment cannot be used, 1 when it failed."""
+    settings = program.begin(PersisterSettings, os.environ)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = runner.run(run(settings))
+    except OSError as error:
+        _log.error("cannot_start", error=str(error))
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Writes batches to Postgres: one transaction each, and a verdict on what goes wrong.
+
+What a caller may assume: after `write` returns the batch is committed; after it raises nothing of it is, or it
+is and only the answer was lost. Writing a batch again, or an older one later, changes nothing that is newer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import astuple
+from pathlib import Path
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from keepline.ops.postgres import Pool
+from persister.fold import Batch
+
+_ACQUIRE_SECONDS = 10.0
+
+# The row is at fault and will be next time. All else may pass: a server that is away, restarts, is read-only or
+# full, a deadlock, a password or a table that the operator has yet to set up. Nothing is given up for those.
+_FAULTS_OF_THE_ROW = (
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.DataError,  # SQLSTATE class 22
+    asyncpg.exceptions.ProgramLimitExceededError,
+    ValueError,  # asyncpg refuses to encode a value
+    TypeError,
+    OverflowError,
+)
+_PASSING = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class RowFault(Exception):
+    """Something in the batch can never be written; the text says what."""
+
+
+class NotNow(Exception):
+    """The batch could not be written at present. `cause` names the kind of reason for the metrics."""
+
+    def __init__(self, cause: str, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+def read_queries(text: str) -> dict[str, str]:
+    """Split a file of SQL into statements by their `-- name:` lines."""
+    parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], (sql.strip() for sql in parts[2::2]), strict=True))
+
+
+_QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
+
+
+class Database:
+    """The tables that the persister writes."""
+
+    def __init__(self, pool: Pool, *, create_users: bool) -> None:
+        """With `create_users` unknown members of rooms are added to `users`, else their rooms are faults."""
+        self._pool = pool
+        self._create_users = create_users
+
+    async def write(self, batch: Batch) -> int:
+        """Write a batch and return how many rows were inserted or changed. Raises RowFault or NotNow."""
+        try:
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                return await self._transact(connection, batch)
+        except _PASSING as error:
+            raise NotNow(_cause(error), _in_words(error)) from error
+
+    async def ping(self) -> None:
+        """Raise NotNow unless Postgres answers and has the tables."""
+        try:
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                await connection.fetchval(
+                    "SELECT version FROM active_rooms LIMIT 0", timeout=_ACQUIRE_SECONDS
+                )
+        except _PASSING as error:
+            raise NotNow(_cause(error), _in_words(error)) from error
+
+    async def _transact(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
+        # Only here can a row be at fault: an error of the same kind while connecting is the operator's.
+        try:
+            async with connection.transaction():
+                return await self._write(connection, batch)
+        except _FAULTS_OF_THE_ROW as error:
+            raise RowFault(_in_words(error)) from error
+
+    async def _write(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
+        if self._create_users:
+            await connection.execute(_QUERIES["create_users"], batch.users)
+        columns = zip(*(astuple(row) for row in batch.rows), strict=True)
+        written = _count(await connection.execute(_QUERIES["upsert_rooms"], *(list(c) for c in columns)))
+        if batch.messages:
+            written += _count(
+                await connection.execute(
+                    _QUERIES["append_messages"],
+                    [room_id for room_id, _ in batch.messages],
+                    [orjson.dumps(added).decode() for _, added in batch.messages],
+                )
+            )
+        return written
+
+
+def _count(status: str) -> int:
+    """Read the number of rows from a command's status, such as `INSERT 0 5`."""
+    return int(status.rpartition(" ")[2])
+
+
+def _in_words(error: BaseException) -> str:
+    detail = getattr(error, "detail", None)
+    text = str(error) or type(error).__name__
+    return f"{text}; {detail}" if detail else text
+
+
+def _cause(error: BaseException) -> str:
+    """Name the kind of a passing fault; few values, fit for a label."""
+    if isinstance(error, asyncpg.exceptions.QueryCanceledError | TimeoutError):
+        return "timeout"
+    if isinstance(error, asyncpg.exceptions.TransactionRollbackError):
+        return "conflict"
+    if isinstance(error, asyncpg.exceptions.InsufficientResourcesError):
+        return "resources"
+    if isinstance(error, asyncpg.exceptions.ReadOnlySQLTransactionError):
+        return "read_only"
+    lost = (
+        OSError,
+        asyncpg.InterfaceError,
+        asyncpg.exceptions.PostgresConnectionError,
+        asyncpg.exceptions.OperatorInterventionError,
+    )
+    return "connection" if isinstance(error, lost) else "refused"

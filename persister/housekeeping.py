@@ -1,0 +1,66 @@
+"""What a persister does beside its batches: measures the backlog, trims the streams, looks after Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from redis.exceptions import RedisError
+
+from keepline.ops.health import Probe
+from persister.database import Database, NotNow
+from persister.metrics import Metrics
+from persister.stream import EventStreams, StreamsLost
+
+_INTERVAL_SECONDS = 5.0
+_PRUNE_EVERY = 60
+
+
+class Housekeeping:
+    """Repeats small chores. Every worker does them: each is safe to be done by several at once."""
+
+    def __init__(
+        self, streams: EventStreams, database: Database, metrics: Metrics, *, redis: Probe, postgres: Probe
+    ) -> None:
+        self._streams = streams
+        self._database = database
+        self._metrics = metrics
+        self._redis = redis
+        self._postgres = postgres
+
+    async def watch_postgres(self) -> None:
+        """Prove every few seconds that Postgres answers, also while there is nothing to write."""
+        while True:
+            try:
+                await self._database.ping()
+            except NotNow as error:
+                self._postgres.failed(error)
+            else:
+                self._postgres.succeeded()
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def keep_streams(self) -> None:
+        """Trim and measure the streams every few seconds."""
+        rounds = 0
+        while True:
+            await self.tidy(prune=rounds % _PRUNE_EVERY == 0)
+            rounds += 1
+            await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def tidy(self, *, prune: bool) -> None:
+        """Do the chores on the streams once. What keeps it from them the worker sees too, and repairs."""
+        try:
+            self._metrics.trimmed.inc(await self._streams.trim())
+            if prune:
+                await self._streams.remove_gone_consumers()
+            backlog = await self._streams.backlog()
+        except StreamsLost:
+            return
+        except (RedisError, OSError) as error:
+            self._redis.failed(error)
+            return
+        self._redis.succeeded()
+        self._metrics.lag_entries.set(backlog.unread)
+        self._metrics.pending_entries.set(backlog.unacknowledged)
+        age = 0.0 if backlog.oldest_ms is None else max(0.0, time.time() - backlog.oldest_ms / 1000)
+        self._metrics.lag_seconds.set(age)

@@ -1,0 +1,65 @@
+"""The persister's metrics. Never a room or a user as label."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """What a persister counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.entries_read = Counter(
+            "keepline_persister_entries_read",
+            "Entries of the event streams that were read, by how: new or claimed from another worker.",
+            ["how"],
+            registry=registry,
+        )
+        self.rows_written = Counter(
+            "keepline_persister_rows_written",
+            "Rows that were inserted or changed.",
+            registry=registry,
+        )
+        self.batches = Counter(
+            "keepline_persister_batches", "Transactions that were committed.", registry=registry
+        )
+        self.retries = Counter(
+            "keepline_persister_retries",
+            "Tries that failed for a reason that may pass, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+        self.dead_letters = Counter(
+            "keepline_persister_dead_letters",
+            "Entries that were moved to the dead letters, by cause: event (unreadable) or row (refused).",
+            ["cause"],
+            registry=registry,
+        )
+        self.trimmed = Counter(
+            "keepline_persister_entries_trimmed",
+            "Acknowledged entries that were deleted from the streams.",
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "keepline_persister_batch_seconds",
+            "Time from a batch being read to its being acknowledged, waits for Postgres included.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.lag_entries = Gauge(
+            "keepline_persister_lag_entries",
+            "Entries in the streams that nobody has read.",
+            registry=registry,
+        )
+        self.pending_entries = Gauge(
+            "keepline_persister_pending_entries",
+            "Entries that were read and not acknowledged, by all workers.",
+            registry=registry,
+        )
+        self.lag_seconds = Gauge(
+            "keepline_persister_lag_seconds",
+            "Age of the oldest entry that is not in Postgres yet; 0 when there is none.",
+            registry=registry,
+        )

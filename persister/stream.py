@@ -1,0 +1,236 @@
+"""The event streams as one queue, read by any number of workers.
+
+What callers may assume: an entry is delivered to one worker at a time and again to another when the first has
+not acknowledged it for a while, so at least once; entries of one room come in order within a read, but a claimed
+one may come late. Nothing leaves a stream before it was acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from keepline.ops.redis import Client
+from keepline.room import keys
+
+GROUP = "persister"
+EVENT_FIELD = b"event"
+MAX_DEAD_LETTERS = 10_000
+"""Letters kept per partition; the oldest go beyond."""
+
+_GONE_MS = 3_600_000
+_FOLDER = Path(__file__).parent
+
+
+class StreamsLost(Exception):
+    """A stream or its consumer group is not there any more: Redis has lost data. Call `prepare` again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream: an event as the nodes wrote it."""
+
+    partition: int
+    id: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is still to be done: entries nobody has read, entries read but not acknowledged, age of the oldest.
+
+    `oldest_ms` is when the oldest of them was added, ms since 1970; None when there is none.
+    """
+
+    unread: int
+    unacknowledged: int
+    oldest_ms: int | None
+
+
+async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
+    """Return the number of partitions of this Redis: the one written first by anybody, else `wanted`."""
+    await client.set(keys.PARTITIONS, wanted, nx=True)
+    written = await client.get(keys.PARTITIONS)
+    count = int(written) if written is not None else wanted
+    if count < 1:
+        raise ValueError(f"{keys.PARTITIONS} should be a whole number from 1, is {count}")
+    return count
+
+
+class EventStreams:
+    """The event streams of all partitions, read under the name of one worker.
+
+    Every method raises `redis.exceptions.RedisError` or OSError when Redis cannot be reached.
+    """
+
+    def __init__(self, client: Client, consumer: str) -> None:
+        self._client = client
+        self._consumer = consumer
+        self._partitions = 0
+        self._streams: dict[bytes, int] = {}
+        self._bury = client.register_script((_FOLDER / "bury.lua").read_text())
+        self._prune = client.register_script((_FOLDER / "prune.lua").read_text())
+
+    async def prepare(self) -> None:
+        """Create the consumer group where it is missing, from the very first entry."""
+        self._partitions = await agree_on_partitions(
+            self._client, self._partitions or keys.DEFAULT_PARTITIONS
+        )
+        self._streams = {keys.events(p).encode(): p for p in range(self._partitions)}
+        for stream in self._streams:
+            try:
+                await self._client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    async def read(self, count: int, block_ms: int) -> list[Entry]:
+        """Return about `count` entries that nobody has read yet, waiting up to `block_ms` for the first.
+
+        Raises StreamsLost.
+        """
+        each = -(-count // self._partitions)
+        wanted: Any = dict.fromkeys(self._streams, ">")
+        try:
+            reply: Any = await self._client.xreadgroup(
+                GROUP, self._consumer, wanted, count=each, block=block_ms
+            )
+        except ResponseError as error:
+            raise _lost(error) from error
+        return [
+            Entry(self._streams[stream], entry_id, _data(fields))
+            for stream, chunks in (reply or {}).items()
+            for chunk in chunks
+            for entry_id, fields in chunk
+        ]
+
+    async def claim(self, count: int, idle_ms: int) -> list[Entry]:
+        """Take over about `count` entries that were read `idle_ms` ago or earlier and never acknowledged.
+
+        They come from workers that died, this one's former life included. Raises StreamsLost.
+        """
+        each = -(-count // self._partitions)
+        async with self._client.pipeline(transaction=False) as pipe:
+            for stream in self._streams:
+                pipe.xautoclaim(stream, GROUP, self._consumer, idle_ms, "0-0", count=each)
+            try:
+                replies: list[Any] = await pipe.execute()
+            except ResponseError as error:
+                raise _lost(error) from error
+        return [
+            Entry(partition, entry_id, _data(fields))
+            for partition, reply in zip(self._streams.values(), replies, strict=True)
+            for entry_id, fields in reply[1]
+        ]
+
+    async def acknowledge(self, entries: Iterable[Entry]) -> None:
+        """Mark entries as done: they will not be delivered again."""
+        by_partition: defaultdict[int, list[bytes]] = defaultdict(list)
+        for entry in entries:
+            by_partition[entry.partition].append(entry.id)
+        async with self._client.pipeline(transaction=False) as pipe:
+            for partition, ids in by_partition.items():
+                pipe.xack(keys.events(partition), GROUP, *ids)
+            await pipe.execute()
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """Move an entry that cannot be written to the dead letters, with the reason in words."""
+        await self._bury(
+            keys=[keys.events(entry.partition), keys.dead_letters(entry.partition)],
+            args=[
+                GROUP,
+                entry.id,
+                MAX_DEAD_LETTERS,
+                "entry",
+                entry.id,
+                "reason",
+                reason,
+                EVENT_FIELD,
+                entry.data,
+            ],
+        )
+
+    async def trim(self) -> int:
+        """Delete what has been acknowledged and return how many entries that were. Raises StreamsLost."""
+        trimmed = 0
+        for stream in self._streams:
+            position = await self._position(stream)
+            trimmed += int(await self._client.xtrim(stream, minid=position.done, approximate=False))
+        return trimmed
+
+    async def backlog(self) -> Backlog:
+        """Count what is still to be done. Raises StreamsLost."""
+        positions = [await self._position(stream) for stream in self._streams]
+        waiting = [p.oldest_ms for p in positions if p.oldest_ms is not None]
+        return Backlog(
+            unread=sum(p.unread for p in positions),
+            unacknowledged=sum(p.unacknowledged for p in positions),
+            oldest_ms=min(waiting, default=None),
+        )
+
+    async def remove_gone_consumers(self) -> int:
+        """Forget the names of workers that have been silent for an hour and own nothing; returns how many."""
+        return sum(
+            [int(await self._prune(keys=[stream], args=[GROUP, _GONE_MS])) for stream in self._streams]
+        )
+
+    async def _position(self, stream: bytes) -> _Position:
+        """Look at one stream at one moment: group, pending entries and length in one transaction."""
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.xinfo_groups(stream)
+            pipe.xpending(stream, GROUP)
+            pipe.xlen(stream)
+            try:
+                groups, pending, length = await pipe.execute()
+            except ResponseError as error:
+                raise _lost(error) from error
+        group = next((g for g in groups if g["name"] == GROUP.encode()), None)
+        if group is None:
+            raise StreamsLost("a consumer group is missing")
+        read_to: bytes = group["last-delivered-id"]
+        # Redis cannot always tell the lag; the length of the stream is never less.
+        unread = length if group["lag"] is None else group["lag"]
+        oldest: bytes | None = pending["min"]
+        if oldest is None and unread:
+            following: Any = await self._client.xrange(stream, min=b"(" + read_to, count=1)
+            oldest_ms = _ms_of(following[0][0]) if following else None
+        else:
+            oldest_ms = None if oldest is None else _ms_of(oldest)
+        return _Position(
+            done=_after(read_to) if oldest is None else oldest,
+            unread=unread,
+            unacknowledged=pending["pending"],
+            oldest_ms=oldest_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    done: bytes  # the first id that must be kept
+    unread: int
+    unacknowledged: int
+    oldest_ms: int | None
+
+
+def _data(fields: dict[bytes, bytes]) -> bytes:
+    return fields.get(EVENT_FIELD, b"")
+
+
+def _ms_of(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
+def _after(entry_id: bytes) -> bytes:
+    """Return the smallest id that is greater."""
+    ms, _, sequence = entry_id.partition(b"-")
+    return b"%s-%d" % (ms, int(sequence) + 1)
+
+
+def _lost(error: ResponseError) -> Exception:
+    text = str(error)
+    return StreamsLost(text) if "NOGROUP" in text or "no such key" in text else error

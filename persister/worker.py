@@ -1,0 +1,190 @@
+"""The worker: read, fold, write, acknowledge.
+
+An entry is acknowledged after the commit and never before, so a worker may die at any moment: its entries are
+claimed by another one, and writing them a second time changes nothing. While Postgres is away the worker keeps
+trying its batch and reads nothing more; the streams wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError
+
+from keepline.ops.backoff import Backoff
+from keepline.ops.health import Probe
+from persister.database import Database, NotNow, RowFault
+from persister.fold import Change, Unwritable, change_of, fold
+from persister.metrics import Metrics
+from persister.stream import Entry, EventStreams, StreamsLost
+
+_BLOCK_MS = 1000
+_WORD_LIMIT = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class Stopped(Exception):
+    """The worker was asked to stop while it waited; what it had read stays unacknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once, and how long until an entry of a silent worker is claimed."""
+
+    batch_entries: int
+    claim_idle_seconds: float
+    retry_cap_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    entry: Entry
+    change: Change
+
+
+class Worker:
+    """Moves events from the streams to the database until it is told to stop."""
+
+    def __init__(
+        self,
+        streams: EventStreams,
+        database: Database,
+        metrics: Metrics,
+        limits: Limits,
+        *,
+        redis: Probe,
+        postgres: Probe,
+    ) -> None:
+        """`redis` and `postgres` are told of every proof for and against the two servers."""
+        self._streams = streams
+        self._database = database
+        self._metrics = metrics
+        self._limits = limits
+        self._redis = redis
+        self._postgres = postgres
+        self._prepared = False
+        self._claim_at = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; the batch in hand is finished first, unless Postgres is away."""
+        backoff = Backoff(0.05, self._limits.retry_cap_seconds)
+        while not stop.is_set():
+            try:
+                entries = await self._next()
+                if entries:
+                    await self._settle(entries, stop)
+                backoff.reset()
+            except StreamsLost as error:
+                _log.warning("streams_lost", error=str(error))
+                self._prepared = False
+                await _sleep(backoff.next(), stop)
+            except (RedisError, OSError) as error:
+                self._redis.failed(error)
+                self._metrics.retries.labels("redis").inc()
+                delay = backoff.next()
+                _log.warning("redis_unavailable", error=str(error), retry_in_ms=round(delay * 1000))
+                await _sleep(delay, stop)
+            except Stopped:
+                _log.warning("batch_left_for_others", reason="stopped while Postgres was away")
+
+    async def _next(self) -> list[Entry]:
+        """Return the next entries: first, every so often, what dead workers have left."""
+        if not self._prepared:
+            await self._streams.prepare()
+            self._prepared = True
+        entries = await self._claim() or await self._read()
+        self._redis.succeeded()
+        return entries
+
+    async def _claim(self) -> list[Entry]:
+        now = time.monotonic()
+        if now < self._claim_at:
+            return []
+        idle_ms = round(self._limits.claim_idle_seconds * 1000)
+        entries = await self._streams.claim(self._limits.batch_entries, idle_ms)
+        if not entries:  # else there may be more: ask again right after this batch
+            self._claim_at = now + self._limits.claim_idle_seconds / 2
+        self._metrics.entries_read.labels("claimed").inc(len(entries))
+        return entries
+
+    async def _read(self) -> list[Entry]:
+        entries = await self._streams.read(self._limits.batch_entries, _BLOCK_MS)
+        self._metrics.entries_read.labels("new").inc(len(entries))
+        return entries
+
+    async def _settle(self, entries: Sequence[Entry], stop: asyncio.Event) -> None:
+        """See every entry to its end: written or buried, and acknowledged. Raises Stopped."""
+        started = time.monotonic()
+        tasks = []
+        for entry in entries:
+            try:
+                tasks.append(_Task(entry, change_of(entry.data)))
+            except Unwritable as error:
+                await self._bury(entry, "event", str(error))
+        tasks.sort(key=lambda task: task.change.row.room_id)
+        await self._write(tasks, stop)
+        self._metrics.batch_seconds.observe(time.monotonic() - started)
+
+    async def _write(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
+        """Write tasks as one batch; when a row is at fault, halve until it stands alone."""
+        if not tasks:
+            return
+        try:
+            await self._commit(tasks, stop)
+        except RowFault as error:
+            if len(tasks) == 1:
+                await self._bury(tasks[0].entry, "row", str(error))
+                return
+            middle = len(tasks) // 2
+            await self._write(tasks[:middle], stop)
+            await self._write(tasks[middle:], stop)
+            return
+        await self._streams.acknowledge(task.entry for task in tasks)
+
+    async def _commit(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
+        """Write until it succeeds or cannot ever. Raises RowFault, or Stopped while waiting."""
+        batch = fold(task.change for task in tasks)
+        backoff = Backoff(0.05, self._limits.retry_cap_seconds)
+        while True:
+            try:
+                written = await self._database.write(batch)
+            except NotNow as error:
+                self._postgres.failed(error)
+                self._metrics.retries.labels(error.cause).inc()
+                delay = backoff.next()
+                _log.warning(
+                    "write_failed", cause=error.cause, error=str(error), retry_in_ms=round(delay * 1000)
+                )
+                await _sleep(delay, stop)
+                if stop.is_set():
+                    raise Stopped from error
+            else:
+                self._postgres.succeeded()
+                self._metrics.batches.inc()
+                self._metrics.rows_written.inc(written)
+                return
+
+    async def _bury(self, entry: Entry, cause: str, reason: str) -> None:
+        await self._streams.bury(entry, reason[:_WORD_LIMIT])
+        self._metrics.dead_letters.labels(cause).inc()
+        _log.error(
+            "dead_letter",
+            cause=cause,
+            reason=reason[:_WORD_LIMIT],
+            partition=entry.partition,
+            entry=entry.id.decode(),
+        )
+
+
+async def _sleep(seconds: float, stop: asyncio.Event) -> None:
+    """Wait, but no longer than until `stop` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
