@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepline.cli.errors import CommandError
+
 OLDEST_REDIS = 7
 OLDEST_POSTGRES = 14
 _VERSION_SECONDS = 10.0
 
 
-class ServerError(Exception):
+class ServerError(CommandError):
     """A server cannot be found, started or reached; the text says what to do."""
 
 

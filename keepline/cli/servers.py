@@ -69,8 +69,9 @@ class Server(ABC):
             await self._child.stop()
 
     async def kill(self) -> None:
-        """End it with SIGKILL, as a crash would."""
-        await self._started().kill()
+        """End it with SIGKILL, as a crash would. Does nothing when it does not run."""
+        if self._child is not None:
+            await self._child.kill()
 
     @abstractmethod
     async def probe(self, pid: int) -> None:
@@ -126,8 +127,8 @@ class Valkey(Server):
         self._options = options
 
     async def probe(self, pid: int) -> None:
-        """Raise unless a PING is answered, and not by another server that had the port already."""
-        answering = await ping(self.url)
+        """Raise unless it answers, and not another server that had the port already."""
+        answering = await _process_behind(self.url)
         if answering != pid:
             raise OSError(f"port {self.port} is served by process {answering}")
 
@@ -152,17 +153,18 @@ class Valkey(Server):
         )
 
 
-async def ping(url: str) -> int:
-    """Send PING to the Redis at `url`; returns its process id, raises RedisError or OSError after 5 s."""
-    client = redis.asyncio.from_url(
-        url,
-        socket_connect_timeout=PROBE_SECONDS,
-        socket_timeout=PROBE_SECONDS,
-        single_connection_client=True,
-    )
-    try:
+async def ping(url: str) -> None:
+    """Send PING to the Redis at `url`; raises RedisError or OSError when no PONG comes within 5 s."""
+    async with _client(url) as client:
         await client.ping()
-        server = await client.info("server")
-        return int(server["process_id"])
-    finally:
-        await client.aclose()
+
+
+async def _process_behind(url: str) -> int:
+    async with _client(url) as client:
+        return int((await client.info("server"))["process_id"])
+
+
+def _client(url: str) -> redis.asyncio.Redis:
+    return redis.asyncio.from_url(
+        url, socket_connect_timeout=PROBE_SECONDS, socket_timeout=PROBE_SECONDS, single_connection_client=True
+    )

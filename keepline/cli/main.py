@@ -1,0 +1,146 @@
+"""The `keepline` command."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from keepline.cli.credentials import FILE, read_credentials
+from keepline.cli.errors import CommandError, UsageError
+from keepline.cli.plan import LOOPBACK, Plan
+from keepline.cli.program import python
+from keepline.cli.tokens import mint
+from keepline.cli.up import run
+from keepline.ops import logs
+
+DATA = Path(".keepline")
+
+app = typer.Typer(
+    name="keepline",
+    help="Run and look after a Keepline signaling cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and logs of `keepline up`.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keepline {version('keepline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _command(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run and look after a Keepline signaling cluster."""
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(help="How many signal nodes.")] = 2,
+    persisters: Annotated[int, typer.Option(help="How many persisters.")] = 1,
+    port: Annotated[
+        int, typer.Option(help="First port; node i takes port + 10·i, the demo page port + 3.")
+    ] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address for clients and the demo page; 0.0.0.0 lets other machines in.")
+    ] = LOOPBACK,
+    data: DataOption = DATA,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="When all is ready, print one line of JSON with all addresses.")
+    ] = False,
+) -> None:
+    """Run a whole cluster on this machine until Ctrl-C: servers, nodes, persisters and a demo page.
+
+    Redis and PostgreSQL are started too, unless REDIS_URL and DATABASE_URL name running ones.
+    """
+    plan = Plan(nodes=nodes, persisters=persisters, port=port, host=host)
+    logs.configure(None, "warning")
+    progress = Console(stderr=True, highlight=False)
+
+    def say(text: str) -> None:
+        progress.print(escape(text), style="dim", soft_wrap=True)
+
+    def ready(cluster: dict[str, Any]) -> None:
+        if as_json:
+            typer.echo(json.dumps(cluster))
+        else:
+            _show(cluster, data)
+
+    asyncio.run(run(plan, data.resolve(), os.environ, say, ready))
+
+
+def _show(cluster: dict[str, Any], data: Path) -> None:
+    console = Console(highlight=False)
+    console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.\n")
+    rows = [(node["id"], node["ws"], node["http"]) for node in cluster["nodes"]]
+    rows += [
+        (f"persister-{n}", "", persister["http"]) for n, persister in enumerate(cluster["persisters"], 1)
+    ]
+    for name, socket, http in rows:
+        console.print(f"  {name:<12} {socket:<28} {http}/healthz", soft_wrap=True)
+    console.print(f"\n  Logs and data are in {escape(str(data))}. Ctrl-C ends everything.\n", soft_wrap=True)
+
+
+@app.command()
+def token(
+    user: Annotated[uuid.UUID, typer.Option(help="UUID of the user.")],
+    ttl: Annotated[int, typer.Option(min=1, help="For how many seconds it is valid.")] = 3600,
+    data: DataOption = DATA,
+) -> None:
+    """Print a token for a client's `hello`.
+
+    It is signed with KEEPLINE_AUTH_SECRET, or with the secret of the cluster that `keepline up` made here.
+    """
+    typer.echo(mint(user, _auth_secret(os.environ, data), now=time.time(), ttl=ttl, environ=os.environ))
+
+
+def _auth_secret(environ: Mapping[str, str], data: Path) -> str:
+    try:
+        return environ.get("KEEPLINE_AUTH_SECRET") or read_credentials(data).auth_secret
+    except FileNotFoundError:
+        raise UsageError(
+            f"set KEEPLINE_AUTH_SECRET to the secret of the nodes (there is no {data / FILE} either)"
+        ) from None
+
+
+@app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what would run; exit code 1 when something would.")
+    ] = False,
+) -> None:
+    """Bring the database named by DATABASE_URL to the current schema."""
+    arguments = [*python("persister.migrate"), *(["--check"] if check else [])]
+    # No time limit: an index on a large table takes as long as it takes, and the operator is watching.
+    raise typer.Exit(subprocess.run(arguments, check=False).returncode)  # noqa: S603
+
+
+def main() -> None:
+    """Run the command; errors are one line on stderr and exit code 1, wrong use is 2."""
+    try:
+        app()
+    except CommandError as error:
+        print(f"keepline: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()
