@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from keepline.client.delivery import Incoming
 from keepline.client.events import (
@@ -111,5 +110,9 @@ class CallState:
     def _refusal(self, frame: Frame) -> list[Event]:
         if "id" in frame:
             return []  # the answer to a request: whoever made it is told
-        message: Any = frame.get("message", "")
-        return [SignalRefused(frame["code"], message, seconds(frame, "retry_after_ms"))]
+        return [refusal(frame)]
+
+
+def refusal(frame: Frame) -> SignalRefused:
+    """The event for an `error` frame that answers no request. Raises KeyError when it has no code."""
+    return SignalRefused(frame["code"], frame.get("message", ""), seconds(frame, "retry_after_ms"))

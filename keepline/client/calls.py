@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from keepline.client.call_state import refusal
 from keepline.client.connection import Connection
 from keepline.client.errors import ConnectionLost, KeeplineError, ProtocolError, RequestFailed
 from keepline.client.events import Event
@@ -17,8 +17,6 @@ from keepline.client.options import Options
 from keepline.ops.backoff import Backoff
 
 _GONE = frozenset({"room_ended", "room_not_found", "not_a_member"})
-
-_log = logging.getLogger(__name__)
 
 
 class Calls:
@@ -63,8 +61,8 @@ class Calls:
         link = self._links.get(room_id) if isinstance(room_id, str) else None
         if link is not None:
             link.receive(frame)
-        elif frame["type"] == "error" and "id" not in frame:
-            _log.warning("the server refused a frame: %s %s", frame.get("code"), frame.get("message"))
+        elif frame["type"] == "error" and "id" not in frame and room_id is None:
+            self.notify(refusal(frame))  # the server did not read the frame, so it cannot say whose it was
 
     def notify(self, event: Event) -> None:
         """Tell every call."""

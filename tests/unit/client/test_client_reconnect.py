@@ -1,0 +1,325 @@
+"""The SDK against a scripted node that breaks, closes and comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+
+import pytest
+
+from keepline.client import (
+    Call,
+    ChatReceived,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionLost,
+    Ended,
+    Keepline,
+    Message,
+    PeerChanged,
+    ProtocolError,
+    Rejoined,
+    SignalQueueFull,
+    State,
+)
+from tests.helpers.waiting import eventually
+from tests.unit.client.scripted_node import (
+    ALICE,
+    ROOM,
+    ScriptedNode,
+    Visit,
+    Waits,
+    membership,
+    message,
+    next_events,
+    quick,
+    scripted_node,
+    together,
+    welcomed,
+)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[ScriptedNode]:
+    async with scripted_node() as running:
+        yield running
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+async def client(node: ScriptedNode, waits: Waits) -> AsyncIterator[Keepline]:
+    client = Keepline(node.url, "token", options=quick(waits, signals_waiting=3))
+    yield client
+    await client.close()
+
+
+async def join(client: Keepline, node: ScriptedNode) -> tuple[Call, Visit]:
+    visit, _ = await welcomed(client, node)
+    call, _ = await together(client.join(ROOM), visit.admit())
+    return call, visit
+
+
+async def test_resumes_with_the_last_secret_and_need_not_join(
+    client: Keepline, node: ScriptedNode, waits: Waits
+) -> None:
+    call, visit = await join(client, node)
+    visit.kill()
+    visit = await node.visit()
+    hello = await visit.welcome(resume="secret-2", resumed=True, rooms=[membership("reconnecting")])
+    assert hello["resume"] == "secret-1"
+    assert visit.path == f"/v1?room={ROOM}"
+    assert await next_events(call, 2) == [Rejoined(resumed=True), PeerChanged("reconnecting")]
+    await call.send("after")
+    assert (await visit.read("signal"))["data"] == "after"
+    visit.kill()
+    assert (await (await node.visit()).welcome())["resume"] == "secret-2"
+    assert waits.asked == [0.25, 0.25]
+
+
+async def test_rejoins_where_the_session_was_not_resumed(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    visit.kill()
+    visit = await node.visit()
+    await visit.welcome()
+    await visit.admit(messages=[message(1, "missed")])
+    missed = ChatReceived(Message.parse(message(1, "missed")))
+    assert await next_events(call, 2) == [Rejoined(resumed=False), missed]
+
+
+async def test_signals_wait_for_the_rejoin_and_keep_their_order(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    await call.send("before")
+    assert (await visit.read("signal"))["n"] == 1
+    visit.kill()
+    visit = await node.visit()
+    assert client.state is State.RECONNECTING
+    for data in ("one", "two", "three"):
+        await call.send(data)
+    with pytest.raises(SignalQueueFull):
+        await call.send("four")
+    await call.typing()
+    await visit.welcome()
+    await visit.admit()
+    flushed = [await visit.read("signal") for _ in range(3)]
+    assert [(frame["n"], frame["data"]) for frame in flushed] == [(2, "one"), (3, "two"), (4, "three")]
+
+
+async def test_requests_wait_for_the_rejoin(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    visit.kill()
+    visit = await node.visit()
+    chatting = asyncio.ensure_future(call.chat("patience"))
+    await visit.welcome()
+    await visit.admit()
+    request = await visit.read("chat")
+    await visit.answer(request, "ok", message=message(1, "patience", ALICE))
+    assert (await chatting).text == "patience"
+
+
+async def test_a_chat_without_answer_is_not_repeated(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    chatting = asyncio.ensure_future(call.chat("once?"))
+    await visit.read("chat")
+    visit.kill()
+    with pytest.raises(ConnectionLost):
+        await chatting
+
+
+async def test_an_end_without_answer_is_repeated(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    ending = asyncio.ensure_future(call.end())
+    await visit.read("end")
+    visit.kill()
+    visit = await node.visit()
+    await visit.welcome()
+    await visit.admit()
+    await visit.answer(await visit.read("end"), "ok")
+    await ending
+    assert call.ended == "hangup"
+
+
+async def test_a_call_that_ended_meanwhile_is_over(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    visit.kill()
+    visit = await node.visit()
+    await visit.welcome()
+    await visit.answer(await visit.read("join"), "error", room=ROOM, code="room_ended", message="over")
+    assert await next_events(call, 2) == [Ended("room_ended")]
+    assert client.state is State.CONNECTED
+
+
+async def test_a_rejoin_that_is_not_possible_yet_is_tried_again(
+    client: Keepline, node: ScriptedNode, waits: Waits
+) -> None:
+    call, visit = await join(client, node)
+    visit.kill()
+    visit = await node.visit()
+    await visit.welcome()
+    refused = await visit.read("join")
+    await visit.answer(refused, "error", code="unavailable", message="no", retry_after_ms=2000)
+    await visit.admit()
+    assert await next_events(call, 1) == [Rejoined(resumed=False)]
+    assert waits.asked == [0.25, 2.0]
+
+
+async def test_a_node_that_does_not_answer_the_rejoin_is_left(node: ScriptedNode) -> None:
+    client = Keepline(node.url, "token", options=quick(request_timeout=0.1))
+    call, visit = await join(client, node)
+    visit.kill()
+    silent = await node.visit()
+    await silent.welcome()
+    await silent.read("join")
+    visit = await node.visit()
+    await visit.welcome()
+    await visit.admit()
+    assert await next_events(call, 1) == [Rejoined(resumed=False)]
+    await client.close()
+
+
+async def test_goodbye_is_obeyed(node: ScriptedNode) -> None:
+    waits, now = Waits(), 0.0
+    client = Keepline(node.url, "token", options=quick(waits, clock=lambda: now))
+    visit, _ = await welcomed(client, node)
+    await visit.send("goodbye", reason="draining", reconnect_after_ms=1240)
+    await visit.close(4503, "draining")
+    await (await node.visit()).welcome()
+    assert waits.asked == [1.24]
+    await client.close()
+
+
+@pytest.mark.parametrize("code", [4400, 4401, 4403, 4409, 4413])
+async def test_a_final_close_ends_the_client(client: Keepline, node: ScriptedNode, code: int) -> None:
+    call, visit = await join(client, node)
+    await visit.close(code, "because")
+    with pytest.raises(ConnectionClosed) as closed:
+        await next_events(call, 1)
+    assert (closed.value.code, closed.value.reason) == (code, "because")
+    assert client.state is State.CLOSED
+    with pytest.raises(ConnectionClosed):
+        await call.send("late")
+    with pytest.raises(ConnectionClosed):
+        await client.join(ROOM)
+
+
+async def test_every_connection_asks_for_a_token(node: ScriptedNode, waits: Waits) -> None:
+    tokens = iter(["first", "expired", "third"])
+
+    async def fetch() -> str:
+        return next(tokens)
+
+    client = Keepline(node.url, fetch, options=quick(waits))
+    visit, hello = await welcomed(client, node)
+    assert hello["token"] == "first"
+    visit.kill()
+    visit = await node.visit()
+    refused = await visit.read("hello")
+    await visit.answer(refused, "error", code="unauthorized", message="expired")
+    await visit.close(4401, "unauthorized")
+    hello = await (await node.visit()).welcome()
+    assert (hello["token"], hello["resume"]) == ("third", "secret-1")
+    assert waits.asked == [0.25, 0.0]
+    await client.close()
+
+
+async def test_a_supply_of_tokens_that_fails_is_asked_again(node: ScriptedNode) -> None:
+    answers: list[str | None] = ["good", None]
+
+    async def fetch() -> str:
+        if (token := answers.pop()) is None:
+            raise OSError("the token service is away")
+        return token
+
+    client = Keepline(node.url, fetch, options=quick())
+    _, hello = await welcomed(client, node)
+    assert hello["token"] == "good"
+    await client.close()
+
+
+async def test_a_refused_token_fails_the_entry(client: Keepline, node: ScriptedNode) -> None:
+    async def refuse() -> None:
+        visit = await node.visit()
+        await visit.answer(await visit.read("hello"), "error", code="unauthorized", message="no")
+        await visit.close(4401, "unauthorized")
+
+    entering = asyncio.ensure_future(client.__aenter__())
+    await refuse()
+    with pytest.raises(ConnectionClosed) as closed:
+        await entering
+    assert closed.value.code == 4401
+
+
+async def test_a_hello_that_is_refused_for_now_waits_as_told(node: ScriptedNode, waits: Waits) -> None:
+    client = Keepline(node.url, "token", options=quick(waits))
+    entering = asyncio.ensure_future(client.__aenter__())
+    visit = await node.visit()
+    hello = await visit.read("hello")
+    await visit.answer(hello, "error", code="unavailable", message="no", retry_after_ms=3000)
+    await (await node.visit()).welcome()
+    await entering
+    assert waits.asked == [3.0]
+    await client.close()
+
+
+async def test_a_cluster_that_refuses_connections_is_tried_until_time_is_up(node: ScriptedNode) -> None:
+    node.refuse_with = HTTPStatus.SERVICE_UNAVAILABLE
+    client = Keepline(node.url, "token", options=quick(first_connect_timeout=0.3))
+    with pytest.raises(ConnectFailed) as failure:
+        await client.__aenter__()
+    assert isinstance(failure.value.__cause__, ConnectionLost)
+    assert node.refused > 1
+    assert client.state is State.CLOSED
+
+
+async def test_the_next_address_is_tried(node: ScriptedNode) -> None:
+    async with scripted_node() as dead:
+        dead_url = dead.url
+    client = Keepline([dead_url, node.url], "token", options=quick())
+    visit, _ = await welcomed(client, node)
+    await client.close()
+    assert await visit.gone() == 1000
+
+
+async def test_a_server_of_another_protocol_is_not_spoken_to() -> None:
+    async with scripted_node(subprotocol=None) as stranger:
+        client = Keepline(stranger.url, "token", options=quick(first_connect_timeout=0.3))
+        with pytest.raises(ConnectFailed) as failure:
+            await client.__aenter__()
+    assert isinstance(failure.value.__cause__, ProtocolError)
+
+
+async def test_states_are_told_in_order(node: ScriptedNode) -> None:
+    states: list[State] = []
+    client = Keepline(node.url, "token", on_state=states.append, options=quick())
+    visit, _ = await welcomed(client, node)
+    visit.kill()
+    await (await node.visit()).welcome()
+    await eventually(lambda: client.state is State.CONNECTED)
+    await client.close()
+    await client.close()
+    assert states == [
+        State.CONNECTING,
+        State.CONNECTED,
+        State.RECONNECTING,
+        State.CONNECTED,
+        State.CLOSED,
+    ]
+
+
+async def test_closing_ends_the_events_without_an_error(client: Keepline, node: ScriptedNode) -> None:
+    call, _ = await join(client, node)
+    reading = asyncio.ensure_future(next_events(call, 1))
+    await client.close()
+    assert await reading == []
+
+
+async def test_a_call_needs_an_address() -> None:
+    with pytest.raises(ValueError, match="url"):
+        Keepline([], "token")
+
+
+async def test_nothing_is_known_before_the_welcome(node: ScriptedNode) -> None:
+    with pytest.raises(RuntimeError, match="welcomed"):
+        _ = Keepline(node.url, "token").user
