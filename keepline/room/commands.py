@@ -53,7 +53,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class RequestVideo:
-    """A side of a text room asks for video."""
+    """A side of a text room asks for video. Both have to be there."""
 
     side: SideNumber
 

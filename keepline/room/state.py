@@ -1,7 +1,7 @@
 """The one function that decides what becomes of a room.
 
-`TRANSITIONS` is a table of status × command. A pair that is missing *is* the error: `IllegalTransition`. Every
-transition makes the next version; a command that changes nothing returns the very same room, so that
+`TRANSITIONS` is a table of status × command. A pair that is missing *is* the error: `IllegalTransition`.
+Every transition makes the next version; a command that changes nothing returns the very same room, so that
 `new is room` tells a caller that there is nothing to commit.
 """
 
@@ -180,6 +180,9 @@ def _post(room: Room, command: Post, now: int, rules: Rules) -> Outcome:
 def _request_video(room: Room, command: RequestVideo, now: int, rules: Rules) -> Outcome:
     if room.chat_mode is ChatMode.VIDEO:
         raise IllegalTransition(room.status, command, "the room is a video room already")
+    if not room.side(command.side).connected:
+        # Late news: accepted, it would make a video room with a side that is absent and not awaited.
+        raise IllegalTransition(room.status, command, "the side that asks is not there")
     if not room.side(other(command.side)).connected:
         raise IllegalTransition(room.status, command, "the other side is not there to accept")
     if room.mode_requested_by == command.side:
