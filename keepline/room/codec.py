@@ -6,9 +6,9 @@ that an old node in a rolling upgrade loses nothing that a newer one wrote.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -23,6 +23,9 @@ from keepline.room.record import (
 
 RECORD_FORMAT = 1
 EVENT_FORMAT = 1
+
+EVENT_FIELD = "event"
+"""The field of an entry of the event streams that holds the event's JSON."""
 
 
 class BadRecord(ValueError):
@@ -39,28 +42,78 @@ class Event:
     extra: Mapping[str, object] = field(default_factory=lambda: NO_EXTRA)
 
 
-_SIDE_FIELDS = tuple(f.name for f in fields(Side) if f.name not in ("user", "extra"))
-_PLAIN_FIELDS = (
-    "room_id",
-    "duration_seconds",
-    "opened_at",
-    "updated_at",
-    "version",
-    "write_id",
-    "met_at",
-    "timed_from",
-    "ending_warned",
-    "last_seq",
-    "mode_requested_by",
-    "warning_started_at",
-    "ended_at",
-)
+_Test = Callable[[object], bool]
+
+
+def _flag(value: object) -> bool:
+    return type(value) is bool
+
+
+def _text(value: object) -> bool:
+    return type(value) is str
+
+
+def _name(value: object) -> bool:
+    return type(value) is str and value != ""
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _number_from_1(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _one_of(*values: object) -> _Test:
+    # By type as well, for True == 1.
+    return lambda value: any(type(value) is type(known) and value == known for known in values)
+
+
+def _or_null(test: _Test) -> _Test:
+    return lambda value: value is None or test(value)
+
+
+_time = _count
+_PLAIN_FIELDS: dict[str, _Test] = {
+    "room_id": _name,
+    "duration_seconds": _count,
+    "opened_at": _time,
+    "updated_at": _time,
+    "version": _number_from_1,
+    "write_id": _text,
+    "met_at": _or_null(_time),
+    "timed_from": _or_null(_time),
+    "ending_warned": _flag,
+    "last_seq": _count,
+    "mode_requested_by": _or_null(_one_of(1, 2)),
+    "warning_started_at": _or_null(_time),
+    "ended_at": _or_null(_time),
+}
+_SIDE_FIELDS: dict[str, _Test] = {
+    "node": _or_null(_name),
+    "session": _or_null(_name),
+    "came": _flag,
+    "left": _flag,
+    "absent_since": _or_null(_time),
+    "grace_until": _or_null(_time),
+    "idle_from": _or_null(_time),
+    "last_message_at": _or_null(_time),
+}
+_RECORD_FIELDS: dict[str, _Test] = {
+    **_PLAIN_FIELDS,
+    "user_1": _name,
+    "user_2": _name,
+    "chat_mode": _one_of(*(mode.value for mode in ChatMode)),
+    "ended_reason": _or_null(_one_of(*(reason.value for reason in EndReason))),
+    "sides": lambda value: type(value) is list and len(value) == 2,
+}
+_MESSAGE_FIELDS: dict[str, _Test] = {"seq": _number_from_1, "from": _name, "text": _text, "at": _time}
+_EVENT_FIELDS: dict[str, _Test] = {"kind": _name}
 # Written for readers of Redis, computed again by whoever decodes.
 _DERIVED_FIELDS = ("status", "started_at", "grace_period_expires", "user_1_connected", "user_2_connected")
-_ROOM_FIELDS = frozenset(
-    (*_PLAIN_FIELDS, *_DERIVED_FIELDS, "format", "user_1", "user_2", "chat_mode", "ended_reason", "sides")
-)
-_EVENT_FIELDS = frozenset(("format", "kind", "room", "message"))
+_ALL_RECORD_FIELDS = frozenset(("format", *_RECORD_FIELDS, *_DERIVED_FIELDS))
+_ALL_EVENT_FIELDS = frozenset(("format", "room", "message", *_EVENT_FIELDS))
 
 
 def record_to_dict(room: Room) -> dict[str, Any]:
@@ -96,43 +149,50 @@ def decode_record(data: bytes | str) -> Room:
     return record_from_dict(_load(data))
 
 
-def record_from_dict(raw: Mapping[str, Any]) -> Room:
-    """The room behind a record's JSON object. Raises BadRecord."""
-    try:
-        plain = {name: raw[name] for name in _PLAIN_FIELDS}
-        sides = raw["sides"]
-        room = Room(
-            **plain,
-            side_1=_side_from_dict(raw["user_1"], sides[0]),
-            side_2=_side_from_dict(raw["user_2"], sides[1]),
-            chat_mode=ChatMode(raw["chat_mode"]),
-            ended_reason=None if raw["ended_reason"] is None else EndReason(raw["ended_reason"]),
-            extra=_rest(raw, _ROOM_FIELDS),
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise BadRecord(f"not a room record: {type(error).__name__}: {error}") from error
-    _check(room)
-    return room
-
-
-def _side_from_dict(user: str, raw: Mapping[str, Any]) -> Side:
-    known = {name: raw[name] for name in _SIDE_FIELDS}
-    return Side(user=user, **known, extra=_rest(raw, frozenset(_SIDE_FIELDS)))
-
-
-def _rest(raw: Mapping[str, Any], known: frozenset[str]) -> Mapping[str, object]:
-    return {name: value for name, value in raw.items() if name not in known} or NO_EXTRA
-
-
-def _check(room: Room) -> None:
-    numbers = (room.opened_at, room.updated_at, room.version, room.duration_seconds, room.last_seq)
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise BadRecord("not a room record: a time, the version or a count is not a whole number")
-    names = (room.room_id, room.side_1.user, room.side_2.user)
-    if not all(type(name) is str and name for name in names):
-        raise BadRecord("not a room record: the room or a user has no id")
-    if (room.ended_at is None) is not (room.ended_reason is None):
+def record_from_dict(raw: object) -> Room:
+    """The room behind a record's JSON object. Raises BadRecord, also for a format of another release."""
+    raw = _object(raw, "a room record", RECORD_FORMAT)
+    known = _known(raw, _RECORD_FIELDS, "a room record")
+    if (known["ended_at"] is None) is not (known["ended_reason"] is None):
         raise BadRecord("not a room record: an end needs both its time and its reason")
+    side_1, side_2 = known["sides"]
+    reason = known["ended_reason"]
+    return Room(
+        **{name: known[name] for name in _PLAIN_FIELDS},
+        side_1=_side_from_dict(known["user_1"], side_1),
+        side_2=_side_from_dict(known["user_2"], side_2),
+        chat_mode=ChatMode(known["chat_mode"]),
+        ended_reason=None if reason is None else EndReason(reason),
+        extra=_rest(raw, _ALL_RECORD_FIELDS),
+    )
+
+
+def _side_from_dict(user: str, raw: object) -> Side:
+    raw = _object(raw, "a side of a room")
+    return Side(user=user, **_known(raw, _SIDE_FIELDS, "a side of a room"), extra=_rest(raw, _SIDE_FIELDS))
+
+
+def _object(raw: object, what: str, expected_format: int | None = None) -> Mapping[str, Any]:
+    if not isinstance(raw, dict):
+        raise BadRecord(f"not {what}: not a JSON object")
+    if expected_format is not None and not _one_of(expected_format)(raw.get("format")):
+        raise BadRecord(
+            f"{what} of format {raw.get('format')!r}; this release reads format {expected_format}"
+        )
+    return raw
+
+
+def _known(raw: Mapping[str, Any], tests: Mapping[str, _Test], what: str) -> dict[str, Any]:
+    """The fields that `tests` names, each with a value it can have. Errors show no value: it may be chat."""
+    missing = [name for name in tests if name not in raw]
+    wrong = [name for name, test in tests.items() if name in raw and not test(raw[name])]
+    if missing or wrong:
+        raise BadRecord(f"not {what}: missing fields {missing}, wrong values in {wrong}")
+    return {name: raw[name] for name in tests}
+
+
+def _rest(raw: Mapping[str, Any], known: Collection[str]) -> Mapping[str, object]:
+    return {name: value for name, value in raw.items() if name not in known} or NO_EXTRA
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:
@@ -140,17 +200,10 @@ def message_to_dict(message: Message) -> dict[str, Any]:
     return {"seq": message.seq, "from": message.sender, "text": message.text, "at": message.at}
 
 
-def message_from_dict(raw: Mapping[str, Any]) -> Message:
+def message_from_dict(raw: object) -> Message:
     """The message behind its JSON object. Raises BadRecord."""
-    try:
-        message = Message(seq=raw["seq"], sender=raw["from"], text=raw["text"], at=raw["at"])
-    except (KeyError, TypeError) as error:
-        raise BadRecord(f"not a message: {type(error).__name__}: {error}") from error
-    if type(message.seq) is not int or type(message.at) is not int or message.seq < 1:
-        raise BadRecord("not a message: seq and at are whole numbers, seq from 1")
-    if type(message.sender) is not str or type(message.text) is not str:
-        raise BadRecord("not a message: from and text are strings")
-    return message
+    known = _known(_object(raw, "a message"), _MESSAGE_FIELDS, "a message")
+    return Message(seq=known["seq"], sender=known["from"], text=known["text"], at=known["at"])
 
 
 def encode_message(message: Message) -> bytes:
@@ -178,25 +231,18 @@ def encode_event(event: Event) -> bytes:
 
 def decode_event(data: bytes | str) -> Event:
     """The event behind its JSON. Raises BadRecord, also for a format newer than this release."""
-    raw = _load(data)
-    if raw.get("format") != EVENT_FORMAT:
-        raise BadRecord(f"an event of format {raw.get('format')!r}; this release reads format {EVENT_FORMAT}")
-    if type(raw.get("kind")) is not str or not isinstance(raw.get("room"), dict):
-        raise BadRecord("not an event: it needs a kind and a room")
+    raw = _object(_load(data), "an event", EVENT_FORMAT)
     message = raw.get("message")
     return Event(
-        kind=raw["kind"],
-        room=record_from_dict(raw["room"]),
+        **_known(raw, _EVENT_FIELDS, "an event"),
+        room=record_from_dict(raw.get("room")),
         message=None if message is None else message_from_dict(message),
-        extra=_rest(raw, _EVENT_FIELDS),
+        extra=_rest(raw, _ALL_EVENT_FIELDS),
     )
 
 
-def _load(data: bytes | str) -> dict[str, Any]:
+def _load(data: bytes | str) -> object:
     try:
-        raw = orjson.loads(data)
+        return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadRecord(f"not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise BadRecord("not a JSON object")
-    return cast(dict[str, Any], raw)
