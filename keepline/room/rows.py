@@ -17,7 +17,7 @@ from keepline.room.record import ChatMode, EndReason, Message, Room, Side
 
 @dataclass(frozen=True, slots=True)
 class RoomRow:
-    """The columns of `active_rooms` that the cluster writes, as Postgres takes them; the messages go apart."""
+    """The columns of `active_rooms` that the cluster writes, as Postgres takes them. Messages go apart."""
 
     room_id: UUID
     user_1: UUID
@@ -56,29 +56,20 @@ def to_row(room: Room) -> RoomRow:
 
 
 def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
-    """The room of a row, with nobody connected; a grace period that ran still does. Raises ValueError.
+    """The room of a row, with nobody connected. Raises ValueError.
 
-    A side counts as having come when the call had started. Postgres sets the column `updated_at` itself.
+    Both sides count as having come when the call had started; then a grace period that ran still does, and a
+    text room has been quiet since its last change. Postgres sets the column `updated_at` itself.
     """
     opened_at, started_at = _to_ms(row["created_at"]), _to_ms(row["started_at"])
-    met = started_at != opened_at or row["user_1_connected"] or row["user_2_connected"]
-    grace_until = _to_ms_or_none(row["grace_period_expires"])
-    ended_at = _to_ms_or_none(row["ended_at"])
+    # One side alone may be there from the first moment; that is no meeting yet.
+    met = started_at != opened_at or (row["user_1_connected"] and row["user_2_connected"])
     updated_at = _to_ms(row["updated_at"])
-    sides = [
-        Side(
-            user=str(row[user]),
-            came=met,
-            absent_since=updated_at if met else None,
-            grace_until=grace_until if met and ended_at is None else None,
-        )
-        for user in ("user_1", "user_2")
-    ]
     chat_mode = ChatMode(row["chat_mode"])
     return Room(
         room_id=str(row["room_id"]),
-        side_1=sides[0],
-        side_2=sides[1],
+        side_1=_absent_side(row, "user_1", met, updated_at),
+        side_2=_absent_side(row, "user_2", met, updated_at),
         chat_mode=chat_mode,
         duration_seconds=row["duration_seconds"],
         opened_at=opened_at,
@@ -87,8 +78,19 @@ def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
         met_at=started_at if met else None,
         timed_from=started_at if met and chat_mode is ChatMode.VIDEO else None,
         last_seq=max((message.seq for message in messages), default=0),
-        ended_at=ended_at,
+        ended_at=_to_ms_or_none(row["ended_at"]),
         ended_reason=None if row["ended_reason"] is None else EndReason(row["ended_reason"]),
+    )
+
+
+def _absent_side(row: Mapping[str, Any], user: str, met: bool, updated_at: int) -> Side:
+    came = met or row[f"{user}_connected"]
+    return Side(
+        user=str(row[user]),
+        came=came,
+        absent_since=updated_at if came else None,
+        grace_until=_to_ms_or_none(row["grace_period_expires"]) if met else None,
+        idle_from=updated_at if met else None,
     )
 
 
