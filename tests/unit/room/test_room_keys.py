@@ -1,0 +1,78 @@
+"""Key names are a contract with every running release: they are spelled out here once more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from keepline.room import keys
+from tests.unit.room.histories import random_lives
+
+ROOM = "7f4e6f0e-3a5f-4a6e-9d53-0c2d5f6f7a01"
+
+
+def test_keys_are_spelled_as_documented() -> None:
+    assert keys.room(7, ROOM) == f"{{p07}}:room:{ROOM}"
+    assert keys.chat(7, ROOM) == f"{{p07}}:chat:{ROOM}"
+    assert keys.events(7) == "{p07}:events"
+    assert keys.dead_letters(7) == "{p07}:dead-letters"
+    assert keys.deadlines(7) == "{p07}:deadlines"
+    assert keys.held(7, "node-1") == "{p07}:held:node-1"
+    assert keys.epoch(7) == "{p07}:epoch"
+    assert keys.inbox("node-1") == "inbox:node-1"
+    assert keys.user("u") == "user:u"
+    assert keys.user_rooms("u") == "user:u:rooms"
+    assert keys.node("node-1") == "node:node-1"
+    assert keys.PARTITIONS == "keepline:partitions"
+    assert keys.DEFAULT_PARTITIONS == 16
+
+
+def test_tags_have_two_digits_or_more() -> None:
+    assert [keys.tag(partition) for partition in (0, 9, 15, 99, 100)] == [
+        "{p00}",
+        "{p09}",
+        "{p15}",
+        "{p99}",
+        "{p100}",
+    ]
+
+
+def test_every_key_of_a_room_lives_on_the_shard_of_its_partition() -> None:
+    slots = {
+        key_slot(key.encode())
+        for key in (
+            keys.tag(3),
+            keys.room(3, ROOM),
+            keys.chat(3, ROOM),
+            keys.events(3),
+            keys.dead_letters(3),
+            keys.deadlines(3),
+            keys.held(3, "node-1"),
+            keys.epoch(3),
+        )
+    }
+    assert slots == {key_slot(b"p03")}
+
+
+@pytest.mark.parametrize(
+    ("text", "crc"),
+    [
+        ("123456789", 0x31C3),  # the check value of CRC-16/XMODEM, named in the Redis Cluster specification
+        ("", 0),
+        ("foo", 44_950),
+        (ROOM, 32_230),
+        ("größe", 9_425),
+    ],
+)
+def test_the_partition_of_a_room_is_the_same_in_every_release(text: str, crc: int) -> None:
+    assert keys.partition_of(text, 65_536) == crc
+    assert keys.partition_of(text, 16) == crc % 16
+    assert keys.partition_of(text, 7) == crc % 7
+
+
+@random_lives
+@given(st.text(st.characters(exclude_characters="{}", codec="utf-8")))
+def test_the_checksum_is_that_of_redis_cluster(room_id: str) -> None:
+    assert keys.partition_of(room_id, 16_384) == key_slot(room_id.encode())
