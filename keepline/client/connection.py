@@ -25,6 +25,8 @@ from keepline.client.options import Options
 
 SUBPROTOCOL = Subprotocol("keepline.v1")
 
+_MAX_EARLY_FRAMES = 1000
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,7 @@ class Connection:
         self._ids: Iterator[int] = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Frame]] = {}
         self._lost = False
+        self._early: list[bytes] = []
 
     @classmethod
     async def open(cls, url: str, options: Options) -> Connection:
@@ -66,17 +69,21 @@ class Connection:
     async def hello(self, token: str, resume: str | None) -> Welcome | Close:
         """Present the token: the server's welcome, or how it closed the connection instead.
 
-        Raises RequestTimedOut, or RequestFailed for a refusal that closes nothing.
+        A session that is resumed holds its rooms before the welcome is written, so frames about them may come
+        first: `run` gets them. Raises RequestTimedOut, or RequestFailed for a refusal that closes nothing.
         """
         frame = {"type": "hello", "token": token} | ({} if resume is None else {"resume": resume})
         try:
             async with asyncio.timeout(self._options.request_timeout):
                 await self.send(frame)
                 while True:
-                    answer = decode(await self._socket.recv(decode=False))
-                    if answer.get("type") == "welcome":
+                    data = await self._socket.recv(decode=False)
+                    answer = decode(data)
+                    if answer["type"] == "welcome":
                         return Welcome.parse(answer)
-                    if answer.get("type") == "error" and answer.get("code") != "unauthorized":
+                    if answer["type"] != "error":
+                        self._keep_early(data)
+                    elif answer.get("code") != "unauthorized":
                         raise request_failed(answer)
         except (WebSocketClosed, ConnectionLost):
             return self._close_received()
@@ -86,6 +93,9 @@ class Connection:
     async def run(self, on_frame: Callable[[Frame], None]) -> Close:
         """Read until the connection ends, and tell how. Open requests then fail with ConnectionLost."""
         try:
+            for data in self._early:
+                self._receive(data, on_frame)
+            self._early.clear()
             while True:
                 self._receive(await self._socket.recv(decode=False), on_frame)
         except WebSocketClosed:
@@ -131,6 +141,11 @@ class Connection:
     def abort(self) -> None:
         """Give the connection up at once, without a closing handshake."""
         self._socket.transport.abort()
+
+    def _keep_early(self, data: bytes) -> None:
+        if len(self._early) >= _MAX_EARLY_FRAMES:
+            raise ProtocolError("too many frames before the welcome")
+        self._early.append(data)
 
     def _receive(self, data: bytes, on_frame: Callable[[Frame], None]) -> None:
         frame: Frame = {}

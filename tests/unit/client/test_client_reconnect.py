@@ -19,6 +19,7 @@ from keepline.client import (
     ProtocolError,
     Rejoined,
     SignalQueueFull,
+    SignalReceived,
     State,
 )
 from tests.helpers.waiting import eventually
@@ -77,6 +78,17 @@ async def test_resumes_with_the_last_secret_and_need_not_join(
     visit.kill()
     assert (await (await node.visit()).welcome())["resume"] == "secret-2"
     assert waits.asked == [0.25, 0.25]
+
+
+async def test_what_comes_before_the_welcome_of_a_resumed_session_is_not_lost(
+    client: Keepline, node: ScriptedNode
+) -> None:
+    call, visit = await join(client, node)
+    visit.kill()
+    visit = await node.visit()
+    await visit.send("signal", room=ROOM, data="early")
+    await visit.welcome(resumed=True, rooms=[membership()])
+    assert await next_events(call, 2) == [Rejoined(resumed=True), SignalReceived("early")]
 
 
 async def test_rejoins_where_the_session_was_not_resumed(client: Keepline, node: ScriptedNode) -> None:
