@@ -136,10 +136,16 @@ def migrate(
 def main() -> None:
     """Run the command; errors are one line on stderr and exit code 1, wrong use is 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:  # what is wrong with the command line itself
+        text = " ".join(error.format_message().split())
+        typer.echo(f"keepline: {text} (see keepline --help)", err=True)
+        sys.exit(error.exit_code)
     except CommandError as error:
-        print(f"keepline: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(error.exit_code) from None
+        typer.echo(f"keepline: {error}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(130)  # Ctrl-C
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ class Valkey(Server):
 
     async def _prepare(self) -> Command:
         self._binary = self._binary or find_redis()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {
             "bind": LOOPBACK,
             "port": str(self.port),

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-MARK = "KEEPLINE_TESTS_MARK"
+MARK = "STARTED_BY_TEST"
 
 
 def new_mark() -> dict[str, str]:
