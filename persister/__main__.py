@@ -11,7 +11,6 @@ import time
 
 import asyncpg
 import structlog
-import uvloop
 
 from keepline.ops import http, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
@@ -97,7 +96,7 @@ def main() -> None:
     """Start the program; exits 2 when the environment cannot be used, 1 when it failed."""
     settings = program.begin(PersisterSettings, os.environ)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=program.new_event_loop) as runner:
             code = runner.run(run(settings))
     except OSError as error:
         _log.error("cannot_start", error=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping
 
@@ -26,3 +27,12 @@ def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySetting
     for message in unknown_names(environ):
         _log.warning("unknown_setting", problem=message)
     return loaded
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a uvloop where there is one for the platform, else asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,124 @@
+"""Whether a token is good, and whose it is.
+
+A key is used with its own algorithm only: the shared secret with HS256, a key of the JWKS with RS256 or ES256. A token
+that names another algorithm is refused before any key is tried (RFC 8725, 3.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import jwt
+
+LEEWAY_SECONDS = 5
+_FETCH_SECONDS = 5
+_FRESH_SECONDS = 600.0
+_REFETCH_SECONDS = 15.0
+_MAX_JWKS_BYTES = 256 * 1024
+
+
+class Unauthorized(Exception):
+    """The token is not good; the text tells the client why."""
+
+
+class KeysUnavailable(Exception):
+    """The JWKS cannot be had just now; the token may be good."""
+
+
+class Jwks:
+    """The public keys behind a URL, kept for ten minutes; an unknown key id looks again, not more than every 15 s."""
+
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        self._url = url
+        self._clock = clock
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_at: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK:
+        """The key with that id. Raises Unauthorized for an unknown one, KeysUnavailable."""
+        if self._stale(_FRESH_SECONDS) or (key_id not in self._keys and self._stale(_REFETCH_SECONDS)):
+            await self._fetch(key_id)
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise Unauthorized("the token is signed by an unknown key") from None
+
+    def _stale(self, seconds: float) -> bool:
+        return self._fetched_at is None or self._clock() - self._fetched_at > seconds
+
+    async def _fetch(self, key_id: str | None) -> None:
+        async with self._lock:
+            if not self._stale(_REFETCH_SECONDS):
+                return
+            try:
+                timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
+                async with (
+                    aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as http,
+                    http.get(self._url) as response,
+                ):
+                    body = await response.content.read(_MAX_JWKS_BYTES)
+                found = jwt.PyJWKSet.from_json(body.decode())
+            except (aiohttp.ClientError, TimeoutError, jwt.PyJWTError, ValueError) as error:
+                if key_id in self._keys:
+                    return  # an old key that still fits is better than none
+                raise KeysUnavailable(f"the keys that sign tokens cannot be had: {error}") from error
+            self._keys = {key.key_id: key for key in found.keys}
+            self._fetched_at = self._clock()
+
+
+class Verifier:
+    """Checks tokens against the shared secret, the JWKS, or whichever of both the token's algorithm asks for."""
+
+    def __init__(
+        self, secret: str | None, jwks: Jwks | None, issuer: str | None = None, audience: str | None = None
+    ) -> None:
+        self._secret = secret
+        self._jwks = jwks
+        self._issuer = issuer
+        self._audience = audience
+
+    async def user_of(self, token: str) -> str:
+        """The user's UUID, in lower case. Raises Unauthorized or KeysUnavailable."""
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError:
+            raise Unauthorized("the token is not a JWT") from None
+        algorithm = header.get("alg")
+        key: Any
+        if algorithm == "HS256" and self._secret is not None:
+            key = self._secret
+        elif algorithm in ("RS256", "ES256") and self._jwks is not None:
+            key = await self._jwks.key(header.get("kid"))
+        else:
+            raise Unauthorized("the token's algorithm is not accepted here")
+        return _user(self._claims(token, key, algorithm))
+
+    def _claims(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+        try:
+            return jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("the token has expired") from None
+        except jwt.InvalidSignatureError:
+            raise Unauthorized("the token's signature is wrong") from None
+        except jwt.PyJWTError as error:
+            raise Unauthorized(f"the token is not valid: {error}") from None
+
+
+def _user(claims: dict[str, Any]) -> str:
+    try:
+        return str(UUID(claims["sub"]))
+    except (ValueError, AttributeError, TypeError):
+        raise Unauthorized("the token's sub is not a UUID") from None

@@ -1,0 +1,31 @@
+"""A token bucket. Time is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Allows `rate` takes a second on average and `burst` at once."""
+
+    rate: float
+    burst: int
+    _level: float = field(init=False)
+    _filled_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._level = float(self.burst)
+
+    def take(self, now: float) -> bool:
+        """Take one at `now` (seconds of one monotonic clock); False when there is none."""
+        self._level = min(self.burst, self._level + (now - self._filled_at) * self.rate)
+        self._filled_at = now
+        if self._level < 1.0:
+            return False
+        self._level -= 1.0
+        return True
+
+    def wait_ms(self) -> int:
+        """How long after the last take until the next will succeed, in ms."""
+        return max(0, round((1.0 - self._level) / self.rate * 1_000))

@@ -1,0 +1,40 @@
+"""Why a connection is closed: the code, the words, and whether the client may come back. Closes are data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MayReconnect = Literal["no", "yes", "fresh_token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A WebSocket close. `may_reconnect` is what the protocol document tells clients to do."""
+
+    code: int
+    reason: str
+    may_reconnect: MayReconnect
+
+
+BAD_FRAME = Close(4400, "bad frame", "no")
+UNAUTHORIZED = Close(4401, "unauthorized", "fresh_token")
+ORIGIN_REFUSED = Close(4403, "origin refused", "no")
+NO_HELLO = Close(4408, "no hello in time", "yes")
+REPLACED = Close(4409, "replaced by another connection of the same user", "no")
+TOO_LARGE = Close(4413, "frame too large", "no")
+RATE_LIMITED = Close(4429, "rate limited", "yes")
+DRAINING = Close(4503, "draining", "yes")
+TOO_SLOW = Close(4508, "too slow", "yes")
+
+CLOSES = (
+    BAD_FRAME,
+    UNAUTHORIZED,
+    ORIGIN_REFUSED,
+    NO_HELLO,
+    REPLACED,
+    TOO_LARGE,
+    RATE_LIMITED,
+    DRAINING,
+    TOO_SLOW,
+)

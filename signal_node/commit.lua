@@ -1,0 +1,51 @@
+-- The only writer of rooms: compare the version, then store the record, append its event, set its deadline,
+-- note which nodes hold a side, add the line of chat, and tell the nodes concerned. All or nothing.
+--
+-- All keys share the hash tag of the room's partition. No rule of rooms is here: those are in keepline/room/state.py.
+--
+-- KEYS  1 record, 2 events, 3 deadlines, 4 chat, then `held` sets to add to, then `held` sets to remove from
+-- ARGV  1 version that must be there now (0: none)    2 room id
+--       3 new record   4 event                        5 ms at which something is due, or '' for never
+--       6 seq of a new line of chat, or ''            7 that line       8 lines to keep
+--       9 ms after which record and chat expire, or '' for never         10 events to keep at the most
+--      11 how many of the `held` keys are to be added to                 12 PUBLISH or SPUBLISH
+--      then pairs of channel and payload
+-- Returns 'done', or else the record that is there now, or nil when there is none.
+
+local current = redis.call('GET', KEYS[1])
+if current == ARGV[3] then
+  return 'done' -- the same write, tried again because its answer was lost
+end
+local version = 0
+if current then
+  version = cjson.decode(current)['version']
+end
+if version ~= tonumber(ARGV[1]) then
+  return current
+end
+
+if ARGV[9] == '' then
+  redis.call('SET', KEYS[1], ARGV[3])
+else
+  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[9])
+end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[10], '*', 'event', ARGV[4])
+if ARGV[5] == '' then
+  redis.call('ZREM', KEYS[3], ARGV[2])
+else
+  redis.call('ZADD', KEYS[3], ARGV[5], ARGV[2])
+end
+if ARGV[6] ~= '' then
+  redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], ARGV[6] .. '-0', 'message', ARGV[7])
+end
+if ARGV[9] ~= '' then
+  redis.call('PEXPIRE', KEYS[4], ARGV[9])
+end
+local additions = tonumber(ARGV[11])
+for i = 5, #KEYS do
+  redis.call(i - 4 <= additions and 'SADD' or 'SREM', KEYS[i], ARGV[2])
+end
+for i = 13, #ARGV, 2 do
+  redis.call(ARGV[12], ARGV[i], ARGV[i + 1])
+end
+return 'done'

@@ -1,0 +1,359 @@
+"""The cache of rooms, and the way of a command from here to Redis.
+
+A command is applied to the cache at once, in synchronous code, so rooms need no locks; clients of this node are told
+at once. The change then waits in the room's journal until the committer has stored it. Changes of one room are stored
+one after the other, those of different rooms in one write. On a conflict the newer record takes the place of the one
+that the journal was built on, and the commands are applied again.
+
+A room stays in the cache while one of its sides is held on this node or something of it waits to be stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import structlog
+
+from keepline.ops.backoff import Backoff
+from keepline.room.commands import Command
+from keepline.room.deadlines import due
+from keepline.room.effects import Posted
+from keepline.room.record import Message, Room
+from keepline.room.rules import Rules
+from keepline.room.state import IllegalTransition, apply
+from signal_node import bus
+from signal_node.routing import Notice, Routes, route
+from signal_node.store import Change, CommitResult, Committed, Conflict, Failed, RoomStore, StoreUnavailable
+
+MAX_BATCH = 128
+"""Rooms whose changes go to Redis in one write."""
+
+MAX_JOURNAL = 10_000
+"""Changes of all rooms that may wait for Redis."""
+
+_log = structlog.get_logger(__name__)
+
+
+class JournalFull(Exception):
+    """Too many changes wait for Redis; nothing was done."""
+
+
+class NotStored(Exception):
+    """Redis refused the change for good; it has been undone here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The command is committed: the room as it then was, and the line of chat that it added."""
+
+    room: Room
+    message: Message | None = None
+
+
+Outcome = Done | IllegalTransition | NotStored
+OnDone = Callable[[Outcome], None]
+
+
+class Audience(Protocol):
+    """Those whom a change concerns on this node."""
+
+    def deliver(self, session: str, data: bytes) -> None:
+        """Write a frame to a session of this node."""
+
+    def replaced(self, session: str) -> None:
+        """A session of this node has lost its user to a newer one."""
+
+    def room_changed(self, before: Room | None, after: Room) -> None:
+        """The cache holds a newer record: who holds the sides may have changed."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    command: Command
+    asker: str | None
+    on_done: OnDone
+    after: Room
+    message: Message | None
+    routes: Routes
+    told: set[tuple[str, bytes]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """`stored` is the last record known to be in Redis, `head` what the journal makes of it."""
+
+    stored: Room | None
+    head: Room | None
+    expected_version: int
+    journal: deque[_Pending] = field(default_factory=deque)
+    in_flight: bool = False
+    heard: Room | None = None  # a newer record that arrived while a commit was in flight
+
+
+@dataclass(slots=True)
+class RoomCounts:
+    """What is counted about commits."""
+
+    commits: int = 0
+    conflicts: int = 0
+    refused: int = 0
+    unavailable: int = 0
+
+
+class Rooms:
+    """The rooms that concern this node. `run` is to be run as a task."""
+
+    def __init__(
+        self,
+        node: str,
+        store: RoomStore,
+        rules: Rules,
+        audience: Audience,
+        *,
+        now: Callable[[], int],
+        new_write_id: Callable[[], str],
+    ) -> None:
+        """Take the clock as `now()` in ms since 1970, and a source of ids that are unique in the cluster."""
+        self.counts = RoomCounts()
+        self._node = node
+        self._store = store
+        self._rules = rules
+        self._audience = audience
+        self._now = now
+        self._new_write_id = new_write_id
+        self._entries: dict[str, _Entry] = {}
+        self._dirty: dict[str, _Entry] = {}
+        self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, room_id: str) -> Room | None:
+        """The room as the cache has it."""
+        entry = self._entries.get(room_id)
+        return None if entry is None else entry.head
+
+    async def find(self, room_id: str) -> Room | None:
+        """The room from the cache, else from Redis. Raises StoreUnavailable, BadRecord."""
+        cached = self.get(room_id)
+        if cached is not None:
+            return cached
+        room, _ = await self._store.load(room_id)
+        return self.get(room_id) or room
+
+    def execute(
+        self, room: Room | None, room_id: str, command: Command, on_done: OnDone, asker: str | None = None
+    ) -> None:
+        """Apply a command to the cache and have it stored; `on_done` is called when it is.
+
+        `room` is what was found where the cache has nothing. Raises IllegalTransition when the room does not
+        allow the command, JournalFull when Redis has been away for too long.
+        """
+        entry = self._entries.get(room_id) or _Entry(room, room, 0 if room is None else room.version)
+        after, effects = apply(entry.head, command, self._now(), self._rules)
+        if after is entry.head:
+            self._follow(entry, on_done, after)
+            return
+        if self.waiting >= MAX_JOURNAL:
+            raise JournalFull
+        self._entries[room_id] = entry
+        after = replace(after, write_id=self._new_write_id())
+        before, entry.head = entry.head, after
+        routes = route(before, after, effects, self._node, asker)
+        pending = _Pending(command, asker, on_done, after, _message_of(effects), routes)
+        entry.journal.append(pending)
+        self.waiting += 1
+        self._idle.clear()
+        self._want(after.room_id, entry)
+        self._audience.room_changed(before, after)
+        self._tell(pending)
+
+    def absorb(self, notice: Notice) -> None:
+        """Take in what another node has committed."""
+        room = notice.room
+        entry = self._entries.get(room.room_id)
+        if entry is not None and (entry.stored is None or room.version > entry.stored.version):
+            if entry.in_flight:
+                if entry.heard is None or room.version > entry.heard.version:
+                    entry.heard = room
+            else:
+                self._rebase(entry, room)
+                self._evict(room.room_id, entry)
+        for delivery in notice.frames:
+            self._audience.deliver(delivery.session, delivery.data)
+        for session in notice.replaced:
+            self._audience.replaced(session)
+
+    async def run(self) -> None:
+        """Store what the journals hold, until cancelled."""
+        backoff = Backoff(0.05, 2.0)
+        while True:
+            await self._wanted.wait()
+            batch = [entry for _, entry in zip(range(MAX_BATCH), self._dirty.values(), strict=False)]
+            try:
+                await self._commit(batch)
+                backoff.reset()
+            except StoreUnavailable as error:
+                self.counts.unavailable += 1
+                delay = backoff.next()
+                _log.warning(
+                    "commit_unavailable",
+                    error=str(error),
+                    waiting=self.waiting,
+                    retry_in_ms=round(delay * 1000),
+                )
+                await asyncio.sleep(delay)
+
+    async def settled(self) -> None:
+        """Wait until nothing waits to be stored."""
+        await self._idle.wait()
+
+    # --- inside ---
+
+    async def _commit(self, batch: list[_Entry]) -> None:
+        for entry in batch:
+            entry.in_flight = True
+        try:
+            results = await self._store.commit([self._change(entry) for entry in batch])
+        finally:
+            for entry in batch:
+                entry.in_flight = False
+        for entry, result in zip(batch, results, strict=True):
+            self._settle(entry, result)
+        if not self._dirty:
+            self._wanted.clear()
+
+    def _change(self, entry: _Entry) -> Change:
+        pending = entry.journal[0]
+        deadline = due(pending.after, self._rules)
+        return Change(
+            kind=type(pending.command).__name__.lower(),
+            expected_version=entry.expected_version,
+            before=entry.stored,
+            after=pending.after,
+            message=pending.message,
+            due_at=None if deadline is None else deadline.at,
+            notices={node: bus.notice(data) for node, data in pending.routes.notices.items()},
+        )
+
+    def _settle(self, entry: _Entry, result: CommitResult) -> None:
+        pending = entry.journal[0]
+        room_id = pending.after.room_id
+        match result:
+            case Committed():
+                self.counts.commits += 1
+                entry.stored = pending.after
+                entry.expected_version = pending.after.version
+                self._drop_first(entry)
+                pending.on_done(Done(pending.after, pending.message))
+                for delivery in pending.routes.committed:
+                    self._audience.deliver(delivery.session, delivery.data)
+                heard, entry.heard = entry.heard, None
+                if heard is not None and heard.version > entry.stored.version:
+                    self._rebase(entry, heard)
+            case Conflict(current):
+                self.counts.conflicts += 1
+                self._resolve(entry, current)
+            case Failed(why):
+                self.counts.refused += 1
+                _log.error("commit_refused", room=room_id, error=why)
+                self._drop_first(entry)
+                pending.on_done(NotStored(why))
+                self._rebase(entry, entry.heard or entry.stored)
+        self._requeue(room_id, entry)
+
+    def _resolve(self, entry: _Entry, current: Room | None) -> None:
+        heard, entry.heard = entry.heard, None
+        if current is None:
+            # Redis has lost the record: ours is the newest there is, so the same change goes on top of nothing.
+            entry.expected_version = 0
+            return
+        newest = heard if heard is not None and heard.version > current.version else current
+        self._rebase(entry, newest)
+
+    def _rebase(self, entry: _Entry, room: Room | None) -> None:
+        """Build the journal anew on a newer record. Commands that it does not allow are answered so."""
+        before = entry.head
+        entry.stored = entry.head = room
+        entry.expected_version = 0 if room is None else room.version
+        journal, entry.journal = entry.journal, deque()
+        self.waiting -= len(journal)
+        for pending in journal:
+            self._reapply(entry, pending)
+        if entry.head is not None and entry.head is not before:
+            self._audience.room_changed(before, entry.head)
+        for pending in entry.journal:
+            self._tell(pending)
+
+    def _reapply(self, entry: _Entry, pending: _Pending) -> None:
+        base = entry.head
+        try:
+            after, effects = apply(base, pending.command, self._now(), self._rules)
+        except IllegalTransition as error:
+            pending.on_done(error)
+            return
+        if after is base:
+            pending.on_done(Done(after))
+            return
+        pending.after = entry.head = replace(after, write_id=self._new_write_id())
+        pending.message = _message_of(effects)
+        pending.routes = route(base, pending.after, effects, self._node, pending.asker)
+        entry.journal.append(pending)
+        self.waiting += 1
+
+    def _tell(self, pending: _Pending) -> None:
+        for delivery in pending.routes.at_once:
+            key = (delivery.session, delivery.data)
+            if key not in pending.told:
+                pending.told.add(key)
+                self._audience.deliver(delivery.session, delivery.data)
+        for session in pending.routes.replaced:
+            self._audience.replaced(session)
+
+    def _follow(self, entry: _Entry, on_done: OnDone, room: Room) -> None:
+        """Answer a command that changes nothing: not before what it found is stored."""
+        if not entry.journal:
+            on_done(Done(room))
+            return
+        last = entry.journal[-1]
+        first = last.on_done
+
+        def both(outcome: Outcome) -> None:
+            first(outcome)
+            on_done(Done(outcome.room) if isinstance(outcome, Done) else outcome)
+
+        last.on_done = both
+
+    def _want(self, room_id: str, entry: _Entry) -> None:
+        self._dirty[room_id] = entry
+        self._wanted.set()
+
+    def _requeue(self, room_id: str, entry: _Entry) -> None:
+        self._dirty.pop(room_id, None)
+        if entry.journal:
+            self._want(room_id, entry)
+        self._evict(room_id, entry)
+
+    def _drop_first(self, entry: _Entry) -> None:
+        entry.journal.popleft()
+        self.waiting -= 1
+
+    def _evict(self, room_id: str, entry: _Entry) -> None:
+        if not self.waiting:
+            self._idle.set()
+        if entry.journal or entry.in_flight:
+            return
+        self._dirty.pop(room_id, None)
+        if entry.head is None or all(side.node != self._node for side in entry.head.sides):
+            self._entries.pop(room_id, None)
+
+
+def _message_of(effects: tuple[object, ...]) -> Message | None:
+    return next((effect.message for effect in effects if isinstance(effect, Posted)), None)

@@ -1,0 +1,335 @@
+"""One client's session: what each of its frames asks for, and what it is told. No I/O here.
+
+`receive` takes a text and returns effects; a node performs them and comes back with what became of those that
+take time (`welcomed`, `joined`, …). What the session knows of a room is only which side it holds there: the room
+itself is the cache's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from msgspec import UNSET, UnsetType
+
+from keepline.room.commands import AcceptVideo, Command, DeclineVideo, End, Leave, Post, RequestVideo
+from keepline.room.record import EndReason, Message, Room, SideNumber
+from signal_node import closes, wire
+from signal_node.buckets import Bucket
+from signal_node.wire import ErrorCode
+
+RequestId = str | UnsetType
+_Action = wire.Chat | wire.Mode | wire.LeaveRoom | wire.EndRoom
+
+MAX_ROOMS = 16
+"""Rooms that one connection may hold at a time, and ended ones that it remembers."""
+
+MAX_BACKLOG = 64
+"""Frames that may wait for the answer to hello."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write a frame to the client."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection:
+    """Close the connection, after what was sent before."""
+
+    close: closes.Close
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Check the token and take the user; come back with `welcomed` or `refused`."""
+
+    token: str
+    resume: str | None
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Let the user into a room; come back with `joined` or `failed`."""
+
+    room_id: str
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Carry out a command on a room that the session holds; come back with `done` or `failed`."""
+
+    room_id: str
+    command: Command
+    request_id: RequestId
+
+
+@dataclass(slots=True)
+class Relay:
+    """Forward to the peer of `side`, now."""
+
+    room_id: str
+    side: SideNumber
+    data: bytes
+
+
+Effect = Send | CloseConnection | Authenticate | Join | Act | Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may do."""
+
+    bad_frames: int = 10
+    frames_per_second: float = 50.0
+    frames_burst: int = 200
+
+
+class Stage(Enum):
+    """How far a session has come."""
+
+    NEW = auto()
+    AUTHENTICATING = auto()
+    READY = auto()
+    CLOSED = auto()
+
+
+class Session:
+    """The state of one connection. `id` is unique in the cluster; it fences what the session may change."""
+
+    __slots__ = ("_backlog", "_bucket", "_limits", "_strikes", "id", "past", "rooms", "stage", "user")
+
+    def __init__(self, session_id: str, limits: Limits) -> None:
+        self.id = session_id
+        self.stage = Stage.NEW
+        self.user = ""
+        self.rooms: dict[str, SideNumber] = {}
+        self.past: deque[str] = deque(maxlen=MAX_ROOMS)
+        self._limits = limits
+        self._bucket = Bucket(limits.frames_per_second, limits.frames_burst)
+        self._strikes = 0
+        self._backlog: list[str] = []
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is to be done for this session any more."""
+        return self.stage is Stage.CLOSED
+
+    # --- what comes in ---
+
+    def receive(self, text: str, now: float) -> Sequence[Effect]:
+        """Take a text message at `now` (seconds, monotonic) and say what is to be done."""
+        if self.stage is Stage.CLOSED:
+            return ()
+        if not self._bucket.take(now):
+            return self._too_many()
+        if self.stage is Stage.AUTHENTICATING:
+            return self._wait_for_welcome(text)
+        return self._understand(text)
+
+    def _understand(self, text: str) -> Sequence[Effect]:
+        try:
+            frame = wire.decode(text)
+        except wire.BadFrame as bad:
+            if self.stage is Stage.NEW:
+                return self._unauthorized(bad.request_id or UNSET, "the first frame is hello")
+            return self._strike(bad)
+        if isinstance(frame, wire.Signal):
+            return self._signal(frame)
+        if self.stage is Stage.NEW:
+            return self._hello(frame)
+        match frame:
+            case wire.Ack() | wire.Typing():
+                return self._relay(frame)
+            case wire.JoinRoom():
+                return self._join(frame)
+            case wire.Hello():
+                return self._bad_request("hello comes once", frame.id)
+            case wire.Chat() | wire.Mode() | wire.LeaveRoom() | wire.EndRoom():
+                return self._act(frame)
+
+    def _hello(self, frame: wire.AnyClientFrame) -> Sequence[Effect]:
+        if not isinstance(frame, wire.Hello):
+            return self._unauthorized(frame.id, "the first frame is hello")
+        self.stage = Stage.AUTHENTICATING
+        resume = None if frame.resume is UNSET else frame.resume
+        return (Authenticate(frame.token, resume, frame.id),)
+
+    def _wait_for_welcome(self, text: str) -> Sequence[Effect]:
+        if len(self._backlog) >= MAX_BACKLOG:
+            return self.close(closes.RATE_LIMITED)
+        self._backlog.append(text)
+        return ()
+
+    def _signal(self, frame: wire.Signal) -> Sequence[Effect]:
+        if self.stage is Stage.NEW:
+            return self._unauthorized(frame.id, "the first frame is hello")
+        if (frame.stream is UNSET) is not (frame.n is UNSET):
+            return self._bad_request("stream and n go together", frame.id, frame.room)
+        return self._relay(frame)
+
+    def _relay(self, frame: wire.Signal | wire.Ack | wire.Typing) -> Sequence[Effect]:
+        side = self.rooms.get(frame.room)
+        if side is None:
+            return self._not_held(frame.room, frame.id)
+        return (Relay(frame.room, side, wire.forwarded(frame)),)
+
+    def _join(self, frame: wire.JoinRoom) -> Sequence[Effect]:
+        if frame.room not in self.rooms and len(self.rooms) >= MAX_ROOMS:
+            return self._bad_request(
+                f"one connection holds at most {MAX_ROOMS} rooms: leave one first", frame.id, frame.room
+            )
+        return (Join(frame.room, frame.id),)
+
+    def _act(self, frame: _Action) -> Sequence[Effect]:
+        side = self.rooms.get(frame.room)
+        if side is None:
+            return self._not_held(frame.room, frame.id)
+        match frame:
+            case wire.Chat(text=text):
+                if "\0" in text:
+                    return self._bad_request("text may not contain U+0000", frame.id, frame.room)
+                command: Command = Post(side, text)
+            case wire.Mode(action="request"):
+                command = RequestVideo(side)
+            case wire.Mode(action="accept"):
+                command = AcceptVideo(side)
+            case wire.Mode():
+                command = DeclineVideo(side)
+            case wire.LeaveRoom():
+                command = Leave(side, self.id)
+            case wire.EndRoom():
+                command = End(EndReason.HANGUP)
+        return (Act(frame.room, command, frame.id),)
+
+    # --- what became of it ---
+
+    def welcomed(
+        self,
+        user: str,
+        *,
+        request_id: RequestId,
+        resume: str,
+        resumed: bool,
+        node: str,
+        ice_servers: list[dict[str, object]],
+        rooms: list[wire.HeldRoom],
+    ) -> Sequence[Effect]:
+        """The token was good and the user is this session's now; then whatever the client sent meanwhile."""
+        if self.stage is not Stage.AUTHENTICATING:
+            return ()
+        self.stage = Stage.READY
+        self.user = user
+        frame = wire.Welcome(
+            id=request_id,
+            user=user,
+            session=self.id,
+            resume=resume,
+            resumed=resumed,
+            node=node,
+            ice_servers=ice_servers,
+            rooms=rooms,
+        )
+        effects: list[Effect] = [Send(wire.encode(frame))]
+        backlog, self._backlog = self._backlog, []
+        for text in backlog:
+            effects.extend(self._understand(text))
+        return effects
+
+    def refused(self, request_id: RequestId, message: str) -> Sequence[Effect]:
+        """The token was not good."""
+        return self._unauthorized(request_id, message)
+
+    def postponed(self, request_id: RequestId, message: str, retry_after_ms: int) -> Sequence[Effect]:
+        """The token cannot be checked just now: the client may say hello again."""
+        self.stage = Stage.NEW
+        self._backlog.clear()
+        return self.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
+
+    def joined(self, room: Room, messages: Sequence[Message], request_id: RequestId) -> Sequence[Effect]:
+        """The session's join is committed."""
+        side = self.rooms.get(room.room_id)
+        if side is None:
+            return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room.room_id, request_id)
+        held = wire.held_room(room, messages, side)
+        frame = wire.Joined(id=request_id, room=held.room, side=held.side, polite=held.polite, peer=held.peer)
+        return (Send(wire.encode(frame)),)
+
+    def done(self, request_id: RequestId, message: Message | None) -> Sequence[Effect]:
+        """A command is committed; `message` is the line of chat that it added."""
+        line = UNSET if message is None else wire.chat_line(message)
+        return (Send(wire.encode(wire.Ok(id=request_id, message=line))),)
+
+    def failed(
+        self,
+        code: ErrorCode,
+        message: str,
+        room_id: str | UnsetType,
+        request_id: RequestId,
+        retry_after_ms: int | UnsetType = UNSET,
+    ) -> Sequence[Effect]:
+        """A request could not be carried out."""
+        frame = wire.Error(
+            id=request_id, room=room_id, code=code, message=message, retry_after_ms=retry_after_ms
+        )
+        return (Send(wire.encode(frame)),)
+
+    def hold(self, room_id: str, side: SideNumber) -> None:
+        """The session has taken a side."""
+        self.rooms[room_id] = side
+
+    def release(self, room_id: str, *, ended: bool) -> None:
+        """The session no longer holds a side; of an ended room it remembers so."""
+        if self.rooms.pop(room_id, None) is not None and ended:
+            self.past.append(room_id)
+
+    def close(self, close: closes.Close) -> Sequence[Effect]:
+        """Say no more and hear no more."""
+        if self.stage is Stage.CLOSED:
+            return ()
+        self.stage = Stage.CLOSED
+        return (CloseConnection(close),)
+
+    # --- refusals ---
+
+    def _not_held(self, room_id: str, request_id: RequestId) -> Sequence[Effect]:
+        if room_id in self.past:
+            return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id)
+        return self.failed(ErrorCode.NOT_A_MEMBER, "join the room first", room_id, request_id)
+
+    def _unauthorized(self, request_id: RequestId, message: str) -> Sequence[Effect]:
+        error = self.failed(ErrorCode.UNAUTHORIZED, message, UNSET, request_id)
+        return (*error, *self.close(closes.UNAUTHORIZED))
+
+    def _too_many(self) -> Sequence[Effect]:
+        self._strikes += 1
+        if self._strikes >= self._limits.bad_frames:
+            return self.close(closes.RATE_LIMITED)
+        return self.failed(
+            ErrorCode.RATE_LIMITED,
+            f"at most {self._limits.frames_per_second:g} frames a second; this one was dropped",
+            UNSET,
+            UNSET,
+            self._bucket.wait_ms(),
+        )
+
+    def _bad_request(
+        self, message: str, request_id: RequestId, room_id: str | UnsetType = UNSET
+    ) -> Sequence[Effect]:
+        bad = wire.BadFrame(
+            ErrorCode.BAD_REQUEST, message, request_id or None, None if room_id is UNSET else room_id
+        )
+        return self._strike(bad)
+
+    def _strike(self, bad: wire.BadFrame) -> Sequence[Effect]:
+        self._strikes += 1
+        error = self.failed(bad.code, bad.message, bad.room or UNSET, bad.request_id or UNSET)
+        if self._strikes >= self._limits.bad_frames:
+            return (*error, *self.close(closes.BAD_FRAME))
+        return error

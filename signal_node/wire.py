@@ -1,0 +1,395 @@
+"""The frames of protocol v1: what may come in, what goes out, and the JSON of both.
+
+Strict inwards: unknown fields, wrong types and values out of bounds are refused here, so that nothing behind
+this module looks at JSON again. `docs/asyncapi.yaml` is held against these classes by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from keepline.room.effects import (
+    Effect,
+    EndingSoon,
+    InactivityChanged,
+    ModeAsked,
+    PeerChanged,
+    Posted,
+    Replaced,
+    RoomEnded,
+)
+from keepline.room.record import Message, Presence, Room, SideNumber, other
+from keepline.room.rules import MAX_TEXT
+
+SUBPROTOCOL = "keepline.v1"
+
+RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
+RoomId = Annotated[str, Meta(min_length=36, max_length=36)]
+StreamId = Annotated[str, Meta(min_length=1, max_length=64)]
+Count = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+
+
+class ErrorCode(StrEnum):
+    """What went wrong with one frame."""
+
+    BAD_REQUEST = "bad_request"
+    UNAUTHORIZED = "unauthorized"
+    NOT_A_MEMBER = "not_a_member"
+    ROOM_NOT_FOUND = "room_not_found"
+    ROOM_ENDED = "room_ended"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    TOO_LARGE = "too_large"
+    UNKNOWN_TYPE = "unknown_type"
+
+
+# --- client frames ---------------------------------------------------------------------------------------------
+
+
+class ClientFrame(Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True):
+    """What all frames of a client have in common."""
+
+    id: RequestId | UnsetType = UNSET
+
+
+class Hello(ClientFrame, tag="hello", kw_only=True):
+    """The first frame."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=4096)]
+    resume: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+
+
+class JoinRoom(ClientFrame, tag="join", kw_only=True):
+    """Take the user's side of a room."""
+
+    room: RoomId
+
+
+class Signal(ClientFrame, tag="signal", kw_only=True):
+    """Forwarded to the peer. `data` stays the bytes that it came as."""
+
+    room: RoomId
+    stream: StreamId | UnsetType = UNSET
+    n: Count | UnsetType = UNSET
+    data: Raw
+
+
+class Ack(ClientFrame, tag="ack", kw_only=True):
+    """Forwarded to the peer: all of its stream up to `n` has arrived."""
+
+    room: RoomId
+    stream: StreamId
+    n: Count
+
+
+class Typing(ClientFrame, tag="typing", kw_only=True):
+    """Forwarded to the peer."""
+
+    room: RoomId
+
+
+class Chat(ClientFrame, tag="chat", kw_only=True):
+    """A line of chat, to be kept."""
+
+    room: RoomId
+    text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+
+
+class Mode(ClientFrame, tag="mode", kw_only=True):
+    """Text to video: ask, agree or not."""
+
+    room: RoomId
+    action: Literal["request", "accept", "decline"]
+
+
+class LeaveRoom(ClientFrame, tag="leave", kw_only=True):
+    """Step out on purpose."""
+
+    room: RoomId
+
+
+class EndRoom(ClientFrame, tag="end", kw_only=True):
+    """Hang up for both."""
+
+    room: RoomId
+
+
+AnyClientFrame = Hello | JoinRoom | Signal | Ack | Typing | Chat | Mode | LeaveRoom | EndRoom
+_decoder: msgspec.json.Decoder[AnyClientFrame] = msgspec.json.Decoder(AnyClientFrame)
+_encoder = msgspec.json.Encoder()
+_TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args__)
+
+
+class BadFrame(Exception):
+    """A text that is no frame of the protocol, with what the client is to be told."""
+
+    def __init__(self, code: ErrorCode, message: str, request_id: str | None, room: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.room = room
+
+
+def decode(text: str) -> AnyClientFrame:
+    """The frame of a text message. Raises BadFrame."""
+    try:
+        return _decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise _bad_frame(text, str(error)) from None
+
+
+def _bad_frame(text: str, why: str) -> BadFrame:
+    """Look again, slowly, for what the client needs to know about a frame that was refused."""
+    try:
+        raw = msgspec.json.decode(text)
+    except RecursionError:
+        return BadFrame(ErrorCode.BAD_REQUEST, "nested too deeply", None, None)
+    except (msgspec.MsgspecError, ValueError):
+        return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {why}", None, None)
+    if not isinstance(raw, dict):
+        return BadFrame(ErrorCode.BAD_REQUEST, "a frame is a JSON object", None, None)
+    request_id, room, kind = raw.get("id"), raw.get("room"), raw.get("type")
+    named = (
+        request_id if isinstance(request_id, str) and 1 <= len(request_id) <= 64 else None,
+        room if isinstance(room, str) and len(room) == 36 else None,
+    )
+    if isinstance(kind, str) and kind not in _TYPES:
+        return BadFrame(ErrorCode.UNKNOWN_TYPE, f"there is no type {kind[:64]!r}", *named)
+    return BadFrame(ErrorCode.BAD_REQUEST, why, *named)
+
+
+def forwarded(frame: Signal | Ack | Typing) -> bytes:
+    """The frame as the peer gets it: the same values, without `id`.
+
+    The envelope is written anew, because a reader of JSON takes the last of two equal keys and the peer's may
+    be another one than ours: no client can make its peer see a frame of the server's.
+    """
+    frame.id = UNSET
+    return _encoder.encode(frame)
+
+
+# --- server frames ---------------------------------------------------------------------------------------------
+
+
+class ChatLine(Struct):
+    """A message as clients see it."""
+
+    seq: int
+    sender: str = msgspec.field(name="from")
+    text: str
+    at: int
+
+
+class Snapshot(Struct):
+    """A room as clients and the HTTP API see it. Times are ms since 1970."""
+
+    room_id: str
+    user_1: str
+    user_2: str
+    chat_mode: Literal["video", "text"]
+    status: Literal["active", "grace_period", "ended"]
+    started_at: int
+    duration_seconds: int
+    grace_period_expires: int | None
+    user_1_connected: bool
+    user_2_connected: bool
+    messages: list[ChatLine]
+    version: int
+    ended_reason: str | None
+    ended_at: int | None
+
+
+class HeldRoom(Struct):
+    """A room and the user's place in it."""
+
+    room: Snapshot
+    side: Literal[1, 2]
+    polite: bool
+    peer: Presence
+
+
+class ServerFrame(Struct, tag_field="type", kw_only=True):
+    """What all frames of the server have in common."""
+
+
+class Answer(ServerFrame, kw_only=True):
+    """A frame that answers a request, whose id it repeats."""
+
+    id: str | UnsetType = UNSET
+
+
+class Welcome(Answer, tag="welcome", kw_only=True):
+    """Answer to hello."""
+
+    user: str
+    session: str
+    resume: str
+    resumed: bool
+    node: str
+    ice_servers: list[dict[str, Any]]
+    rooms: list[HeldRoom]
+
+
+class Joined(Answer, tag="joined", kw_only=True):
+    """Answer to join."""
+
+    room: Snapshot
+    side: Literal[1, 2]
+    polite: bool
+    peer: Presence
+
+
+class Ok(Answer, tag="ok", kw_only=True):
+    """Answer to everything else that is answered."""
+
+    message: ChatLine | UnsetType = UNSET
+
+
+class Error(Answer, tag="error", kw_only=True):
+    """A frame was refused."""
+
+    room: str | UnsetType = UNSET
+    code: ErrorCode
+    message: str
+    retry_after_ms: int | UnsetType = UNSET
+
+
+class Peer(ServerFrame, tag="peer", kw_only=True):
+    """The other side changed."""
+
+    room: str
+    state: Literal["joined", "reconnecting", "reconnected", "away", "left"]
+    grace_ms: int | UnsetType = UNSET
+
+
+class ChatReceived(ServerFrame, tag="chat", kw_only=True):
+    """The peer wrote."""
+
+    room: str
+    message: ChatLine
+
+
+class ModeChanged(ServerFrame, tag="mode", kw_only=True):
+    """The peer asked for video, or answered."""
+
+    room: str
+    action: Literal["request", "accept", "decline"]
+
+
+class Inactivity(ServerFrame, tag="inactivity", kw_only=True):
+    """A text room is about to end in silence, or no longer."""
+
+    room: str
+    state: Literal["warning", "cleared"]
+    ends_in_ms: int | UnsetType = UNSET
+
+
+class Ending(ServerFrame, tag="ending", kw_only=True):
+    """The agreed length is nearly over."""
+
+    room: str
+    ends_in_ms: int
+
+
+class Ended(ServerFrame, tag="ended", kw_only=True):
+    """The room is over."""
+
+    room: str
+    reason: str
+
+
+class Ice(ServerFrame, tag="ice", kw_only=True):
+    """Fresh TURN credentials."""
+
+    ice_servers: list[dict[str, Any]]
+
+
+class Goodbye(ServerFrame, tag="goodbye", kw_only=True):
+    """The node is about to stop."""
+
+    reason: str
+    reconnect_after_ms: int
+
+
+SERVER_FRAMES = (
+    Welcome,
+    Joined,
+    Ok,
+    Error,
+    Peer,
+    ChatReceived,
+    ModeChanged,
+    Inactivity,
+    Ending,
+    Ended,
+    Ice,
+    Goodbye,
+)
+
+
+def encode(frame: ServerFrame) -> bytes:
+    """The JSON of a server frame."""
+    return _encoder.encode(frame)
+
+
+def to_json(value: Any) -> bytes:
+    """The JSON of a snapshot or anything made of such."""
+    return _encoder.encode(value)
+
+
+def chat_line(message: Message) -> ChatLine:
+    """A message as clients see it."""
+    return ChatLine(message.seq, message.sender, message.text, message.at)
+
+
+def snapshot(room: Room, messages: Sequence[Message]) -> Snapshot:
+    """A room as clients see it."""
+    return Snapshot(
+        room_id=room.room_id,
+        user_1=room.side_1.user,
+        user_2=room.side_2.user,
+        chat_mode=room.chat_mode.value,
+        status=room.status.value,
+        started_at=room.started_at,
+        duration_seconds=room.duration_seconds,
+        grace_period_expires=room.grace_period_expires,
+        user_1_connected=room.side_1.connected,
+        user_2_connected=room.side_2.connected,
+        messages=[chat_line(message) for message in messages],
+        version=room.version,
+        ended_reason=None if room.ended_reason is None else room.ended_reason.value,
+        ended_at=room.ended_at,
+    )
+
+
+def held_room(room: Room, messages: Sequence[Message], side: SideNumber) -> HeldRoom:
+    """A room as the member on that side sees it. Side 2 is polite in perfect negotiation."""
+    peer = room.side(other(side)).presence
+    return HeldRoom(snapshot(room, messages), side, side == 2, peer)
+
+
+def event_frame(room_id: str, effect: Effect) -> ServerFrame | None:
+    """The frame that tells a client of an effect; None for what is not told in a frame."""
+    match effect:
+        case PeerChanged(state=state, grace_ms=grace_ms):
+            return Peer(room=room_id, state=state, grace_ms=UNSET if grace_ms is None else grace_ms)
+        case Posted(message=message):
+            return ChatReceived(room=room_id, message=chat_line(message))
+        case ModeAsked(action=action):
+            return ModeChanged(room=room_id, action=action)
+        case InactivityChanged(state=state, ends_in_ms=ends_in_ms):
+            return Inactivity(
+                room=room_id, state=state, ends_in_ms=UNSET if ends_in_ms is None else ends_in_ms
+            )
+        case EndingSoon(ends_in_ms=ends_in_ms):
+            return Ending(room=room_id, ends_in_ms=ends_in_ms)
+        case RoomEnded(reason=reason):
+            return Ended(room=room_id, reason=reason.value)
+        case Replaced():
+            return None
