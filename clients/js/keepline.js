@@ -438,12 +438,14 @@ export class Call extends Emitter {
   _joined({ room, side, polite, peer }) {
     if (this.endedReason) return;
     const again = this.room !== null;
+    const becameVideo = this.room?.chat_mode === "text" && room.chat_mode === "video";
     Object.assign(this, { room, side, polite, peerState: peer });
     this.#seated = true;
     if (!this.#pc && !this.#departing) this.#openMedia();
     this.#ready.resolve(this);
     this.emit("joined", { room, side, polite, peer, again });
-    for (const message of room.messages ?? []) this.#readMessage(message, again);
+    if (becameVideo) this.emit("mode", { action: "accept" });
+    for (const message of room.messages) this.#readMessage(message, again);
     for (const text of this.#outbox.splice(0)) this.#link.write(text);
     for (const waiter of this.#waiting.splice(0)) waiter.resolve();
     this.#meetPeer();
@@ -526,6 +528,10 @@ export class Call extends Emitter {
     pc.addEventListener("connectionstatechange", onState, { signal });
   }
 
+  #renewMedia() {
+    if (this.#pc && this.#pcIsOurs) this.#openMedia();
+  }
+
   #closeMedia() {
     if (!this.#pc) return;
     this.#negotiator.close();
@@ -560,6 +566,9 @@ export class Call extends Emitter {
   }
 
   #receivePeer(frame) {
+    // Only a peer that numbers its signals tells by itself that it is a new instance.
+    const newcomer = frame.state === "joined" && this.peerState === "left" && this.#delivery.peerStream === null;
+    if (newcomer) this.#renewMedia();
     this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
     this.emit("peer", frame);
     this.#meetPeer();
@@ -580,7 +589,7 @@ export class Call extends Emitter {
 
   /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
   #followPeer(stream) {
-    if (this.#pc && this.#pcIsOurs) this.#openMedia();
+    this.#renewMedia();
     this.emit("peerchanged", { stream });
     if (this.peerState === "joined") this.#negotiator?.resume();
   }
@@ -927,16 +936,26 @@ export class Keepline extends Emitter {
     this.#wakeUps = new AbortController();
     const { signal } = this.#wakeUps;
     const { window, document } = this.#environment;
-    window?.addEventListener("online", () => this.#wakeUp(), { signal });
+    window?.addEventListener("online", () => this.#wakeUp() || this.#probe(), { signal });
     const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
     document?.addEventListener("visibilitychange", onVisible, { signal });
   }
 
   /** The network or the user is back: no reason to wait, unless the server named the time. */
   #wakeUp() {
-    if (this.#retryTimer === null || this.#comeBackAt !== null) return;
+    if (this.#retryTimer === null || this.#comeBackAt !== null) return false;
     this.#environment.clearTimeout(this.#retryTimer);
     this.#open();
+    return true;
+  }
+
+  /**
+   * After a change of network a connection may be dead without knowing it. Joining a room that we hold changes
+   * nothing, and an answer that does not come tells.
+   */
+  #probe() {
+    const [call] = this.#calls.values();
+    if (this.state === "connected" && call) this.#hold(call);
   }
 }
 

@@ -231,7 +231,7 @@ async function openCamera() {
   const media = await askForMedia();
   byId("local-video").srcObject = media;
   byId("local-video").hidden = !media?.getVideoTracks().length;
-  bindToggle("mic", media?.getAudioTracks() ?? [], "Mute microphone", "Unmute microphone");
+  bindToggle("mic", media?.getAudioTracks() ?? [], "Mute", "Unmute");
   bindToggle("camera", media?.getVideoTracks() ?? [], "Camera off", "Camera on");
   return media;
 }
@@ -263,7 +263,7 @@ function bindToggle(id, tracks, whenOn, whenOff) {
   button.hidden = tracks.length === 0;
   const update = (enabled) => {
     for (const track of tracks) track.enabled = enabled;
-    button.setAttribute("aria-pressed", String(!enabled));
+    button.classList.toggle("off", !enabled);
     button.textContent = enabled ? whenOn : whenOff;
   };
   update(true);

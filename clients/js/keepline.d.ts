@@ -1,0 +1,162 @@
+/** Types of the Keepline browser SDK; what each member does is written beside its code in `keepline.js`. */
+
+export type ConnectionState = "connecting" | "connected" | "reconnecting" | "closed";
+export type PeerState = "absent" | "joined" | "reconnecting" | "away" | "left";
+export type ChatMode = "video" | "text";
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+/** Times are ms since 1970. */
+export interface ChatMessage {
+  seq: number;
+  /** UUID of the user who wrote it. */
+  from: string;
+  text: string;
+  at: number;
+}
+
+/** A room as the cluster tells it; there may be more fields than these. */
+export interface RoomSnapshot {
+  room_id: string;
+  user_1: string;
+  user_2: string;
+  chat_mode: ChatMode;
+  status: "active" | "grace_period" | "ended";
+  started_at: number;
+  duration_seconds: number;
+  grace_period_expires: number | null;
+  user_1_connected: boolean;
+  user_2_connected: boolean;
+  messages: ChatMessage[];
+  version: number;
+  ended_reason: string | null;
+  ended_at: number | null;
+}
+
+export interface HeldRoom {
+  room: RoomSnapshot;
+  side: 1 | 2;
+  polite: boolean;
+  peer: PeerState;
+}
+
+export interface Welcome {
+  type: "welcome";
+  user: string;
+  session: string;
+  resume: string;
+  resumed: boolean;
+  node: string;
+  ice_servers: RTCIceServer[];
+  rooms: HeldRoom[];
+}
+
+export interface KeeplineOptions {
+  /** WebSocket addresses of the cluster, most wanted first. */
+  url: string | string[];
+  /** JWT of the user; a function is asked before every attempt. */
+  token: string | (() => string | Promise<string>);
+  /** The room that will be joined first: a hint for the load balancer. */
+  room?: string;
+  backoff?: { baseMs?: number; capMs?: number };
+}
+
+/** Parts of the browser that can be replaced. */
+export interface Environment {
+  WebSocket: typeof WebSocket;
+  RTCPeerConnection: typeof RTCPeerConnection | undefined;
+  window: EventTarget | undefined;
+  document: (EventTarget & { visibilityState: DocumentVisibilityState }) | undefined;
+  random: () => number;
+  /** A monotonic clock in ms. */
+  now: () => number;
+  /** A new random id of at most 64 characters. */
+  newId: () => string;
+  setTimeout: (callback: () => void, ms: number) => unknown;
+  clearTimeout: (timer: unknown) => void;
+}
+
+export interface JoinOptions {
+  /** What to send; can also come later by `call.setMedia`. */
+  media?: MediaStream;
+  /** An RTCPeerConnection of the app's own: the SDK negotiates on it, but neither configures nor closes it. */
+  peerConnection?: RTCPeerConnection;
+  /** Used in place of the cluster's. */
+  iceServers?: RTCIceServer[];
+}
+
+export interface KeeplineEvents {
+  state: { state: ConnectionState; reason?: string };
+  welcome: Welcome;
+  ice: { ice_servers: RTCIceServer[] };
+  error: KeeplineError;
+}
+
+export interface CallEvents {
+  /** The room is held; `again` after a reconnect. */
+  joined: HeldRoom & { again: boolean };
+  peer: { state: "joined" | "reconnecting" | "reconnected" | "away" | "left"; grace_ms?: number };
+  /** The peer's page was loaded anew. With an own `peerConnection`, pass a new one to `usePeerConnection`. */
+  peerchanged: { stream: string };
+  track: { track: MediaStreamTrack; streams: readonly MediaStream[]; transceiver: RTCRtpTransceiver };
+  connectionstate: { state: RTCPeerConnectionState };
+  chat: { message: ChatMessage; own: boolean };
+  typing: object;
+  data: Json;
+  mode: { action: "request" | "accept" | "decline" };
+  inactivity: { state: "warning" | "cleared"; ends_in_ms?: number };
+  ending: { ends_in_ms: number };
+  /** A reason of the room (`hangup`, `grace_expired`, …), of this side (`left`, `closed`), a close or error code. */
+  ended: { reason: string };
+  error: KeeplineError;
+}
+
+declare class Emitter<Events> extends EventTarget {
+  /** Calls `listener` with the detail of each event; returns a function that ends it. */
+  on<Name extends keyof Events>(name: Name, listener: (detail: Events[Name]) => void): () => void;
+}
+
+export class KeeplineError extends Error {
+  constructor(code: string, message: string, details?: { retryAfterMs?: number; room?: string; cause?: unknown });
+  readonly name: "KeeplineError";
+  readonly code: string;
+  readonly retryAfterMs: number | undefined;
+  readonly room: string | undefined;
+}
+
+/** A room that is held, with its media, until `ended`. Made by `Keepline.join`. */
+export class Call extends Emitter<CallEvents> {
+  private constructor();
+  readonly roomId: string;
+  readonly room: RoomSnapshot | null;
+  readonly side: 1 | 2 | null;
+  readonly polite: boolean | null;
+  readonly peerState: PeerState;
+  readonly endedReason: string | null;
+  /** Resolves when the room is held for the first time. */
+  readonly ready: Promise<Call>;
+  readonly peerConnection: RTCPeerConnection | null;
+  addTrack(track: MediaStreamTrack, ...streams: MediaStream[]): void;
+  setMedia(stream: MediaStream | null): Promise<void>;
+  usePeerConnection(pc: RTCPeerConnection): void;
+  chat(text: string): Promise<ChatMessage>;
+  typing(): void;
+  /** @throws {KeeplineError} `too_large` */
+  send(data: Json): void;
+  hangUp(): Promise<void>;
+  leave(): Promise<void>;
+  requestVideo(): Promise<void>;
+  acceptVideo(): Promise<void>;
+  declineVideo(): Promise<void>;
+}
+
+/** The connection to the cluster, which comes back by itself. */
+export class Keepline extends Emitter<KeeplineEvents> {
+  /** @throws {TypeError} when an address is not a `ws:` or `wss:` URL */
+  constructor(options: KeeplineOptions, environment?: Partial<Environment>);
+  readonly state: ConnectionState;
+  readonly node: string | null;
+  readonly user: string | null;
+  connect(): Promise<Welcome>;
+  close(): void;
+  join(roomId: string, options?: JoinOptions): Call;
+}
