@@ -77,7 +77,7 @@ export class FakePeerConnection extends EventTarget {
       if (type === "answer") this.#becomeStable();
       else this.signalingState = "have-local-offer";
       const candidate = { candidate: `candidate:${ufrag}`, sdpMid: "0", usernameFragment: ufrag };
-      queueMicrotask(() => this.#fire("icecandidate", { candidate }));
+      setImmediate(() => this.#fire("icecandidate", { candidate }));
     });
   }
 
