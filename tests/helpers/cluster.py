@@ -33,6 +33,9 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
 HTTP_SECONDS = 10.0
 
+# A developer's own settings must not leak into the clusters of tests.
+_SET_BY_USERS = {"REDIS_URL", "DATABASE_URL"} | {name for name in os.environ if name.startswith("KEEPLINE_")}
+
 
 @dataclass(frozen=True, slots=True)
 class RunningNode:
@@ -138,10 +141,6 @@ class Up:
                 await self._process.stdout.read()
 
 
-# A developer's own settings must not leak into the clusters of tests.
-_SET_BY_USERS = {"REDIS_URL", "DATABASE_URL"} | {name for name in os.environ if name.startswith("KEEPLINE_")}
-
-
 class Cluster:
     """A cluster that is ready, with an app backend's view of it."""
 
@@ -186,12 +185,12 @@ class Cluster:
         """End a room over the HTTP API; returns its last snapshot."""
         return await self.api("DELETE", f"/v1/rooms/{room_id}", node=node)
 
-    async def api(self, method: str, path: str, *, node: int = 0, json: Any = None) -> Any:
+    async def api(self, method: str, path: str, *, node: int = 0, json: Any = None) -> dict[str, Any]:
         """Call the HTTP API of a node with the service key; raises HttpFailed for an error answer."""
         key = {"Authorization": f"Bearer {self.line['service_key']}"}
         url = self.nodes[node].http + path
         async with self.http.request(method, url, json=json, headers=key) as response:
-            body = await response.json(content_type=None)
+            body: dict[str, Any] = await response.json(content_type=None)
             if response.status >= 400:
                 raise HttpFailed(response.status, body)
             return body
