@@ -26,6 +26,7 @@ const MAX_OUT_OF_ORDER = 256;
 const MAX_RETIRED_STREAMS = 8;
 const CONNECT_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 10_000;
+const PROBE_TIMEOUT_MS = 5_000;
 const STABLE_AFTER_MS = 5_000;
 const TYPING_INTERVAL_MS = 1_000;
 const RATE_LIMIT_PAUSE_MS = 1_000;
@@ -68,6 +69,7 @@ export const CLOSES = new Map([
   [4503, { reason: "draining", next: "retry" }],
   [4508, { reason: "too_slow", next: "retry" }],
 ]);
+const PASSING_ERRORS = new Set(["unavailable", "rate_limited", "timeout", "queue_full"]);
 const ACCIDENT = { reason: "connection_lost", next: "retry" };
 
 /** Exponential backoff with full jitter: any time between now and a ceiling that doubles up to a cap. */
@@ -663,6 +665,7 @@ export class Keepline extends Emitter {
   #retryTimer = null;
   #goodbyeTimer;
   #connectedAt = null;
+  #heardAt = -Infinity;
   #comeBackAt = null;
   #refusals = 0;
   #first = null;
@@ -822,7 +825,7 @@ export class Keepline extends Emitter {
       if (current()) call._joined(joined);
     } catch (error) {
       if (!current()) return;
-      if (error.code !== "unavailable" && error.code !== "rate_limited") return call._finish(error.code, error);
+      if (!PASSING_ERRORS.has(error.code)) return call._finish(error.code, error);
       const again = () => current() && this.#hold(call, backoff);
       this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
     }
@@ -836,8 +839,8 @@ export class Keepline extends Emitter {
     const id = String(++this.#lastRequestId);
     const answer = new Deferred();
     const timer = setTimeout(() => {
+      // No proof that the connection is dead: a promise to store something may wait for the cluster's memory.
       answer.reject(new KeeplineError("timeout", `No answer to ${frame.type}`, { room: frame.room }));
-      this.#lose(ABNORMAL_CLOSURE); // A node that lives answers: this connection is dead without knowing it.
     }, REQUEST_TIMEOUT_MS);
     this.#requests.set(id, answer);
     try {
@@ -861,6 +864,7 @@ export class Keepline extends Emitter {
   }
 
   #receive(text) {
+    this.#heardAt = this.#environment.now();
     const frame = parseFrame(text);
     if (!frame) return;
     const pending = this.#requests.get(frame.id);
@@ -955,7 +959,13 @@ export class Keepline extends Emitter {
    */
   #probe() {
     const [call] = this.#calls.values();
-    if (this.state === "connected" && call) this.#hold(call);
+    if (this.state !== "connected" || !call) return;
+    const { now, setTimeout } = this.#environment;
+    const attempt = this.#attempt;
+    const askedAt = now();
+    const isSilent = () => attempt === this.#attempt && this.#heardAt < askedAt;
+    this.#hold(call);
+    setTimeout(() => isSilent() && this.#lose(ABNORMAL_CLOSURE), PROBE_TIMEOUT_MS);
   }
 }
 

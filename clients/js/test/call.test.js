@@ -55,6 +55,15 @@ test("a join refused as unavailable is tried again when the server says", async 
   assert.equal((await call.ready).roomId, "other");
 });
 
+test("a join without an answer is tried again", async () => {
+  const { browser, client, clock } = await inRoom();
+  const call = client.join("other");
+  await clock.advance(10_250);
+  assert.equal(browser.socket.all("join").length, 3);
+  await browser.socket.joined();
+  assert.equal((await call.ready).roomId, "other");
+});
+
 test("the same room is joined once", async () => {
   const { client, call } = await inRoom();
   assert.equal(client.join("r"), call);
