@@ -51,8 +51,13 @@ def _split(value: object) -> object:
 
 def _url_of(*schemes: str) -> AfterValidator:
     def check(url: str) -> str:
-        if urlsplit(url).scheme not in schemes:
+        parts = urlsplit(url)
+        if parts.scheme not in schemes:
             raise ValueError("should be a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
+        try:
+            parts.port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("should be a URL with a number as port") from None
         return url
 
     return AfterValidator(check)

@@ -1,0 +1,213 @@
+"""The worker between a scripted stream and a scripted database: when it acknowledges, retries and buries."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from keepline.ops.health import Health
+from persister.database import NotNow, RowFault
+from persister.fold import Batch
+from persister.metrics import Metrics
+from persister.stream import Entry, StreamsLost
+from persister.worker import Limits, Worker
+from tests.unit.persister.calls import call, encoded, opening
+
+LIMITS = Limits(batch_entries=100, claim_idle_seconds=30, retry_cap_seconds=0.1)
+
+
+class Streams:
+    """Gives out prepared batches and notes what becomes of them, in one log with the database."""
+
+    def __init__(self, log: list[str], batches: Iterable[list[Entry] | Exception]) -> None:
+        self.log = log
+        self.batches = list(batches)
+        self.claimable: list[list[Entry]] = []
+        self.acknowledged: list[bytes] = []
+        self.buried: dict[bytes, str] = {}
+        self.fail_acknowledge = 0
+        self.drained = asyncio.Event()
+
+    async def prepare(self) -> None:
+        self.log.append("prepare")
+
+    async def read(self, count: int, block_ms: int) -> list[Entry]:
+        if not self.batches:
+            self.drained.set()
+            await asyncio.Event().wait()
+        batch = self.batches.pop(0)
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+    async def claim(self, count: int, idle_ms: int) -> list[Entry]:
+        return self.claimable.pop(0) if self.claimable else []
+
+    async def acknowledge(self, entries: Iterable[Entry]) -> None:
+        if self.fail_acknowledge:
+            self.fail_acknowledge -= 1
+            raise RedisConnectionError("gone")
+        self.acknowledged += [entry.id for entry in entries]
+        self.log.append("acknowledge")
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        self.buried[entry.id] = reason
+
+
+class Tables:
+    """Fails as told, else notes the rooms that were written."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.failures: list[Exception] = []
+        self.poison: set[UUID] = set()
+        self.written: list[UUID] = []
+        self.on_failure: Callable[[], None] = lambda: None
+
+    async def write(self, batch: Batch) -> int:
+        if self.failures:
+            self.on_failure()
+            raise self.failures.pop(0)
+        rooms = [row.room_id for row in batch.rows]
+        if self.poison.intersection(rooms):
+            raise RowFault("no such user")
+        self.written += rooms
+        self.log.append("commit")
+        return len(rooms)
+
+
+class Bench:
+    """A worker with its scripted neighbours."""
+
+    def __init__(self, *batches: list[Entry] | Exception) -> None:
+        self.log: list[str] = []
+        self.streams = Streams(self.log, batches)
+        self.tables = Tables(self.log)
+        self.registry = CollectorRegistry()
+        self.health = Health(lambda: 0.0)
+        self.redis, self.postgres = self.health.probe("redis"), self.health.probe("postgres")
+        self.stop = asyncio.Event()
+        self.worker = Worker(
+            self.streams,  # type: ignore[arg-type]
+            self.tables,  # type: ignore[arg-type]
+            Metrics(self.registry),
+            LIMITS,
+            redis=self.redis,
+            postgres=self.postgres,
+        )
+
+    async def run(self) -> None:
+        """Work until there is nothing left to read."""
+        task = asyncio.create_task(self.worker.run(self.stop))
+        await asyncio.wait_for(self.streams.drained.wait(), 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"keepline_persister_{name}", labels) or 0.0
+
+
+def entries(*data: bytes) -> list[Entry]:
+    return [Entry(0, b"%d-0" % number, event) for number, event in enumerate(data, 1)]
+
+
+async def test_a_batch_is_acknowledged_after_its_commit() -> None:
+    bench = Bench(entries(*encoded(call())))
+    await bench.run()
+    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert len(bench.streams.acknowledged) == len(call())
+    assert bench.postgres.status == bench.redis.status == "ok"
+    assert bench.count("batches_total") == 1
+
+
+async def test_a_batch_is_tried_until_postgres_takes_it() -> None:
+    bench = Bench(entries(*encoded(call())))
+    bench.tables.failures = [NotNow("connection", "away"), NotNow("conflict", "deadlock")]
+    await bench.run()
+    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert bench.count("retries_total", cause="connection") == 1
+    assert bench.count("retries_total", cause="conflict") == 1
+
+
+async def test_a_row_at_fault_is_buried_alone() -> None:
+    firsts = [opening() for _ in range(7)]
+    batch = entries(*(encoded(call(first, lines=0, end=False))[0] for first in firsts))
+    bench = Bench(batch)
+    bench.tables.poison = {UUID(firsts[3].room_id)}
+    await bench.run()
+    assert bench.streams.buried == {b"4-0": "no such user"}
+    assert sorted(bench.streams.acknowledged) == [b"1-0", b"2-0", b"3-0", b"5-0", b"6-0", b"7-0"]
+    assert len(bench.tables.written) == 6
+    assert bench.count("dead_letters_total", cause="row") == 1
+
+
+async def test_an_unreadable_event_is_buried_and_the_rest_written() -> None:
+    bench = Bench(entries(b"{", encoded(call())[0]))
+    await bench.run()
+    assert list(bench.streams.buried) == [b"1-0"]
+    assert bench.streams.acknowledged == [b"2-0"]
+    assert bench.count("dead_letters_total", cause="event") == 1
+
+
+async def test_entries_of_dead_workers_come_before_new_ones() -> None:
+    old, new = call(lines=0), call(lines=0)
+    bench = Bench(entries(*encoded(new)))
+    bench.streams.claimable = [[Entry(3, b"0-1", encoded(old)[0])]]
+    await bench.run()
+    assert bench.tables.written == [UUID(old[0].room.room_id), UUID(new[0].room.room_id)]
+    assert bench.count("entries_read_total", how="claimed") == 1
+
+
+async def test_lost_streams_are_prepared_again() -> None:
+    bench = Bench(StreamsLost("NOGROUP"), entries(*encoded(call())))
+    await bench.run()
+    assert bench.log == ["prepare", "prepare", "commit", "acknowledge"]
+
+
+async def test_redis_away_is_waited_for() -> None:
+    bench = Bench(RedisConnectionError("refused"), entries(*encoded(call())))
+    await bench.run()
+    assert bench.streams.acknowledged
+    assert bench.count("retries_total", cause="redis") == 1
+    assert bench.redis.failed_at is not None
+
+
+async def test_an_answer_lost_after_the_commit_leaves_the_entries_for_a_claim() -> None:
+    events = entries(*encoded(call()))
+    bench = Bench(events, [])
+    bench.streams.fail_acknowledge = 1
+    await bench.run()
+    assert bench.log == ["prepare", "commit"]
+    assert bench.streams.acknowledged == []
+
+
+async def test_a_worker_that_is_stopped_while_postgres_is_away_leaves_its_batch() -> None:
+    bench = Bench(entries(*encoded(call())))
+    bench.tables.failures = [NotNow("connection", "away")]
+    bench.tables.on_failure = bench.stop.set
+    await asyncio.wait_for(bench.worker.run(bench.stop), 10)
+    assert bench.log == ["prepare"]
+    assert bench.streams.acknowledged == []
+
+
+async def test_a_worker_that_is_stopped_finishes_its_batch() -> None:
+    bench = Bench(entries(*encoded(call())), entries(*encoded(call())))
+    write = bench.tables.write
+
+    async def write_and_stop(batch: Batch) -> int:
+        bench.stop.set()
+        return await write(batch)
+
+    bench.tables.write = write_and_stop  # type: ignore[method-assign]
+    await asyncio.wait_for(bench.worker.run(bench.stop), 10)
+    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert len(bench.streams.batches) == 1
+
+
+async def test_an_error_of_our_own_ends_the_worker() -> None:
+    bench = Bench(KeyError("bug"))
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(bench.worker.run(bench.stop), 10)
