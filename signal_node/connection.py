@@ -73,10 +73,10 @@ class Connection(asyncio.Protocol):
         "_dirty",
         "_handler",
         "_held",
-        "_joins",
         "_loop",
         "_max_outgoing",
         "_origins",
+        "_pending_answers",
         "_transport",
         "_writer",
         "closed_as",
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         self._origins = origins
         self._transport: asyncio.Transport | None = None
         self._dirty = False
-        self._joins = 0
+        self._pending_answers = 0
         self._held: list[bytes] = []
 
     # --- asyncio.Protocol ---
@@ -175,21 +175,21 @@ class Connection(asyncio.Protocol):
 
     def forward(self, data: bytes) -> None:
         """Send a frame that comes from the peer or the room: after `joined`, if a join is on its way."""
-        if self._joins:
+        if self._pending_answers:
             if len(self._held) < MAX_HELD_FRAMES:
                 self._held.append(data)
             return
         self.framing.send(data)
         self._wake()
 
-    def join_begins(self) -> None:
+    def answer_pending(self) -> None:
         """Keep frames of the room back until its `joined` has been written."""
-        self._joins += 1
+        self._pending_answers += 1
 
-    def join_over(self) -> None:
+    def answered(self) -> None:
         """The answer to a join is written: now what was kept back."""
-        self._joins -= 1
-        if not self._joins:
+        self._pending_answers -= 1
+        if not self._pending_answers:
             held, self._held = self._held, []
             for data in held:
                 self.framing.send(data)

@@ -28,7 +28,7 @@ from signal_node.connection import Connection
 from signal_node.ice import IceServers
 from signal_node.rooms import Done, JournalFull, NotStored, OnDone, Outcome, Rooms
 from signal_node.routing import decode_notice
-from signal_node.session import Act, Authenticate, Join, Relay, RequestId, Session, Stage
+from signal_node.session import Act, Authenticate, Join, Relay, RequestId, Session
 from signal_node.store import RoomStore, StoreUnavailable
 from signal_node.users import Taken, Users
 from signal_node.wire import ErrorCode
@@ -131,9 +131,10 @@ class Node:
         """Begin what takes time."""
         match effect:
             case Authenticate():
+                connection.answer_pending()
                 self._begin(self._authenticate(connection, effect))
             case Join():
-                connection.join_begins()
+                connection.answer_pending()
                 self._begin(self._join(connection, effect))
             case Act():
                 self._act(connection, effect)
@@ -209,26 +210,16 @@ class Node:
     async def _authenticate(self, connection: Connection, effect: Authenticate) -> None:
         session = connection.session
         try:
-            async with asyncio.timeout(AUTHENTICATE_SECONDS):
-                user = await self._verifier.user_of(effect.token)
-        except Unauthorized as error:
-            self.counts.logins_failed += 1
-            connection.perform(session.refused(effect.request_id, str(error)))
-            return
-        except (KeysUnavailable, TimeoutError) as error:
-            connection.perform(session.postponed(effect.request_id, str(error), RETRY_AFTER_MS))
-            return
-        if session.closed:
-            return
-        taken = await self._take_user(user, session, effect.resume)
-        held = await self._rooms_of(user, session, resumed=taken.resumed)
-        if session.closed:
-            return
-        self.counts.logins += 1
-        self.counts.resumed += taken.resumed
-        connection.perform(
-            session.welcomed(
-                user,
+            user = await self._user_of(connection, effect)
+            if user is None or session.closed():
+                return
+            taken = await self._take_user(user, session, effect.resume)
+            held = await self._rooms_of(user, session, resumed=taken.resumed)
+            if session.closed():
+                return
+            self.counts.logins += 1
+            self.counts.resumed += taken.resumed
+            welcome = session.welcomed(
                 request_id=effect.request_id,
                 resume=taken.resume,
                 resumed=taken.resumed,
@@ -236,7 +227,21 @@ class Node:
                 ice_servers=self._ice.for_user(user, time.time()),
                 rooms=held,
             )
-        )
+            connection.perform(welcome)
+        finally:
+            connection.answered()
+
+    async def _user_of(self, connection: Connection, effect: Authenticate) -> str | None:
+        session = connection.session
+        try:
+            async with asyncio.timeout(AUTHENTICATE_SECONDS):
+                return await self._verifier.user_of(effect.token)
+        except Unauthorized as error:
+            self.counts.logins_failed += 1
+            connection.perform(session.refused(effect.request_id, str(error)))
+        except (KeysUnavailable, TimeoutError) as error:
+            connection.perform(session.postponed(effect.request_id, str(error), RETRY_AFTER_MS))
+        return None
 
     async def _take_user(self, user: str, session: Session, resume: str | None) -> Taken:
         """Make the user this session's; whoever held it is closed. Without Redis only this node's can be known."""
@@ -246,7 +251,9 @@ class Node:
         except StoreUnavailable as error:
             _log.warning("take_user_unavailable", error=str(error))
             taken = Taken(secrets.token_urlsafe(24), None if here is None else self.id, here, False)
-        self.clients.took(user, session.id)
+        if not session.closed():
+            session.user = user
+            self.clients.took(user, session.id)
         if taken.session is not None and taken.node is not None and taken.session != session.id:
             if taken.node == self.id:
                 self.replaced(taken.session)
@@ -272,7 +279,7 @@ class Node:
 
     async def _take_side(self, room_id: str, side: SideNumber, session: Session) -> wire.HeldRoom | None:
         room, messages = await self.store.load(room_id)
-        if session.closed:
+        if session.closed():
             return None
         outcome = await self._executed(room, room_id, commands.Join(side, self.id, session.id), session.id)
         if not isinstance(outcome, Done):
@@ -284,7 +291,7 @@ class Node:
         fail = partial(session.failed, room_id=effect.room_id, request_id=effect.request_id)
         try:
             room, messages = await self.store.load(effect.room_id)
-            if session.stage is not Stage.READY:
+            if session.closed():
                 return
             side = None if room is None else room.side_of(session.user)
             if room is None:
@@ -307,7 +314,7 @@ class Node:
             _log.error("record_unreadable", room=effect.room_id, error=str(error))
             connection.perform(fail(ErrorCode.UNAVAILABLE, "the room cannot be read"))
         finally:
-            connection.join_over()
+            connection.answered()
 
     def _act(self, connection: Connection, effect: Act) -> None:
         session = connection.session

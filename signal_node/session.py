@@ -116,7 +116,6 @@ class Session:
         self._strikes = 0
         self._backlog: list[str] = []
 
-    @property
     def closed(self) -> bool:
         """Whether nothing is to be done for this session any more."""
         return self.stage is Stage.CLOSED
@@ -212,7 +211,6 @@ class Session:
 
     def welcomed(
         self,
-        user: str,
         *,
         request_id: RequestId,
         resume: str,
@@ -225,10 +223,9 @@ class Session:
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         self.stage = Stage.READY
-        self.user = user
         frame = wire.Welcome(
             id=request_id,
-            user=user,
+            user=self.user,
             session=self.id,
             resume=resume,
             resumed=resumed,

@@ -80,6 +80,7 @@ _PLAIN_FIELDS: dict[str, _Test] = {
     "duration_seconds": _count,
     "opened_at": _time,
     "updated_at": _time,
+    "waiting_from": _time,
     "version": _number_from_1,
     "write_id": _text,
     "met_at": _or_null(_time),

@@ -80,8 +80,15 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Revive:
+    """The room comes back from Postgres after all that was in memory is gone: nobody is connected to it."""
+
+    grace_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: do all that is due by now."""
 
 
-Command = Open | Join | Leave | Lose | Post | RequestVideo | AcceptVideo | DeclineVideo | End | Tick
+Command = Open | Join | Leave | Lose | Post | RequestVideo | AcceptVideo | DeclineVideo | End | Revive | Tick

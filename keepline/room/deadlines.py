@@ -36,7 +36,7 @@ def _all(room: Room, rules: Rules) -> Iterator[Deadline]:
     if expires is not None:
         yield Deadline(expires, "grace")
     if room.met_at is None:
-        yield Deadline(room.opened_at + rules.no_show_ms, "no_show")
+        yield Deadline(room.waiting_from + rules.no_show_ms, "no_show")
     elif room.chat_mode is ChatMode.TEXT:
         yield _inactivity(room, room.met_at, rules)
     elif room.timed_from is not None:

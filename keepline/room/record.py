@@ -105,7 +105,8 @@ class Room:
     """A call between exactly two users. Times are ms since 1970 unless the name says otherwise.
 
     `write_id` is unique to the change that made this version: it lets a commit whose answer was lost be tried
-    again without being taken for somebody else's. `extra` holds fields that a newer release wrote.
+    again without being taken for somebody else's. `waiting_from` is when both sides could first have come: since
+    then the room waits for them to meet. `extra` holds fields that a newer release wrote.
     """
 
     room_id: str
@@ -115,6 +116,7 @@ class Room:
     duration_seconds: int
     opened_at: int
     updated_at: int
+    waiting_from: int
     version: int = 1
     write_id: str = ""
     met_at: int | None = None

@@ -74,6 +74,7 @@ def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
         duration_seconds=row["duration_seconds"],
         opened_at=opened_at,
         updated_at=updated_at,
+        waiting_from=opened_at,
         version=row["version"],
         met_at=started_at if met else None,
         timed_from=started_at if met and chat_mode is ChatMode.VIDEO else None,

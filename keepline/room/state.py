@@ -22,6 +22,7 @@ from keepline.room.commands import (
     Open,
     Post,
     RequestVideo,
+    Revive,
     Tick,
 )
 from keepline.room.deadlines import due
@@ -93,6 +94,7 @@ def _open(room: None, command: Open, now: int, rules: Rules) -> Outcome:
         duration_seconds=command.duration_seconds,
         opened_at=now,
         updated_at=now,
+        waiting_from=now,
     )
     return opened, ()
 
@@ -235,6 +237,37 @@ def _vacated(side: Side, now: int) -> Side:
     return replace(side, node=None, session=None, absent_since=absent_since, grace_until=None)
 
 
+def _revive(room: Room, command: Revive, now: int, rules: Rules) -> Outcome:
+    video = room.chat_mode is ChatMode.VIDEO
+    revived = _changed(
+        room,
+        now,
+        side_1=_absent_again(room.side_1, now, command.grace_ms if video else None, rules),
+        side_2=_absent_again(room.side_2, now, command.grace_ms if video else None, rules),
+        waiting_from=now,
+        mode_requested_by=None,
+        warning_started_at=None,
+    )
+    return revived, ()
+
+
+def _absent_again(side: Side, now: int, grace_ms: int | None, rules: Rules) -> Side:
+    """All clocks start anew: nobody is to pay for the time in which nobody could be reached.
+
+    Who had not come yet gets no less time than after the opening of a room.
+    """
+    if grace_ms is not None and not side.came:
+        grace_ms = max(grace_ms, rules.no_show_ms)
+    return replace(
+        side,
+        node=None,
+        session=None,
+        absent_since=now,
+        grace_until=None if grace_ms is None else now + grace_ms,
+        idle_from=None if side.idle_from is None else now,
+    )
+
+
 def _tick(room: Room, command: Tick, now: int, rules: Rules) -> Outcome:
     effects: list[Effect] = []
     while (deadline := due(room, rules)) is not None and deadline.at <= now:
@@ -273,12 +306,14 @@ TRANSITIONS: dict[tuple[Status | None, type[Any]], Callable[[Any, Any, int, Rule
     (Status.ACTIVE, AcceptVideo): _accept_video,
     (Status.ACTIVE, DeclineVideo): _decline_video,
     (Status.ACTIVE, End): _end,
+    (Status.ACTIVE, Revive): _revive,
     (Status.ACTIVE, Tick): _tick,
     (Status.GRACE, Join): _join,
     (Status.GRACE, Leave): _leave,
     (Status.GRACE, Lose): _lose,
     (Status.GRACE, Post): _post,
     (Status.GRACE, End): _end,
+    (Status.GRACE, Revive): _revive,
     (Status.GRACE, Tick): _tick,
     # Late news of a room that is over change nothing and are nobody's mistake.
     (Status.ENDED, Leave): _nothing,

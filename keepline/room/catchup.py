@@ -1,0 +1,55 @@
+"""What a client has missed between two records of its room: for a cache that was deaf and finds a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from keepline.room.effects import (
+    Effect,
+    InactivityChanged,
+    ModeAsked,
+    PeerChanged,
+    Posted,
+    RoomEnded,
+)
+from keepline.room.record import ChatMode, Message, Presence, Room, Side, SideNumber, other
+
+
+def missed(
+    before: Room, after: Room, number: SideNumber, messages: Iterable[Message], now: int
+) -> Iterator[Effect]:
+    """What side `number`, which was last told of `before`, is to be told of `after`, in order.
+
+    `messages` are lines of the room's chat; those that are new and the peer's are told. `now` is ms since 1970.
+    """
+    peer = other(number)
+    yield from _presence(before.side(peer), after.side(peer), number, now)
+    for message in messages:
+        if message.seq > before.last_seq and message.sender == after.side(peer).user:
+            yield Posted(number, message)
+    if after.chat_mode is not before.chat_mode and after.chat_mode is ChatMode.VIDEO:
+        yield ModeAsked(number, "accept")
+    if after.mode_requested_by == peer and before.mode_requested_by != peer:
+        yield ModeAsked(number, "request")
+    if after.warning_started_at is None and before.warning_started_at is not None and after.ended_at is None:
+        yield InactivityChanged("cleared")
+    if after.ended_reason is not None and before.ended_reason is None:
+        yield RoomEnded(after.ended_reason)
+
+
+def _presence(before: Side, after: Side, told: SideNumber, now: int) -> Iterator[Effect]:
+    if after.session is not None:
+        if after.session != before.session:
+            came_back = before.came and not before.left
+            yield PeerChanged(told, "reconnected" if came_back else "joined")
+    elif after.presence is not before.presence:
+        grace_ms = None if after.grace_until is None else max(0, after.grace_until - now)
+        match after.presence:
+            case Presence.RECONNECTING:
+                yield PeerChanged(told, "reconnecting", grace_ms)
+            case Presence.AWAY:
+                yield PeerChanged(told, "away")
+            case Presence.LEFT:
+                yield PeerChanged(told, "left", grace_ms)
+            case Presence.ABSENT | Presence.JOINED:
+                pass  # nobody goes back to never having come, and a side without session is not there
