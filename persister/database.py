@@ -109,8 +109,9 @@ def _count(status: str) -> int:
 
 
 def _in_words(error: BaseException) -> str:
-    detail = getattr(error, "detail", None)
+    """Describe an error for the log. Only of a missing user the detail: others quote rows, and with them chat."""
     text = str(error) or type(error).__name__
+    detail = error.detail if isinstance(error, asyncpg.ForeignKeyViolationError) else None
     return f"{text}; {detail}" if detail else text
 
 

@@ -364,6 +364,15 @@ async def test_faults_are_told_apart(pool: Pool, database_url: str) -> None:
     await read_only.close()
 
 
+async def test_a_fault_names_the_rule_and_not_the_row(pool: Pool) -> None:
+    (event,) = call(lines=0)[:1]
+    first, second = (side.user.encode() for side in event.room.sides)
+    batch = fold([change_of(encode_event(event).replace(second, first))])
+    with pytest.raises(RowFault, match="check constraint") as fault:
+        await Database(pool, create_users=True).write(batch)
+    assert event.room.room_id not in str(fault.value)
+
+
 @pytest.mark.parametrize("url", ["postgresql://u:p@127.0.0.1:1/x", "postgresql://127.0.0.1/x?sslmode=odd"])
 async def test_what_keeps_us_from_connecting_is_never_a_rows_fault(url: str) -> None:
     pool = await postgres.create_pool(url, application="tests")
