@@ -84,7 +84,8 @@ async def _start(
     bus = Bus(client, settings.node_id, node, node.dropped)
     health.require("running", lambda: "the node is draining" if stop.is_set() else None)
     health.require("inbox", lambda: None if bus.subscribed else "the inbox is not subscribed")
-    app = http.create_app(health, registry, Api(node, _secret(settings.service_key)).routes())
+    api = Api(node, _secret(settings.service_key), settings.min_duration_seconds)
+    app = http.create_app(health, registry, api.routes())
 
     stack.push_async_callback(client.aclose)
     store = RoomStore(client, await _partitions(client), round(settings.tombstone_seconds * 1_000))
@@ -144,6 +145,7 @@ def _rules(settings: NodeSettings) -> Rules:
         grace_ms=round(settings.grace_seconds * 1_000),
         text_idle_ms=round(settings.text_idle_seconds * 1_000),
         text_warning_ms=round(settings.text_warning_seconds * 1_000),
+        ending_warning_ms=round(settings.ending_seconds * 1_000),
     )
 
 

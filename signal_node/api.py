@@ -38,9 +38,12 @@ class OpenRoom(Struct, forbid_unknown_fields=True):
 class Api:
     """The routes, over one node."""
 
-    def __init__(self, node: Node, service_key: str | None) -> None:
+    def __init__(
+        self, node: Node, service_key: str | None, min_duration_seconds: int = MIN_DURATION_SECONDS
+    ) -> None:
         self._node = node
         self._key = service_key
+        self._min_duration_seconds = min_duration_seconds
 
     def routes(self) -> list[web.RouteDef]:
         """All routes, each behind the service key."""
@@ -75,11 +78,11 @@ class Api:
 
     async def _open(self, request: web.Request) -> web.Response:
         body = _decode(await request.read(), OpenRoom)
-        if 0 < body.duration_seconds < MIN_DURATION_SECONDS:
+        if 0 < body.duration_seconds < self._min_duration_seconds:
             raise HttpError(
                 400,
                 "bad_request",
-                f"duration_seconds is 0 for no limit, or {MIN_DURATION_SECONDS} to {MAX_DURATION_SECONDS}",
+                f"duration_seconds is 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
             )
         room_id = str(uuid4())
         command = commands.Open(

@@ -24,6 +24,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
+
 PREFIX = "KEEPLINE_"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 POSTGRES_SCHEMES = ("postgres", "postgresql")
@@ -194,6 +196,9 @@ class NodeSettings(CommonSettings):
     text_idle_seconds: float = Field(default=120, ge=1, le=86_400)
     text_warning_seconds: float = Field(default=60, ge=1, le=86_400)
     no_show_seconds: float = Field(default=60, ge=1, le=86_400)
+    # The shortest agreed length of a call, and how long before its end both are told.
+    min_duration_seconds: int = Field(default=MIN_DURATION_SECONDS, ge=1, le=MAX_DURATION_SECONDS)
+    ending_seconds: float = Field(default=30, ge=1, le=MAX_DURATION_SECONDS)
     tombstone_seconds: float = Field(default=3600, ge=60, le=604_800)
 
     stun_urls: StunUrls = ()
