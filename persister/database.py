@@ -7,7 +7,8 @@ is and only the answer was lost. Writing a batch again, or an older one later, c
 from __future__ import annotations
 
 import re
-from dataclasses import astuple
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +16,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from keepline.ops.postgres import Pool
+from keepline.room.rows import RoomRow
 from persister.fold import Batch
 
 _ACQUIRE_SECONDS = 10.0
@@ -49,6 +51,9 @@ def read_queries(text: str) -> dict[str, str]:
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], (sql.strip() for sql in parts[2::2]), strict=True))
 
+
+# In the order of the parameters of upsert_rooms.
+_columns_of = attrgetter(*(field.name for field in fields(RoomRow)))
 
 _QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
 
@@ -90,7 +95,7 @@ class Database:
     async def _write(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
         if self._create_users:
             await connection.execute(_QUERIES["create_users"], batch.users)
-        columns = zip(*(astuple(row) for row in batch.rows), strict=True)
+        columns = zip(*(_columns_of(row) for row in batch.rows), strict=True)
         written = _count(await connection.execute(_QUERIES["upsert_rooms"], *(list(c) for c in columns)))
         if batch.messages:
             written += _count(

@@ -67,8 +67,8 @@ class Health:
     """The probes and the conditions of one program."""
 
     clock: Clock
-    _probes: dict[str, Probe] = field(default_factory=dict)
-    _conditions: dict[str, Callable[[], str | None]] = field(default_factory=dict)
+    _probes: dict[str, Probe] = field(default_factory=dict, init=False)
+    _conditions: dict[str, Callable[[], str | None]] = field(default_factory=dict, init=False)
 
     def probe(self, name: str, *, fresh_seconds: float = 15.0, down_seconds: float = 30.0) -> Probe:
         """Add a dependency and return where to record its proofs. Raises ValueError for a name taken."""

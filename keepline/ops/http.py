@@ -5,7 +5,6 @@ Errors are JSON of one shape, `{"error": {"code", "message", "retry_after_ms"?}}
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -77,8 +76,6 @@ async def _errors_as_json(
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
-    except asyncio.CancelledError:
-        raise
     except Exception:
         _log.exception("http_request_failed", method=request.method, path=request.path)
         return _error_response(HttpError(500, "internal", "the request failed; the log says why"))
