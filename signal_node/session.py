@@ -236,15 +236,21 @@ class Session:
         effects: list[Effect] = [Send(wire.encode(frame))]
         backlog, self._backlog = self._backlog, []
         for text in backlog:
+            if self.closed():
+                break
             effects.extend(self._understand(text))
         return effects
 
     def refused(self, request_id: RequestId, message: str) -> Sequence[Effect]:
         """The token was not good."""
+        if self.stage is not Stage.AUTHENTICATING:
+            return ()
         return self._unauthorized(request_id, message)
 
     def postponed(self, request_id: RequestId, message: str, retry_after_ms: int) -> Sequence[Effect]:
         """The token cannot be checked just now: the client may say hello again."""
+        if self.stage is not Stage.AUTHENTICATING:
+            return ()
         self.stage = Stage.NEW
         self._backlog.clear()
         return self.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
