@@ -62,7 +62,7 @@ class Framing:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._protocol = _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=max_message_bytes)
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
 
     def receive(self, data: bytes) -> Iterable[Event]:
         """Take what came from the network; what it means, in order."""
@@ -84,11 +84,11 @@ class Framing:
             if frame.fin:
                 self._text(frame.data, events)
             else:
-                self._fragments = [bytes(frame.data)]
+                self._fragments = bytearray(frame.data)
         elif opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments.append(bytes(frame.data))
+            self._fragments += frame.data
             if frame.fin:
-                text, self._fragments = b"".join(self._fragments), None
+                text, self._fragments = self._fragments, None
                 self._text(text, events)
         elif opcode is Opcode.BINARY or opcode is Opcode.CONT:
             self._violate(closes.BAD_FRAME, events)
