@@ -70,7 +70,7 @@ class Keepline:
 
         A function that fetches tokens is called for every connection; with a fixed string a token that
         expires ends the client at its next reconnect. `room_hint` helps a load balancer to bring both ends of
-        a call to one node. `on_state` is called with each new state and must not raise.
+        a call to one node. `on_state` is called with each new state; what it raises is logged.
         """
         self._urls = (url,) if isinstance(url, str) else tuple(url)
         if not self._urls:
@@ -286,5 +286,9 @@ class Keepline:
             self._tell_state()
 
     def _tell_state(self) -> None:
-        if self._on_state is not None:
+        if self._on_state is None:
+            return
+        try:
             self._on_state(self._state)
+        except Exception:
+            _log.exception("on_state failed for %s", self._state)

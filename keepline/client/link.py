@@ -126,13 +126,15 @@ class CallLink:
     async def flush(self) -> None:
         """Hand queued signals to the connection, one at a time so that their order is kept."""
         async with self._flushing:
-            while self._connection is not None and self._gate.is_open:
+            while (connection := self._connection) is not None and self._gate.is_open:
                 signal = self._outgoing.head()
                 if signal is None:
                     return
                 numbered = {"stream": signal.stream, "n": signal.n, "data": signal.data}
                 try:
-                    await self._connection.send({"type": "signal", "room": self.room_id, **numbered})
+                    await connection.send({"type": "signal", "room": self.room_id, **numbered})
                 except ConnectionLost:
-                    return  # it stays queued until the rejoin
-                self._outgoing.sent(signal)
+                    if self._connection is connection:
+                        self.lose()  # the signal stays queued until the rejoin
+                else:
+                    self._outgoing.sent(signal)

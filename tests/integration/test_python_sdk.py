@@ -164,7 +164,8 @@ async def test_the_call_outlives_a_node_that_is_killed() -> None:
 
 
 async def test_a_drained_node_sends_its_clients_elsewhere() -> None:
-    async with running_cluster(nodes=2) as own, in_call(own) as (alice, bob):
+    environ = {"KEEPLINE_DRAIN_SECONDS": "2"}
+    async with running_cluster(nodes=2, environ=environ) as own, in_call(own) as (alice, bob):
         os.kill(own.nodes[1].pid, signal.SIGTERM)
         assert await bob.next() == Rejoined(resumed=True)
         line = await bob.call.chat("moved")

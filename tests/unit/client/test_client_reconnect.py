@@ -335,3 +335,53 @@ async def test_a_call_needs_an_address() -> None:
 async def test_nothing_is_known_before_the_welcome(node: ScriptedNode) -> None:
     with pytest.raises(RuntimeError, match="welcomed"):
         _ = Keepline(node.url, "token").user
+
+
+async def test_a_node_that_does_not_read_is_left_and_loses_nothing(node: ScriptedNode) -> None:
+    client = Keepline(node.url, "token", options=quick(request_timeout=0.3, signals_waiting=500))
+    call, _ = await join(client, node)
+    for n in range(1, 401):  # more than sockets and libraries buffer
+        await call.send({"n": n, "ballast": "x" * 60_000})
+    visit = await node.visit()
+    await visit.welcome()
+    await visit.admit()
+    first = await visit.read("signal")
+    rest = [await visit.read("signal") for _ in range(400 - first["n"])]
+    assert first["n"] > 1
+    assert [frame["data"]["n"] for frame in (first, *rest)] == list(range(first["n"], 401))
+    await client.close()
+
+
+async def test_too_much_before_the_welcome_is_not_kept(node: ScriptedNode) -> None:
+    client = Keepline(node.url, "token", options=quick())
+    entering = asyncio.ensure_future(client.__aenter__())
+    visit = await node.visit()
+    await visit.read("hello")
+    for _ in range(1001):
+        await visit.send("typing", room=ROOM)
+    await (await node.visit()).welcome()
+    await entering
+    await client.close()
+
+
+async def test_a_state_callback_that_fails_does_no_harm(node: ScriptedNode) -> None:
+    def fail(state: State) -> None:
+        raise RuntimeError(state.value)
+
+    client = Keepline(node.url, "token", on_state=fail, options=quick())
+    await welcomed(client, node)
+    assert client.state is State.CONNECTED
+    await client.close()
+
+
+async def test_a_failure_of_the_client_itself_is_not_silent(node: ScriptedNode) -> None:
+    async def broken(seconds: float) -> None:
+        raise RuntimeError("no timers left")
+
+    client = Keepline(node.url, "token", options=quick(sleep=broken))
+    call, visit = await join(client, node)
+    visit.kill()
+    with pytest.raises(ConnectionClosed) as closed:
+        await next_events(call, 1)
+    assert closed.value.code == 1011
+    await client.close()

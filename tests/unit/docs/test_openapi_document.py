@@ -12,7 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from keepline.ops.health import Health
 from keepline.ops.http import create_app
-from keepline.room.record import ChatMode, Room, Side
+from keepline.room.commands import Open
+from keepline.room.record import ChatMode
+from keepline.room.rules import Rules
+from keepline.room.state import apply
 from signal_node import wire
 from signal_node.api import Api, OpenRoom
 from tests.unit.docs.schemas import (
@@ -91,15 +94,9 @@ def test_a_room_is_what_clients_see() -> None:
 
 
 def test_a_real_room_fits() -> None:
-    room = Room(
-        room_id="7d3c2a52-6a4e-4f5f-9d0a-0a4b6b1f6f01",
-        side_1=Side("2f1c7f0e-52f4-4b86-8d6c-64f1d5f6a001"),
-        side_2=Side("9a0e7b1d-3c55-4f0e-a0b3-1f6f8b1ca002"),
-        chat_mode=ChatMode.VIDEO,
-        duration_seconds=600,
-        opened_at=1,
-        updated_at=1,
-    )
+    alice, bob = "2f1c7f0e-52f4-4b86-8d6c-64f1d5f6a001", "9a0e7b1d-3c55-4f0e-a0b3-1f6f8b1ca002"
+    opening = Open("7d3c2a52-6a4e-4f5f-9d0a-0a4b6b1f6f01", alice, bob, ChatMode.VIDEO, 600)
+    room, _ = apply(None, opening, now=1, rules=Rules())
     seen = msgspec.to_builtins(wire.snapshot(room, []))
     assert violations(seen, SCHEMAS["Room"], DOCUMENT) == []
 
