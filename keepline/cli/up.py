@@ -77,11 +77,19 @@ class Cluster:
         self._programs = [*nodes, *persisters]
         self._say(f"starting {_count(nodes, 'node')} and {_count(persisters, 'persister')}")
         await asyncio.gather(*(self._supervisor.start(program) for program in self._programs))
-        await asyncio.gather(*(program.until_ready() for program in self._programs))
+        await self._until_ready()
         for program in self._programs:
             self._supervisor.watch(program)
         await self._start_demo(credentials)
         return self._describe(nodes, persisters, backends, credentials)
+
+    async def _until_ready(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for program in self._programs:
+                    group.create_task(program.until_ready())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def stop(self, hurry: asyncio.Event) -> None:
         """End everything that was started, from the top down; at once when `hurry` is set."""

@@ -26,7 +26,7 @@ import aiohttp
 from keepline.cli.process import Command, tail
 from keepline.cli.tokens import mint
 from tests.helpers.ports import free_block
-from tests.helpers.processes import marked, new_mark
+from tests.helpers.processes import marked, new_mark, working_in
 from tests.helpers.waiting import eventually
 
 READY_SECONDS = 90.0
@@ -59,17 +59,24 @@ class HttpFailed(Exception):
 class Up:
     """A `keepline up` process, ready or not."""
 
-    def __init__(self, process: asyncio.subprocess.Process, messages: Path, mark: dict[str, str]) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, messages: Path, data: Path, mark: dict[str, str]
+    ) -> None:
         self._process = process
+        self._data = data
+        self._others = working_in(data).keys()
         self._messages = messages
         self._mark = mark
 
     @classmethod
-    async def start(cls, folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> "Up":
-        """Start `keepline up OPTIONS`, its progress going to a file in `folder`; it dies with us."""
+    async def start(
+        cls, folder: Path, data: Path, *options: str, environ: Mapping[str, str] | None = None
+    ) -> "Up":
+        """Start `keepline up --data DATA OPTIONS`, its progress going to a file in `folder`; it dies with us."""
         mark = new_mark()
         messages = folder / f"up-{uuid.uuid4().hex[:8]}.log"
-        command = Command("up", (sys.executable, "-P", "-m", "keepline.cli.main", "up", *options), messages)
+        program = (sys.executable, "-P", "-m", "keepline.cli.main")
+        command = Command("up", (*program, "up", "--data", str(data), *options), messages)
         inherited = {name: value for name, value in os.environ.items() if name not in _SET_BY_USERS}
         with messages.open("w") as log:
             process = await asyncio.create_subprocess_exec(
@@ -80,7 +87,7 @@ class Up:
                 env={**inherited, **mark, **(environ or {})},
                 start_new_session=True,
             )
-        return cls(process, messages, mark)
+        return cls(process, messages, data, mark)
 
     @property
     def pid(self) -> int:
@@ -120,7 +127,8 @@ class Up:
 
     def left(self) -> dict[int, str]:
         """Everything of this cluster that lives: process ids with command lines."""
-        return marked(self._mark)
+        found = marked(self._mark) | working_in(self._data)
+        return {pid: command for pid, command in found.items() if pid not in self._others}
 
     async def clean_up(self) -> None:
         """End it if it runs, kill what outlived it and fail when there was any."""
@@ -226,7 +234,7 @@ async def running_cluster(
         data = data or folder / "data"
         port = port or free_block(10 * max(nodes, persisters))
         options = ["--json", "--nodes", str(nodes), "--persisters", str(persisters)]
-        up = await Up.start(folder, *options, "--port", str(port), "--data", str(data), environ=environ)
+        up = await Up.start(folder, data, *options, "--port", str(port), environ=environ)
         stack.push_async_callback(up.clean_up)
         line = await up.ready()
         timeout = aiohttp.ClientTimeout(total=HTTP_SECONDS)

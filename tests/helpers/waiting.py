@@ -3,18 +3,26 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]],
-    *,
-    timeout: float = 10.0,
-    interval: float = 0.02,
-    what: str = "",
-) -> T:
+    predicate: Callable[[], Awaitable[T]], *, timeout: float = ..., interval: float = ..., what: str = ...
+) -> T: ...
+
+
+@overload
+async def eventually(
+    predicate: Callable[[], T], *, timeout: float = ..., interval: float = ..., what: str = ...
+) -> T: ...
+
+
+async def eventually(
+    predicate: Callable[[], object], *, timeout: float = 10.0, interval: float = 0.02, what: str = ""
+) -> object:
     """Call `predicate` until its (awaited) value is true and return that; fail after `timeout` seconds.
 
     An AssertionError or OSError of the predicate counts as "not yet"; the last one is shown when time is up.

@@ -1,0 +1,254 @@
+"""The system's Chromium on the demo page: what a visitor sees and does, and what their browser decodes.
+
+    async with chromium() as browser:
+        async with demo_page(browser, cluster.demo) as alice:
+            await alice.start_call()
+            async with demo_page(browser, await alice.invitation()) as bob:
+                await alice.sees_video()
+
+Camera and microphone are Chromium's own test pictures. Media goes over loopback, so no network is needed.
+"""
+
+import base64
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, ViewportSize, async_playwright
+
+from tests.helpers.waiting import eventually
+
+WIDE = ViewportSize(width=1280, height=800)
+PHONE = ViewportSize(width=360, height=740)
+
+# Chromium draws and encodes on the CPU here; the first picture may take a while on a busy machine.
+MEDIA_SECONDS = 30.0
+PAGE_SECONDS = 15.0
+
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--allow-loopback-in-peer-connection",
+    # Else addresses hide behind names that need multicast DNS, which loopback does not have.
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+    # Pages in the background must go on drawing: one of two always is.
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+)
+
+# Keeps what the page itself need not: its RTCPeerConnections, and each state that it ever showed.
+_WATCH = """
+window.watched = { connections: [], states: {} };
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...options) {
+    super(...options);
+    watched.connections.push(this);
+  }
+};
+new MutationObserver((changes) => {
+  for (const { target } of changes) (watched.states[target.id] ??= []).push(target.dataset.state);
+}).observe(document, { subtree: true, attributeFilter: ["data-state"] });
+"""
+
+_FRAMES_DECODED = """async () => {
+  const reports = [...(await watched.connections.at(-1)?.getStats() ?? new Map()).values()];
+  const video = reports.find(({ type, kind }) => type === "inbound-rtp" && kind === "video");
+  return video?.framesDecoded ?? 0;
+}"""
+
+_SHOWS_PICTURES = """() => {
+  const video = document.querySelector("#remote-video");
+  return video.videoWidth > 0 && !video.paused && video.currentTime > 0;
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a call as an invite link carries it. `urls` are the nodes, the preferred one first."""
+
+    room: str
+    user: str
+    token: str
+    urls: list[str]
+
+    @classmethod
+    def of_link(cls, link: str) -> Self:
+        """Read an invite link of the demo page."""
+        encoded = urlsplit(link).fragment.removeprefix("call=")
+        return cls(**json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))))
+
+    def link(self, demo: str) -> str:
+        """The link with which the demo page joins as this side."""
+        encoded = base64.urlsafe_b64encode(json.dumps(asdict(self)).encode()).decode().rstrip("=")
+        return f"{demo}#call={encoded}"
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """A running Chromium; fails the test with one line where there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail(
+            "chromium is missing: install it (Debian, Ubuntu: apt-get install chromium)", pytrace=False
+        )
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def demo_page(browser: Browser, url: str, viewport: ViewportSize = WIDE) -> AsyncIterator["DemoPage"]:
+    """The demo page in a browser context of its own: another visitor, who closes it in the end."""
+    context = await browser.new_context(viewport=viewport)
+    try:
+        context.set_default_timeout(PAGE_SECONDS * 1000)
+        await context.add_init_script(_WATCH)
+        page = DemoPage(await context.new_page())
+        await page.go(url)
+        yield page
+    finally:
+        await context.close()
+
+
+class DemoPage:
+    """The demo page in front of one visitor. `complaints` holds every warning and error of its console."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.complaints: list[str] = []
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in {"warning", "error"}:
+            self.complaints.append(message.text)
+
+    async def go(self, url: str) -> None:
+        """Open `url` in this page's place."""
+        await self._page.goto(url)
+
+    async def reload(self) -> None:
+        """Press the browser's reload button."""
+        await self._page.reload()
+
+    async def start_call(self) -> None:
+        """Press "Start a call"."""
+        await self._page.click("#start")
+
+    async def invitation(self) -> str:
+        """The link to send to the other side, once the page shows it."""
+        return await eventually(
+            lambda: self._page.input_value("#invite"),
+            timeout=PAGE_SECONDS,
+            what="the page shows an invite link",
+        )
+
+    async def text(self, element: str) -> str:
+        """What the element with this id says."""
+        return (await self._page.inner_text(f"#{element}")).strip()
+
+    async def shows(self, **texts: str) -> None:
+        """Wait until the elements say this; `peer_node="node-2"` speaks of the element `peer-node`."""
+        wanted = {name.replace("_", "-"): text for name, text in texts.items()}
+
+        async def matches() -> bool:
+            found = {name: await self.text(name) for name in wanted}
+            assert found == wanted, found
+            return True
+
+        await eventually(matches, timeout=MEDIA_SECONDS, what=f"the page shows {wanted}")
+
+    async def is_visible(self, element: str) -> bool:
+        """Whether the element with this id can be seen."""
+        return await self._page.is_visible(f"#{element}")
+
+    async def states_shown(self, element: str) -> list[str]:
+        """Every state that an element with a state has shown since the page was loaded, in order."""
+        states: list[str] = await self._page.evaluate("id => watched.states[id] ?? []", element)
+        return [state for state, _ in groupby(states)]
+
+    async def connections_made(self) -> int:
+        """How many RTCPeerConnections the page has made since it was loaded."""
+        count: int = await self._page.evaluate("watched.connections.length")
+        return count
+
+    async def frames_decoded(self) -> int:
+        """How many video frames of the other side the browser has decoded on its present connection."""
+        frames: int = await self._page.evaluate(_FRAMES_DECODED)
+        return frames
+
+    async def sees_video(self, more_frames: int = 5) -> None:
+        """Wait until the other side is on the screen and that many more frames of it have been decoded."""
+        before = await self.frames_decoded()
+
+        async def moves() -> bool:
+            frames = await self.frames_decoded()
+            # A reloaded page is a new connection, which counts from zero.
+            assert frames >= more_frames + (before if frames >= before else 0), (
+                f"{before} frames, then {frames}"
+            )
+            return bool(await self._page.evaluate(_SHOWS_PICTURES))
+
+        what = "video of the other side is decoded and shown"
+        await eventually(moves, timeout=MEDIA_SECONDS, interval=0.1, what=what)
+
+    async def say(self, text: str) -> None:
+        """Write `text` and press Enter."""
+        await self._page.fill("#chat-text", text)
+        await self._page.press("#chat-text", "Enter")
+
+    async def chat(self) -> list[tuple[str, str]]:
+        """The chat as shown: who (`own` or `peer`), and what."""
+        lines: list[list[str]] = await self._page.eval_on_selector_all(
+            "#chat-log li", "items => items.map((item) => [item.className, item.lastChild.textContent])"
+        )
+        return [(who, text) for who, text in lines]
+
+    async def chat_shows(self, *lines: tuple[str, str]) -> None:
+        """Wait until the chat is exactly this."""
+
+        async def matches() -> bool:
+            found = await self.chat()
+            assert found == list(lines), found
+            return True
+
+        await eventually(matches, timeout=PAGE_SECONDS, what=f"the chat shows {lines}")
+
+    async def hang_up(self) -> None:
+        """Press "Hang up"."""
+        await self._page.click("#hang-up")
+
+    async def shows_end(self, reason: str) -> None:
+        """Wait until the page says that the call is over, and why."""
+        await eventually(lambda: self.is_visible("ended"), timeout=PAGE_SECONDS, what="the call is over")
+        assert await self.text("ended-reason") == reason
+        assert not await self.is_visible("call")
+
+    async def overflows(self) -> bool:
+        """Whether the page is wider than its window, so that one has to scroll sideways."""
+        root = "document.documentElement"
+        wider: bool = await self._page.evaluate(f"{root}.scrollWidth > {root}.clientWidth")
+        return wider
+
+    async def screenshot(self, folder: Path, name: str) -> Path:
+        """Save a picture of the whole page, for human eyes."""
+        path = folder / f"{name}.png"
+        await self._page.screenshot(path=path, full_page=True)
+        return path
