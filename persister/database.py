@@ -115,7 +115,8 @@ def _count(status: str) -> int:
 
 def _in_words(error: BaseException) -> str:
     """Describe an error for the log. Only of a missing user the detail: others quote rows, and with them chat."""
-    text = str(error) or type(error).__name__
+    message = error.message if isinstance(error, asyncpg.PostgresError) else None
+    text = message or str(error) or type(error).__name__  # str() of what the server said adds its detail
     detail = error.detail if isinstance(error, asyncpg.ForeignKeyViolationError) else None
     return f"{text}; {detail}" if detail else text
 

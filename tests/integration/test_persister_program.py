@@ -136,6 +136,21 @@ async def test_postgres_away_stops_nothing_and_loses_nothing(valkey: Valkey, pos
         assert await program.stop() == 0
 
 
+async def test_redis_that_crashes_and_comes_back_is_picked_up_again(
+    valkey: Valkey, postgres: Postgres
+) -> None:
+    await migrate(postgres.url)
+    early, late = [call() for _ in range(5)], [call() for _ in range(5)]
+    async with persister(valkey.url, postgres.url) as program:
+        await program.until("/readyz", 200)
+        await publish(valkey.url, *early)
+        await valkey.kill()
+        await valkey.start()
+        await publish(valkey.url, *late)
+        await written(postgres.url, *early, *late)
+        assert await program.stop() == 0
+
+
 async def test_it_starts_before_its_servers_do(valkey: Valkey, postgres: Postgres) -> None:
     await migrate(postgres.url)
     await valkey.stop()
