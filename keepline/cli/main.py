@@ -18,7 +18,8 @@ from rich.markup import escape
 
 from keepline.cli.credentials import FILE, read_credentials
 from keepline.cli.errors import CommandError, UsageError
-from keepline.cli.plan import LOOPBACK, Plan
+from keepline.cli.plan import LOOPBACK, WILDCARDS, Plan
+from keepline.cli.ports import lan_address
 from keepline.cli.program import python
 from keepline.cli.tokens import mint
 from keepline.cli.up import run
@@ -82,14 +83,20 @@ def up(
         if as_json:
             typer.echo(json.dumps(cluster))
         else:
-            _show(cluster, data)
+            _show(cluster, plan, data)
 
     asyncio.run(run(plan, data.resolve(), os.environ, say, ready))
 
 
-def _show(cluster: dict[str, Any], data: Path) -> None:
+def _show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
     console = Console(highlight=False)
-    console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.\n")
+    console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.")
+    if plan.host in WILDCARDS:
+        console.print(
+            f"From other machines: http://{lan_address()}:{plan.demo_port}/ (without camera and microphone,"
+        )
+        console.print("which browsers give to pages on https and localhost only).")
+    console.print()
     rows = [(node["id"], node["ws"], node["http"]) for node in cluster["nodes"]]
     rows += [
         (f"persister-{n}", "", persister["http"]) for n, persister in enumerate(cluster["persisters"], 1)

@@ -1,4 +1,4 @@
-"""Find ports in use before anything starts."""
+"""Find ports in use before anything starts, and the address under which others see this machine."""
 
 import asyncio
 import errno
@@ -6,9 +6,11 @@ import socket
 from collections.abc import Sequence
 
 from keepline.cli.errors import UsageError
+from keepline.cli.plan import LOOPBACK
 
 _LEFTOVER_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+_OUTSIDE = "192.0.2.1"  # reserved for documentation
 
 
 async def require_free(listeners: Sequence[tuple[str, str, int]], *, patient: bool) -> None:
@@ -23,6 +25,17 @@ async def require_free(listeners: Sequence[tuple[str, str, int]], *, patient: bo
             named = ", ".join(f"{port} ({name})" for name, port in busy)
             raise UsageError(f"in use already: port {named}; choose others with --port")
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def lan_address() -> str:
+    """This machine's address on the network that leads outside, loopback where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            # Choosing a peer for datagrams sends nothing; it only makes the kernel pick our address.
+            asking.connect((_OUTSIDE, 9))
+        except OSError:
+            return LOOPBACK
+        return str(asking.getsockname()[0])
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -111,6 +111,17 @@ async def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None
         assert await cluster.up.rest_of_stdout() == b""
 
 
+async def test_a_signal_in_the_middle_of_the_start_ends_it_as_well(tmp_path: Path) -> None:
+    up = await Up.start(tmp_path, tmp_path / "data", "--json", "--port", str(free_block(20)))
+    try:
+        await eventually(lambda: "starting PostgreSQL" in up.messages, timeout=60)
+        assert await up.stop(signal.SIGINT) == 0
+        assert await up.rest_of_stdout() == b""
+        assert up.left() == {}
+    finally:
+        await up.clean_up()
+
+
 async def test_a_second_signal_ends_everything_at_once() -> None:
     async with running_cluster(nodes=1, environ={"KEEPLINE_DRAIN_SECONDS": "60"}) as cluster:
         os.kill(cluster.nodes[0].pid, signal.SIGSTOP)

@@ -113,6 +113,10 @@ async def test_data_of_a_version_that_is_not_here_are_refused_in_one_line(tmp_pa
         await Postgres(tmp_path, port=free_port()).start()
 
 
+async def test_the_shared_database_is_migrated_and_empty(database_url: str) -> None:
+    assert [tuple(row) for row in await run(database_url, "SELECT count(*) FROM active_rooms")] == [(0,)]
+
+
 async def test_shared_servers_start_each_test_empty(redis_url: str, empty_database_url: str) -> None:
     assert await got(redis_url) is None
     await put(redis_url)
