@@ -65,8 +65,7 @@ class Keepline:
         on_state: Callable[[State], None] | None = None,
         options: Options = _DEFAULTS,
     ) -> None:
-        """Take the address, or several to be tried in turn, such as `wss://signal.example.org/v1`, and a
-        token.
+        """Take an address such as `wss://signal.example.org/v1`, or several to be tried in turn, and a token.
 
         A function that fetches tokens is called for every connection; with a fixed string a token that
         expires ends the client at its next reconnect. `room_hint` helps a load balancer to bring both ends of
