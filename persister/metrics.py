@@ -37,6 +37,11 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        self.entries_lost = Counter(
+            "keepline_persister_entries_lost",
+            "Entries that were read but deleted, by a stream's limit, before they could be written.",
+            registry=registry,
+        )
         self.trimmed = Counter(
             "keepline_persister_entries_trimmed",
             "Acknowledged entries that were deleted from the streams.",

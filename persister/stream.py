@@ -109,10 +109,11 @@ class EventStreams:
             for entry_id, fields in chunk
         ]
 
-    async def claim(self, count: int, idle_ms: int) -> list[Entry]:
+    async def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], int]:
         """Take over about `count` entries that were read `idle_ms` ago or earlier and never acknowledged.
 
-        They come from workers that died, this one's former life included. Raises StreamsLost.
+        They come from workers that died, this one's former life included. Beside them: how many more there
+        were whose content is gone, because a stream ran into its limit. Raises StreamsLost.
         """
         each = -(-count // self._partitions)
         async with self._client.pipeline(transaction=False) as pipe:
@@ -122,11 +123,12 @@ class EventStreams:
                 replies: list[Any] = await pipe.execute()
             except ResponseError as error:
                 raise _lost(error) from error
-        return [
+        entries = [
             Entry(partition, entry_id, _data(fields))
             for partition, reply in zip(self._streams.values(), replies, strict=True)
             for entry_id, fields in reply[1]
         ]
+        return entries, sum(len(reply[2]) for reply in replies)
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
         """Mark entries as done: they will not be delivered again."""

@@ -106,7 +106,12 @@ class Worker:
         if now < self._claim_at:
             return []
         idle_ms = round(self._limits.claim_idle_seconds * 1000)
-        entries = await self._streams.claim(self._limits.batch_entries, idle_ms)
+        entries, lost = await self._streams.claim(self._limits.batch_entries, idle_ms)
+        if lost:
+            self._metrics.entries_lost.inc(lost)
+            _log.error(
+                "entries_lost", count=lost, reason="a stream ran into its limit before they were written"
+            )
         if not entries:  # else there may be more: ask again right after this batch
             self._claim_at = now + self._limits.claim_idle_seconds / 2
         self._metrics.entries_read.labels("claimed").inc(len(entries))

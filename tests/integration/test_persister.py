@@ -239,7 +239,7 @@ async def test_two_workers_that_give_up_on_an_entry_bury_it_once(client: Client)
     await two.prepare()
     await client.xadd(keys.events(3), {"event": b"{broken"})
     (entry,) = await one.read(10, 100)
-    assert await two.claim(10, 0) == [entry]
+    assert await two.claim(10, 0) == ([entry], 0)
     await one.bury(entry, "broken")
     await two.bury(entry, "broken")
     assert [letter[b"reason"] for letter in await dead_letters(client)] == [b"broken"]
@@ -268,6 +268,24 @@ async def test_a_worker_killed_between_commit_and_acknowledgement_loses_and_doub
         await all_acknowledged(client)
     assert heir.value("entries_read_total", how="claimed") == len(events)
     assert await pool.fetch("SELECT xmin::text, * FROM active_rooms") == before
+
+
+async def test_entries_that_a_limit_deleted_unwritten_are_counted(client: Client, pool: Pool) -> None:
+    rig = Rig(client, pool, "heir", claim_idle_seconds=0.1)
+    dead = EventStreams(client, "dead")
+    await dead.prepare()
+    await publish(client, call(lines=0))
+    entries = await dead.read(100, 100)
+    for partition in range(PARTITIONS):
+        await client.xtrim(keys.events(partition), maxlen=0, approximate=False)
+
+    async def counted() -> bool:
+        return rig.value("entries_lost_total") == len(entries)
+
+    condition: Callable[[], bool | Awaitable[bool]] = counted
+    async with rig.running():
+        await eventually(condition)
+    assert await pending(client) == 0
 
 
 async def test_only_acknowledged_entries_are_trimmed(client: Client) -> None:

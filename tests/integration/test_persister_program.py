@@ -45,7 +45,7 @@ class Program:
             return (await self.get(path))[0] == status
 
         condition: Check = check
-        await eventually(condition, timeout=20, what=f"{path} is {status}")
+        await eventually(condition, timeout=40, what=f"{path} is {status}")
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -129,7 +129,7 @@ async def test_postgres_away_stops_nothing_and_loses_nothing(valkey: Valkey, pos
             return '"status":"degraded"' in (await program.get("/healthz"))[1]
 
         condition: Check = degraded
-        await eventually(condition, timeout=20)
+        await eventually(condition, timeout=40)
         assert (await program.get("/livez"))[0] == 200
         await postgres.start()
         await written(postgres.url, *early, *late)

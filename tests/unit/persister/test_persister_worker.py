@@ -43,8 +43,8 @@ class Streams:
             raise batch
         return batch
 
-    async def claim(self, count: int, idle_ms: int) -> list[Entry]:
-        return self.claimable.pop(0) if self.claimable else []
+    async def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], int]:
+        return (self.claimable.pop(0) if self.claimable else []), 0
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
         if self.fail_acknowledge:
