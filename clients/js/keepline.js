@@ -26,6 +26,7 @@ const MAX_OUT_OF_ORDER = 256;
 const MAX_RETIRED_STREAMS = 8;
 const CONNECT_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 10_000;
+const ROLLBACK_PATIENCE_MS = 500;
 const PROBE_TIMEOUT_MS = 5_000;
 const STABLE_AFTER_MS = 5_000;
 const TYPING_INTERVAL_MS = 1_000;
@@ -152,14 +153,18 @@ export class Delivery {
  *
  * Added to the pattern, because signals can get lost here while one side is away: offers are made only while the
  * peer can hear us (between `resume` and `pause`), an unanswered offer is repeated on `resume`, signals are
- * handled one after the other, and candidates wait for the description they belong to.
+ * handled one after the other, and candidates wait for the description they belong to. And because Chromium never
+ * gathers a candidate again when the first offer of a page is taken back before its network is enumerated (a
+ * matter of milliseconds, which only another RTCPeerConnection mends), the polite side waits for a candidate first.
  */
 export class Negotiator {
   #pc;
   #polite;
   #send;
   #report;
+  #timers;
   #listening = new AbortController();
+  #gathered = new Deferred();
   #incoming = Promise.resolve();
   #early = [];
   #makingOffer = false;
@@ -169,16 +174,21 @@ export class Negotiator {
 
   /**
    * @param {RTCPeerConnection} pc
-   * @param {{polite: boolean, send: (data: object) => void, report: (cause: unknown) => void}} options
+   * @param {object} options
+   * @param {boolean} options.polite
+   * @param {(data: object) => void} options.send
+   * @param {(cause: unknown) => void} options.report
+   * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
    */
-  constructor(pc, { polite, send, report }) {
+  constructor(pc, { polite, send, report, timers }) {
     this.#pc = pc;
     this.#polite = polite;
     this.#send = send;
     this.#report = report;
+    this.#timers = timers;
     const { signal } = this.#listening;
     pc.addEventListener("negotiationneeded", () => this.#negotiate(), { signal });
-    pc.addEventListener("icecandidate", ({ candidate }) => candidate && send({ candidate }), { signal });
+    pc.addEventListener("icecandidate", ({ candidate }) => this.#offerCandidate(candidate), { signal });
     pc.addEventListener("iceconnectionstatechange", () => this.#healIce(["failed"]), { signal });
   }
 
@@ -190,7 +200,7 @@ export class Negotiator {
   resume() {
     this.#reachable = true;
     if (this.#pc.signalingState === "have-local-offer" && !this.#makingOffer) this.#sendDescription();
-    this.#healIce(["checking", "disconnected", "failed"]);
+    if (this.#pc.remoteDescription) this.#healIce(["new", "checking", "disconnected", "failed"]);
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
 
@@ -210,6 +220,17 @@ export class Negotiator {
   close() {
     this.#listening.abort();
     this.#early.length = 0;
+  }
+
+  #offerCandidate(candidate) {
+    this.#gathered.resolve();
+    if (candidate) this.#send({ candidate });
+  }
+
+  async #untilGathered() {
+    const timer = this.#timers.setTimeout(() => this.#gathered.resolve(), ROLLBACK_PATIENCE_MS);
+    await this.#gathered.promise;
+    this.#timers.clearTimeout(timer);
   }
 
   async #negotiate() {
@@ -250,6 +271,8 @@ export class Negotiator {
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
     this.#ignoringOffer = collision && !this.#polite;
     if (this.#ignoringOffer) return;
+    if (collision) await this.#untilGathered();
+    if (this.#closed) return;
     // A repeated offer is answered twice; the second answer has nothing left to answer.
     if (description.type === "answer" && pc.signalingState === "stable") return;
     await pc.setRemoteDescription(description);
@@ -516,6 +539,7 @@ export class Call extends Emitter {
       polite: this.polite,
       send: (data) => this.#signal(this.#addressed(data)),
       report: (cause) => this.#reportNegotiation(cause),
+      timers: this.#link.environment,
     });
     const sent = new Set(pc.getSenders().map((sender) => sender.track));
     for (const { track, streams } of this.#media) if (!sent.has(track)) pc.addTrack(track, ...streams);

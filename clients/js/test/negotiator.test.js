@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Negotiator } from "../keepline.js";
-import { settle } from "./helpers/clock.js";
+import { FakeClock, settle } from "./helpers/clock.js";
 import { FakePeerConnection, fakeStream } from "./helpers/peer_connection.js";
 
 /** Two negotiators over a link that can be cut; `sent` has what each of them said. */
 class Pair {
+  clock = new FakeClock();
   cut = false;
   errors = [];
   sent = { impolite: [], polite: [] };
@@ -23,7 +24,7 @@ class Pair {
       if (!this.cut) queueMicrotask(() => this[other].negotiator.receive(data));
     };
     const report = (cause) => this.errors.push(cause);
-    return { pc, negotiator: new Negotiator(pc, { polite, send, report }) };
+    return { pc, negotiator: new Negotiator(pc, { polite, send, report, timers: this.clock }) };
   }
 
   resume() {
@@ -70,6 +71,22 @@ test("glare: the polite side takes its offer back, and both tracks arrive", asyn
   assert.equal(pair.offers("impolite").length, 1);
   assert.ok(pair.offers("polite").length >= 1);
   pair.assertConnected();
+});
+
+test("an offer is taken back only after it brought a candidate, or brought none for long", async () => {
+  const pair = new Pair();
+  pair.cut = true;
+  pair.resume();
+  const { pc, negotiator } = pair.polite;
+  pc.withholdCandidates = true;
+  addTrack(pair.polite);
+  await settle();
+  negotiator.receive({ description: { type: "offer", sdp: "v=0\r\na=tracks:t\r\n" } });
+  await settle();
+  assert.equal(pc.signalingState, "have-local-offer");
+  await pair.clock.advance(500);
+  assert.deepEqual([pc.signalingState, pc.remoteTracks, pair.errors], ["stable", ["t"], []]);
+  assert.deepEqual(pair.clock.pending, []);
 });
 
 test("glare again and again ends well", async () => {

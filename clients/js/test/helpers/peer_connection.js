@@ -14,6 +14,8 @@ export class FakePeerConnection extends EventTarget {
   candidates = [];
   configuration;
   closed = false;
+  /** While true, local descriptions bring no candidates. */
+  withholdCandidates = false;
   #stableLocal = null;
   #stableRemote = null;
   #senders = [];
@@ -77,7 +79,7 @@ export class FakePeerConnection extends EventTarget {
       if (type === "answer") this.#becomeStable();
       else this.signalingState = "have-local-offer";
       const candidate = { candidate: `candidate:${ufrag}`, sdpMid: "0", usernameFragment: ufrag };
-      setImmediate(() => this.#fire("icecandidate", { candidate }));
+      if (!this.withholdCandidates) setImmediate(() => this.#fire("icecandidate", { candidate }));
     });
   }
 
