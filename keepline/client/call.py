@@ -47,7 +47,7 @@ class Call:
 
     @property
     def peer(self) -> PeerState:
-        """What is known of the other side now."""
+        """What is known of the other side now. It may be ahead of the events that wait to be read."""
         return self._link.state.peer
 
     @property
@@ -122,6 +122,8 @@ class Call:
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens in the call, in order. For one reader at a time.
+
+        A peer that was there before is told by a PeerChanged, so that `joined` always is the moment to begin.
 
         Ends after `Ended`, `leave`, or the closing of the client; raises ConnectionClosed when the server
         closed the client for good. Where `Options.events_waiting` events wait unread, newer ones are dropped

@@ -57,6 +57,10 @@ class CallState:
         read = self._read.get(frame["type"])
         return [] if read is None else read(frame)
 
+    def first_events(self) -> list[Event]:
+        """What a reader of events has to know of the time before the join."""
+        return [] if self.peer == "absent" else [PeerChanged(self.peer)]
+
     def renew(self, membership: Membership) -> list[Event]:
         """Take a new snapshot after a reconnect: the events that tell what was missed."""
         before, self.room = self.room, membership.room

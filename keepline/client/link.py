@@ -62,12 +62,11 @@ class CallLink:
 
     def hold(self, connection: Connection, membership: Membership, *, resumed: bool) -> None:
         """The connection holds this side of the room, for the first time or again."""
-        came_back = self._was_held and self._connection is not connection
+        known, came_back = self._was_held, self._was_held and self._connection is not connection
         self._connection, self._was_held = connection, True
-        missed = self.state.renew(membership)
         if came_back:
             self.events.put(Rejoined(resumed))
-        for event in missed:
+        for event in self.state.renew(membership) if known else self.state.first_events():
             self.events.put(event)
         self._gate.open()
 

@@ -71,7 +71,7 @@ async def in_call(
             call = await client.join(room["room_id"])
             members.append(Member(client, call, call.events()))
         alice, bob = members
-        assert await alice.next() == PeerChanged("joined")
+        assert [await alice.next(), await bob.next()] == [PeerChanged("joined")] * 2
         yield alice, bob
 
 

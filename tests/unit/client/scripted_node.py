@@ -110,7 +110,7 @@ class Visit:
         await self.answer(hello, "welcome", **(fields | changes))
         return hello
 
-    async def admit(self, peer: str = "joined", **changes: Any) -> None:
+    async def admit(self, peer: str = "absent", **changes: Any) -> None:
         """Read join and answer it."""
         await self.answer(await self.read("join"), "joined", **membership(peer, **changes))
 

@@ -77,10 +77,12 @@ async def test_hello_carries_the_token_and_the_welcome_is_kept(node: ScriptedNod
     assert await visit.gone() == 1000
 
 
-async def test_join_shows_the_room(call: Call) -> None:
+async def test_join_shows_the_room(client: Keepline, visit: Visit) -> None:
+    call, _ = await together(client.join(ROOM), visit.admit("joined"))
     assert (call.room_id, call.side, call.polite, call.peer) == (ROOM, 1, False, "joined")
     assert (call.room.user_1, call.room.user_2, call.room.duration_seconds) == (ALICE, BOB, 600)
     assert call.ended is None
+    assert await next_events(call, 1) == [PeerChanged("joined")]
 
 
 async def test_join_again_is_the_same_call(client: Keepline, call: Call) -> None:

@@ -87,7 +87,7 @@ async def test_what_comes_before_the_welcome_of_a_resumed_session_is_not_lost(
     visit.kill()
     visit = await node.visit()
     await visit.send("signal", room=ROOM, data="early")
-    await visit.welcome(resumed=True, rooms=[membership()])
+    await visit.welcome(resumed=True, rooms=[membership("absent")])
     assert await next_events(call, 2) == [Rejoined(resumed=True), SignalReceived("early")]
 
 
