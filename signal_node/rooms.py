@@ -266,7 +266,8 @@ class Rooms:
                 _log.error("commit_refused", room=room_id, error=why)
                 self._drop_first(entry)
                 pending.on_done(NotStored(why))
-                self._rebase(entry, entry.heard or entry.stored)
+                heard, entry.heard = entry.heard, None
+                self._rebase(entry, _newest(heard, entry.stored))
         self._requeue(room_id, entry)
 
     def _resolve(self, entry: _Entry, current: Room | None) -> None:
@@ -275,8 +276,7 @@ class Rooms:
             # Redis has lost the record: ours is the newest there is, so the same change goes on top of nothing.
             entry.expected_version = 0
             return
-        newest = heard if heard is not None and heard.version > current.version else current
-        self._rebase(entry, newest)
+        self._rebase(entry, _newest(heard, current))
 
     def _rebase(self, entry: _Entry, room: Room | None) -> None:
         """Build the journal anew on a newer record. Commands that it does not allow are answered so."""
@@ -353,6 +353,12 @@ class Rooms:
         self._dirty.pop(room_id, None)
         if entry.head is None or all(side.node != self._node for side in entry.head.sides):
             self._entries.pop(room_id, None)
+
+
+def _newest(heard: Room | None, stored: Room | None) -> Room | None:
+    if heard is None or (stored is not None and stored.version >= heard.version):
+        return stored
+    return heard
 
 
 def _message_of(effects: tuple[object, ...]) -> Message | None:
