@@ -23,7 +23,8 @@ def missed(
     `messages` are lines of the room's chat; those that are new and the peer's are told. `now` is ms since 1970.
     """
     peer = other(number)
-    yield from _presence(before.side(peer), after.side(peer), number, now)
+    if after.ended_at is None:  # an end vacates both sides, which is not news of the peer
+        yield from _presence(before.side(peer), after.side(peer), number, now)
     for message in messages:
         if message.seq > before.last_seq and message.sender == after.side(peer).user:
             yield Posted(number, message)
