@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from keepline.room.commands import Command, Join, Leave, Lose, Open, Post, Tick
+from keepline.room.commands import AcceptVideo, Command, Join, Leave, Lose, Open, Post, Revive, Tick
 from keepline.room.deadlines import due
 from keepline.room.effects import Effect, Posted, RoomEnded
-from keepline.room.record import ChatMode, Presence, Room, Side, Status
+from keepline.room.record import ChatMode, Presence, Room, Side, Status, other
 from keepline.room.rules import Rules
 
 MOST_TICKS = 4
@@ -82,10 +83,10 @@ def _of_a_side(room: Room, side: Side) -> Iterator[str]:
         yield "connected without having come"
     if side.left and (side.connected or not side.came):
         yield "left, but there or never come"
-    if (side.absent_since is not None) is not (side.came and not side.connected):
-        yield "absent_since does not say that it came and is gone"
-    if side.grace_until is not None and (side.connected or not side.came):
-        yield "a grace period of a side that is not absent"
+    if side.connected and (side.absent_since is not None or side.grace_until is not None):
+        yield "connected, but absent or awaited"
+    if side.came and not side.connected and side.absent_since is None:
+        yield "came and is gone, nobody knows since when"
     if room.status is not Status.ENDED and side.came and not side.connected:
         if room.chat_mode is ChatMode.VIDEO and side.grace_until is None:
             yield "absent from a video room without a grace period"
@@ -114,6 +115,9 @@ def _of_the_version(before: Room, command: Command, after: Room, told: Sequence[
     transitions = len(told) if isinstance(command, Tick) else 1
     if after.version != before.version + transitions:
         yield f"version {before.version} became {after.version} in {transitions} transition(s)"
+    stood_still = replace(after, version=before.version, updated_at=before.updated_at) == before
+    if stood_still and not isinstance(command, Revive):  # always news: every copy in memory is gone
+        yield "a new version in which nothing is new"
     if after.updated_at < before.updated_at:
         yield "updated_at went back"
 
@@ -136,8 +140,10 @@ def _of_what_may_change(
         yield "a message from nowhere, or from another time"
     if (before.met_at is not None and after.met_at != before.met_at) or after.opened_at != before.opened_at:
         yield "what happened once was moved in time"
-    if before.chat_mode is ChatMode.VIDEO and after.chat_mode is ChatMode.TEXT:
-        yield "a video room became a text room"
+    if before.met_at != after.met_at and not (after.side_1.connected and after.side_2.connected):
+        yield "met without being there together"
+    if before.chat_mode is not after.chat_mode and not _agreed_on_video(before, command):
+        yield "the mode changed without consent"
     kept = ("room_id", "duration_seconds", "write_id", "extra")
     if any(getattr(before, name) != getattr(after, name) for name in kept):
         yield "a transition touched what it must only carry along"
@@ -146,6 +152,10 @@ def _of_what_may_change(
         for old, new in zip(before.sides, after.sides, strict=True)
     ):
         yield "a side changed its user or forgot that it had come"
+
+
+def _agreed_on_video(before: Room, command: Command) -> bool:
+    return isinstance(command, AcceptVideo) and before.mode_requested_by == other(command.side)
 
 
 def deadline_violations(room: Room, rules: Rules) -> list[str]:

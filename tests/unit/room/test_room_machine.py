@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -17,15 +21,20 @@ from keepline.room.commands import (
     Open,
     Post,
     RequestVideo,
+    Revive,
     Tick,
 )
 from keepline.room.deadlines import due
 from keepline.room.effects import Replaced
-from keepline.room.record import EndReason, Room, SideNumber, Status
+from keepline.room.record import EndReason, Message, Room, SideNumber, Status
+from keepline.room.rows import from_row, to_row
 from keepline.room.state import IllegalTransition, apply
-from tests.unit.room.calls import T0
+from tests.unit.room.calls import T0, USER_1
 from tests.unit.room.histories import RULES, nodes, openings, pauses, random_lives, sessions, sides
 from tests.unit.room.invariants import MOST_TICKS, deadline_violations, step_violations, violations
+
+# A failure is shown by the shortest history that leads to it; to find that may take its time.
+pytestmark = pytest.mark.timeout(420)
 
 Holder = tuple[str, str]
 
@@ -86,6 +95,16 @@ class RoomMachine(RuleBasedStateMachine):
     def end(self, reason: EndReason) -> None:
         if self._do(End(reason)) is not None:
             self.holders = {1: None, 2: None}
+
+    @precondition(lambda self: self.room.status is not Status.ENDED)
+    @rule(grace_ms=st.sampled_from((10_000, 30_000)))
+    def come_back_from_postgres(self, grace_ms: int) -> None:
+        changed_at = max(self.now, self.room.updated_at)
+        row = asdict(to_row(self.room)) | {"updated_at": datetime.fromtimestamp(changed_at / 1_000, UTC)}
+        kept = [Message(self.lines, USER_1, "hi", self.now)] if self.lines else []
+        self.room = from_row(row, kept)
+        assert self._do(Revive(grace_ms)) == ()
+        self.holders = {1: None, 2: None}
 
     @rule()
     def tick(self) -> None:
