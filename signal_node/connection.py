@@ -30,6 +30,9 @@ CLOSE_SECONDS = 5.0
 MAX_HELD_FRAMES = 1_000
 """Frames from peers that wait while the answer to a join is on its way."""
 
+LARGE_ANSWER = 65_536
+"""Bytes from which on an answer does not count as unread: the snapshots of rooms with a long chat."""
+
 
 class Handler(Protocol):
     """What a connection needs of the node."""
@@ -73,6 +76,7 @@ class Connection(asyncio.Protocol):
         "_dirty",
         "_handler",
         "_held",
+        "_largest_answer",
         "_loop",
         "_max_outgoing",
         "_origins",
@@ -113,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._dirty = False
         self._pending_answers = 0
+        self._largest_answer = LARGE_ANSWER
         self._held: list[bytes] = []
 
     # --- asyncio.Protocol ---
@@ -170,6 +175,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send a frame that answers the client."""
+        if len(data) > self._largest_answer:
+            self._make_room(len(data))
         self.framing.send(data)
         self._wake()
 
@@ -226,6 +233,12 @@ class Connection(asyncio.Protocol):
             transport.write_eof()
 
     # --- inside ---
+
+    def _make_room(self, answer: int) -> None:
+        """Let an answer wait beside what else may: a long chat, which the client asked for, makes nobody slow."""
+        self._largest_answer = answer
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=self._max_outgoing + answer)
 
     def _wake(self) -> None:
         if not self._dirty:

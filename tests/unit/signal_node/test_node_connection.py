@@ -207,6 +207,15 @@ def test_a_client_that_does_not_read_has_to_go(node: Node) -> None:
     assert browser.connection.closed_as is closes.TOO_SLOW
 
 
+def test_a_long_chat_may_wait_beside_what_else_may(node: Node) -> None:
+    """A full chat can be larger than the limit; who asked for it and has yet to read it is not slow."""
+    browser = node.ready()
+    browser.connection.write(b"[" + b" " * 2_000_000 + b"]")
+    assert browser.pipe.high == 1_048_576 + 2_000_002
+    browser.connection.write(b"[" + b" " * 1_000_000 + b"]")
+    assert browser.pipe.high == 1_048_576 + 2_000_002, "only the largest counts, or one could ask for ever"
+
+
 def test_the_stream_ends_after_the_close_but_is_not_torn_down(node: Node) -> None:
     """A reset for what the client still sends could overtake the close frame."""
     browser = node.ready()
