@@ -3,7 +3,7 @@
 What a caller may assume. `send` never waits and never fails: the frame is in memory until the current round trip
 to Redis is over, then everything that has gathered for one node leaves as one PUBLISH, and all nodes' in one write.
 Frames from one node to another arrive in the order sent, at most once; they are lost with the connection to Redis,
-and the oldest give way when more than `MAX_QUEUED` wait. Notices of commits come through the same channel, but are
+and new ones are dropped while `MAX_QUEUED` wait. Notices of commits come through the same channel, but are
 published by the commit script, and are not ordered against frames.
 
 A packet is `P`, the length of the sender's name and the name, a u64 that counts the sender's packets to this node,
@@ -147,6 +147,8 @@ class Bus:
         while at < end:
             kind, session, size = _ITEM.unpack_from(data, at)
             at += _ITEM.size
+            if at + size > end:
+                raise ValueError("a packet that is cut short")
             if kind == _FRAME:
                 self._receiver.frame_received(session.decode(), data[at : at + size])
             elif kind == _REPLACED:

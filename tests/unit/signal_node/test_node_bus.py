@@ -1,0 +1,320 @@
+"""The inbox bus over a client that holds its answers back: packing, order, limits, broken packets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from keepline.ops.redis import Client
+from keepline.room.codec import BadRecord
+from signal_node import bus as bus_module
+from signal_node.bus import SESSION_BYTES, Bus, notice
+from tests.helpers.waiting import eventually
+from tests.unit.signal_node.calls import SESSION_1, SESSION_2
+from tests.unit.signal_node.stores import turns
+
+WAIT_SECONDS = 10.0
+Item = tuple[str, bytes] | str
+
+
+class Inbox:
+    """Notes what comes out of a bus: frames as pairs, replaced sessions by name, notices as bytes."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.notices: list[bytes] = []
+
+    def frame_received(self, session: str, data: bytes) -> None:
+        self.items.append((session, data))
+
+    def replaced_received(self, session: str) -> None:
+        self.items.append(session)
+
+    def notice_received(self, data: bytes) -> None:
+        if not data.startswith(b"{"):
+            raise BadRecord("not a notice")
+        self.notices.append(data)
+
+
+class Pipeline:
+    """One write to Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._published: list[tuple[str, bytes]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._published.clear()
+
+    def publish(self, channel: str, data: bytes) -> None:
+        self._published.append((channel, data))
+
+    async def execute(self) -> None:
+        self._redis.writes.append(list(self._published))
+        await self._redis.open.wait()
+        if self._redis.failures:
+            raise self._redis.failures.pop(0)
+
+
+class PubSub:
+    """A subscription; messages come from the test."""
+
+    def __init__(self, messages: asyncio.Queue[Any]) -> None:
+        self._messages = messages
+        self.channels: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.channels.clear()
+
+    async def subscribe(self, channel: str) -> None:
+        self.channels.append(channel)
+
+    async def get_message(self, timeout: float) -> Any:
+        message = await self._messages.get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+
+class Redis:
+    """What the bus uses of a client. While `open` is not set, no write is answered."""
+
+    def __init__(self) -> None:
+        self.writes: list[list[tuple[str, bytes]]] = []
+        self.failures: list[Exception] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.subscription = PubSub(self.messages)
+
+    def pipeline(self, *, transaction: bool) -> Pipeline:
+        assert not transaction
+        return Pipeline(self)
+
+    def pubsub(self) -> PubSub:
+        return self.subscription
+
+    async def publish_here(self, data: bytes) -> None:
+        self.messages.put_nowait({"type": "message", "channel": b"inbox:here", "data": data})
+        await turns()
+
+
+class Node:
+    """A bus, its Redis and what it received and dropped."""
+
+    def __init__(self) -> None:
+        self.redis = Redis()
+        self.inbox = Inbox()
+        self.dropped: list[int] = []
+        self.bus = Bus(cast(Client, self.redis), "here", self.inbox, self.dropped.append)
+
+    async def written(self, count: int) -> list[list[tuple[str, bytes]]]:
+        await eventually(lambda: len(self.redis.writes) >= count, what=f"{count} writes", interval=0.001)
+        return self.redis.writes
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, RedisConnectionError):
+            await task
+
+
+def unpacked(data: bytes) -> list[Item]:
+    """What a node makes of a packet."""
+    inbox = Inbox()
+    receiving = Bus(cast(Client, None), "there", inbox, lambda _: None)
+    receiving._receive(data)
+    return inbox.items
+
+
+# --- out ---
+
+
+async def test_what_gathers_for_a_node_within_a_tick_is_one_publish() -> None:
+    node = Node()
+    async with running(node.bus.run_sender()):
+        for number in range(50):
+            node.bus.send("there", SESSION_1, b"%d" % number)
+            node.bus.send("elsewhere", SESSION_2, b"x")
+        node.bus.replace("there", SESSION_2)
+        (write,) = await node.written(1)
+    assert [channel for channel, _ in write] == ["inbox:there", "inbox:elsewhere"]
+    assert unpacked(write[0][1]) == [*((SESSION_1, b"%d" % number) for number in range(50)), SESSION_2]
+    assert unpacked(write[1][1]) == [(SESSION_2, b"x")] * 50
+
+
+async def test_sending_never_waits_and_what_gathers_meanwhile_is_one_publish_more() -> None:
+    node = Node()
+    node.redis.open.clear()
+    async with running(node.bus.run_sender()):
+        node.bus.send("there", SESSION_1, b"first")
+        await node.written(1)
+        for number in range(3):
+            node.bus.send("there", SESSION_1, b"%d" % number)
+            await turns()
+        assert len(node.redis.writes) == 1
+        node.redis.open.set()
+        _, second = await node.written(2)
+    ((_, packet),) = second
+    assert unpacked(packet) == [(SESSION_1, b"0"), (SESSION_1, b"1"), (SESSION_1, b"2")]
+
+
+async def test_packets_to_each_node_are_numbered() -> None:
+    node = Node()
+    async with running(node.bus.run_sender()):
+        for count, to in enumerate(["there", "there", "elsewhere", "there"], start=1):
+            node.bus.send(to, SESSION_1, b"x")
+            await node.written(count)
+    numbers = [packet[6:14] for write in node.redis.writes for _, packet in write]
+    assert [int.from_bytes(number, "big") for number in numbers] == [1, 2, 1, 3]
+    assert all(packet[:6] == b"P\x04here" for write in node.redis.writes for _, packet in write)
+
+
+async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
+    node = Node()
+    node.redis.failures.append(RedisConnectionError("gone"))
+    async with running(node.bus.run_sender()):
+        for _ in range(3):
+            node.bus.send("there", SESSION_1, b"lost")
+        await node.written(1)
+        node.bus.send("there", SESSION_1, b"kept")
+        _, second = await node.written(2)
+    assert node.dropped == [3]
+    assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
+
+
+async def test_only_so_many_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_module, "MAX_QUEUED", 2)
+    node = Node()
+    node.redis.open.clear()
+    async with running(node.bus.run_sender()):
+        for number in range(4):
+            node.bus.send("there" if number % 2 else "elsewhere", SESSION_1, b"%d" % number)
+        assert node.dropped == [1, 1]
+        await node.written(1)
+        node.bus.send("there", SESSION_1, b"there is room again")
+        assert node.dropped == [1, 1]
+
+
+# --- in ---
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Node]:
+    node = Node()
+    async with running(node.bus.run_receiver()) as task:
+        await turns()
+        yield node
+        assert not task.done(), "the receiver has to go on whatever comes"
+
+
+async def test_the_inbox_counts_as_open_once_redis_has_said_so() -> None:
+    node = Node()
+    async with running(node.bus.run_receiver()) as task:
+        await turns()
+        assert node.redis.subscription.channels == ["inbox:here"]
+        before = node.bus.subscribed
+        node.redis.messages.put_nowait({"type": "subscribe", "channel": b"inbox:here", "data": 1})
+        await turns()
+        assert (before, node.bus.subscribed) == (False, True)
+        node.redis.messages.put_nowait(None)
+        node.redis.messages.put_nowait(RedisConnectionError("gone"))
+        with pytest.raises(RedisConnectionError):
+            await asyncio.wait_for(task, WAIT_SECONDS)
+    assert not node.bus.subscribed
+
+
+async def test_packets_and_notices_arrive_in_order() -> None:
+    sender = Node()
+    async with receiving() as node, running(sender.bus.run_sender()):
+        sender.bus.send("here", SESSION_1, b"one")
+        sender.bus.replace("here", SESSION_2)
+        ((_, packet),) = (await sender.written(1))[0]
+        await node.redis.publish_here(packet)
+        await node.redis.publish_here(notice(b'{"room":{}}'))
+        assert node.inbox.items == [(SESSION_1, b"one"), SESSION_2]
+        assert node.inbox.notices == [b'{"room":{}}']
+
+
+async def packet_of(*items: Item) -> bytes:
+    node = Node()
+    async with running(node.bus.run_sender()):
+        for item in items:
+            if isinstance(item, str):
+                node.bus.replace("there", item)
+            else:
+                node.bus.send("there", *item)
+        ((_, packet),) = (await node.written(1))[0]
+    return packet
+
+
+async def test_broken_messages_do_not_stop_the_receiver() -> None:
+    good = await packet_of((SESSION_1, b"payload"))
+    broken = [
+        b"",
+        b"P",
+        b"P\xff",
+        b"N",
+        b"Nonsense",
+        b"X",
+        b"\x00" * 40,
+        *(good[:size] for size in range(1, len(good))),
+    ]
+    not_ascii = good.replace(SESSION_1.encode(), b"\xff" * SESSION_BYTES)
+    async with receiving() as node:
+        for message in (*broken, not_ascii):
+            await node.redis.publish_here(message)
+        assert node.inbox.items == [], "nothing is taken from what is cut short"
+        await node.redis.publish_here(good)
+        assert node.inbox.items == [(SESSION_1, b"payload")]
+
+
+async def test_kinds_of_a_newer_release_are_skipped() -> None:
+    packet = bytearray(await packet_of((SESSION_1, b"??"), (SESSION_2, b"known")))
+    packet[packet.index(b"F")] = ord("Z")
+    async with receiving() as node:
+        await node.redis.publish_here(bytes(packet))
+        assert node.inbox.items == [(SESSION_2, b"known")]
+
+
+SESSION = st.text(alphabet="0123456789abcdef", min_size=SESSION_BYTES, max_size=SESSION_BYTES)
+ITEMS = st.lists(SESSION | st.tuples(SESSION, st.binary(max_size=200)), min_size=1, max_size=20)
+
+
+@given(ITEMS, st.text(alphabet="abc.-_", min_size=1, max_size=64))
+def test_unpacking_is_the_inverse_of_packing(items: list[Item], name: str) -> None:
+    sending = Bus(cast(Client, None), name, Inbox(), lambda _: None)
+    for item in items:
+        if isinstance(item, str):
+            sending.replace("there", item)
+        else:
+            sending.send("there", *item)
+    assert unpacked(bus_module._pack(name, 2**64 - 1, sending._queues["there"])) == items
+
+
+@given(st.binary(max_size=100).map(lambda data: b"P" + data))
+def test_whatever_comes_is_survived(data: bytes) -> None:
+    unpacked(data)
