@@ -160,3 +160,5 @@ export class Keepline extends Emitter<KeeplineEvents> {
   close(): void;
   join(roomId: string, options?: JoinOptions): Call;
 }
+
+export {};

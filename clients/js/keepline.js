@@ -22,6 +22,7 @@ const MAX_PENDING_REQUESTS = 64;
 const MAX_QUEUED_SIGNALS = 256;
 const MAX_WAITING_REQUESTS = 32;
 const MAX_EARLY_CANDIDATES = 64;
+const MAX_KNOWN_MESSAGES = 1_000; // As many as a room keeps.
 const MAX_OUT_OF_ORDER = 256;
 const MAX_RETIRED_STREAMS = 8;
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -416,7 +417,7 @@ export class Call extends Emitter {
   /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
   async chat(text) {
     const { message } = await this.#ask({ type: "chat", text });
-    this.#messages.add(message.seq);
+    this.#knowMessage(message);
     return message;
   }
 
@@ -622,8 +623,14 @@ export class Call extends Emitter {
 
   #readMessage(message, announce) {
     if (this.#messages.has(message.seq)) return;
-    this.#messages.add(message.seq);
+    this.#knowMessage(message);
     if (announce) this.emit("chat", { message, own: message.from === this.#link.user() });
+  }
+
+  #knowMessage({ seq }) {
+    this.#messages.add(seq);
+    const [oldest] = this.#messages;
+    if (this.#messages.size > MAX_KNOWN_MESSAGES) this.#messages.delete(oldest);
   }
 
   #becomeVideo() {

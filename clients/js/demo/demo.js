@@ -5,7 +5,6 @@ import { Keepline } from "/keepline.js";
 const TYPING_SHOWN_MS = 3_000;
 const STAGE_TEXTS = {
   absent: "Waiting for the other side…",
-  joined: "",
   reconnecting: "The other side lost its connection and is coming back…",
   away: "The other side is away",
   left: "The other side left",
@@ -117,17 +116,25 @@ function watchConnection(client) {
 }
 
 function watchCall(call, invites) {
+  const showStage = () => (byId("stage-text").textContent = STAGE_TEXTS[call.peerState] ?? describePicture(call));
   const showPeer = () => {
     show("peer-state", call.peerState);
-    byId("stage-text").textContent = STAGE_TEXTS[call.peerState] ?? "";
+    showStage();
     byId("invite-card").hidden = !invites || call.peerState !== "absent";
   };
   showPeer();
   call.on("joined", showPeer);
   call.on("peer", showPeer);
+  call.on("connectionstate", showStage);
+  byId("remote-video").onresize = showStage;
   call.on("ending", ({ ends_in_ms }) => tell(`The call ends in ${Math.round(ends_in_ms / 1000)} seconds.`));
   call.on("error", (error) => console.warn(error.code, error.message));
   call.on("ended", ({ reason }) => showEnd(reason));
+}
+
+function describePicture(call) {
+  if (byId("remote-video").videoWidth) return "";
+  return call.peerConnection?.connectionState === "connected" ? "No picture from the other side" : "Connecting…";
 }
 
 function showEnd(reason) {
@@ -135,7 +142,7 @@ function showEnd(reason) {
   stop(current.media);
   byId("remote-video").srcObject = byId("local-video").srcObject = null;
   byId("hang-up").disabled = false;
-  byId("call").hidden = true;
+  byId("call").hidden = byId("unmute").hidden = true;
   byId("ended-text").textContent = ENDED_TEXTS[reason] ?? "";
   byId("ended-reason").textContent = reason;
   byId("ended").hidden = false;
