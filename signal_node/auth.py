@@ -13,11 +13,13 @@ from uuid import UUID
 
 import aiohttp
 import jwt
+import orjson
 
 LEEWAY_SECONDS = 5
 _FETCH_SECONDS = 5
 _FRESH_SECONDS = 600.0
 _REFETCH_SECONDS = 15.0
+_RETRY_SECONDS = 1.0
 _MAX_JWKS_BYTES = 256 * 1024
 
 
@@ -30,13 +32,18 @@ class KeysUnavailable(Exception):
 
 
 class Jwks:
-    """The public keys behind a URL, kept for ten minutes; an unknown key id looks again, not more than every 15 s."""
+    """The public keys behind a URL, kept for ten minutes; an unknown key id looks again, not more than every 15 s.
+
+    While they cannot be had, one look a second speaks for all who wait, and the keys known so far stay good.
+    """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
         self._url = url
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at: float | None = None
+        self._failed_at: float | None = None
+        self._problem = ""
         self._lock = asyncio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
@@ -55,20 +62,41 @@ class Jwks:
         async with self._lock:
             if not self._stale(_REFETCH_SECONDS):
                 return
-            try:
-                timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
-                async with (
-                    aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as http,
-                    http.get(self._url) as response,
-                ):
-                    body = await response.content.read(_MAX_JWKS_BYTES)
-                found = jwt.PyJWKSet.from_json(body.decode())
-            except (aiohttp.ClientError, TimeoutError, jwt.PyJWTError, ValueError) as error:
-                if key_id in self._keys:
-                    return  # an old key that still fits is better than none
-                raise KeysUnavailable(f"the keys that sign tokens cannot be had: {error}") from error
-            self._keys = {key.key_id: key for key in found.keys}
+            if self._failed_at is None or self._clock() - self._failed_at > _RETRY_SECONDS:
+                await self._look()
+        if self._problem and key_id not in self._keys:
+            raise KeysUnavailable(f"the keys that sign tokens cannot be had: {self._problem}")
+
+    async def _look(self) -> None:
+        try:
+            self._keys = _keys_of(await _get(self._url))
+        except (aiohttp.ClientError, TimeoutError, jwt.PyJWTError, ValueError, TypeError) as error:
+            self._failed_at = self._clock()
+            self._problem = str(error) or type(error).__name__
+        else:
             self._fetched_at = self._clock()
+            self._problem = ""
+
+
+async def _get(url: str) -> bytes:
+    timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
+    body = bytearray()
+    async with (
+        aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as http,
+        http.get(url) as response,
+    ):
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > _MAX_JWKS_BYTES:
+                raise ValueError(f"more than {_MAX_JWKS_BYTES} bytes")
+    return bytes(body)
+
+
+def _keys_of(body: bytes) -> dict[str | None, jwt.PyJWK]:
+    document = orjson.loads(body)
+    if not isinstance(document, dict):
+        raise ValueError("not a JWK set")
+    return {key.key_id: key for key in jwt.PyJWKSet.from_dict(document).keys}
 
 
 class Verifier:
