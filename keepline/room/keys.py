@@ -78,3 +78,17 @@ def user_rooms(user_id: str) -> str:
 def node(node_id: str) -> str:
     """String: a node's heartbeat."""
     return f"node:{node_id}"
+
+
+NODES = "nodes"
+"""Sorted set: ids of nodes, those that died as well until they are cleared away, by the ms of their last heartbeat."""
+
+
+def lease(partition: int, name: str) -> str:
+    """String with a TTL: who does a piece of work on the partition that one node is to do at a time."""
+    return f"{tag(partition)}:lease:{name}"
+
+
+def restored(partition: int) -> str:
+    """Set with a TTL: nodes that have put back what they hold of a partition that was lost."""
+    return f"{tag(partition)}:restored"

@@ -1,0 +1,82 @@
+"""Rooms in Postgres: read when Redis does not have them. Nothing here is on the path of a signal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+import asyncpg
+
+from keepline.ops.postgres import Pool
+from keepline.room.codec import BadRecord, message_from_dict
+from keepline.room.record import Message, Room
+from keepline.room.rows import from_row
+
+BATCH_ROWS = 500
+
+_COLUMNS = """room_id, user_1, user_2, started_at, duration_seconds, chat_mode, status, grace_period_expires,
+    user_1_connected, user_2_connected, messages, created_at, updated_at, version, ended_reason, ended_at"""
+_ONE = f"SELECT {_COLUMNS} FROM active_rooms WHERE room_id = $1::uuid"  # noqa: S608 - no value in it
+_UNFINISHED = f"""SELECT {_COLUMNS} FROM active_rooms
+    WHERE status <> 'ended' OR updated_at > now() - make_interval(secs => $1)"""  # noqa: S608 - no value in it
+
+
+class ArchiveUnavailable(Exception):
+    """Postgres could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """A room as Postgres has it, nobody connected. `held` says for each side whether its row counted it connected."""
+
+    room: Room
+    messages: list[Message]
+    held: tuple[bool, bool]
+
+
+class Archive:
+    """The rooms in one Postgres."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def ping(self) -> None:
+        """Prove that Postgres answers. Raises ArchiveUnavailable."""
+        try:
+            await self._pool.fetchval("SELECT 1")
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def load(self, room_id: str) -> Archived | None:
+        """The room, None when there is none. Raises ArchiveUnavailable, BadRecord."""
+        try:
+            row = await self._pool.fetchrow(_ONE, room_id)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        return None if row is None else _archived(row)
+
+    async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
+        """All rooms that have not ended, and those that did lately, in batches.
+
+        Raises ArchiveUnavailable, BadRecord.
+        """
+        try:
+            async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+                cursor = await connection.cursor(_UNFINISHED, ended_within_seconds)
+                while rows := await cursor.fetch(BATCH_ROWS):
+                    yield [_archived(row) for row in rows]
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _archived(row: asyncpg.Record) -> Archived:
+    messages = _messages(row["messages"])
+    try:
+        room = from_row(dict(row), messages)
+    except ValueError as error:
+        raise BadRecord(f"row of room {row['room_id']}: {error}") from error
+    return Archived(room, messages, (row["user_1_connected"], row["user_2_connected"]))
+
+
+def _messages(raw: Iterable[object]) -> list[Message]:
+    return sorted((message_from_dict(message) for message in raw), key=lambda message: message.seq)
