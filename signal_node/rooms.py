@@ -12,28 +12,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
 from keepline.ops.backoff import Backoff
+from keepline.room.catchup import missed
+from keepline.room.codec import BadRecord, Event
 from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
-from keepline.room.record import Message, Room
+from keepline.room.record import Message, Room, SideNumber, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
-from signal_node import bus
+from signal_node import bus, wire
 from signal_node.routing import Notice, Routes, route
-from signal_node.store import Change, CommitResult, Committed, Conflict, Failed, RoomStore, StoreUnavailable
+from signal_node.scripts import StoreUnavailable
+from signal_node.store import Change, CommitResult, Committed, Conflict, Failed, RoomStore
 
 MAX_BATCH = 128
 """Rooms whose changes go to Redis in one write."""
 
 MAX_JOURNAL = 10_000
 """Changes of all rooms that may wait for Redis."""
+
+RECONCILE_BATCH = 200
+"""Rooms that are compared with Redis in one go."""
+
+RECONCILE_SECONDS = 30.0
+"""How often all rooms are compared although nothing seems to have been missed."""
+
+KEPT_LINES = 50
+"""Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
 
 _log = structlog.get_logger(__name__)
 
@@ -76,6 +88,7 @@ class _Pending:
     command: Command
     asker: str | None
     on_done: OnDone
+    at: int | None
     after: Room
     message: Message | None
     routes: Routes
@@ -92,6 +105,14 @@ class _Entry:
     journal: deque[_Pending] = field(default_factory=deque)
     in_flight: bool = False
     heard: Room | None = None  # a newer record that arrived while a commit was in flight
+    told_version: int = 0  # clients have been told of everything up to it, without notices
+    lines: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+
+    @property
+    def latest_version(self) -> int:
+        """The newest version that is known to be stored."""
+        known = self.stored if self.heard is None else self.heard
+        return 0 if known is None else known.version
 
 
 @dataclass(slots=True)
@@ -102,6 +123,8 @@ class RoomCounts:
     conflicts: int = 0
     refused: int = 0
     unavailable: int = 0
+    gaps: int = 0
+    put_back: int = 0
 
 
 class Rooms:
@@ -127,6 +150,9 @@ class Rooms:
         self._new_write_id = new_write_id
         self._entries: dict[str, _Entry] = {}
         self._dirty: dict[str, _Entry] = {}
+        self._stale: set[str] = set()
+        self._compare_all = False
+        self._compare_wanted = asyncio.Event()
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -149,15 +175,23 @@ class Rooms:
         return self.get(room_id) or room
 
     def execute(
-        self, room: Room | None, room_id: str, command: Command, on_done: OnDone, asker: str | None = None
+        self,
+        room: Room | None,
+        room_id: str,
+        command: Command,
+        on_done: OnDone,
+        asker: str | None = None,
+        now: int | None = None,
     ) -> None:
         """Apply a command to the cache and have it stored; `on_done` is called when it is.
 
-        `room` is what was found where the cache has nothing. Raises IllegalTransition when the room does not
+        `room` is what was found where the cache has nothing; `now` is the time of the command where it is not the
+        clock's. Raises IllegalTransition when the room does not
         allow the command, JournalFull when Redis has been away for too long.
         """
         entry = self._entries.get(room_id) or _Entry(room, room, 0 if room is None else room.version)
-        after, effects = apply(entry.head, command, self._now(), self._rules)
+        at = self._now() if now is None else now
+        after, effects = apply(entry.head, command, at, self._rules)
         if after is entry.head:
             self._follow(entry, on_done, after)
             return
@@ -167,7 +201,7 @@ class Rooms:
         after = replace(after, write_id=self._new_write_id())
         before, entry.head = entry.head, after
         routes = route(before, after, effects, self._node, asker)
-        pending = _Pending(command, asker, on_done, after, _message_of(effects), routes)
+        pending = _Pending(command, asker, on_done, now, after, _message_of(effects), routes)
         entry.journal.append(pending)
         self.waiting += 1
         self._idle.clear()
@@ -176,20 +210,131 @@ class Rooms:
         self._tell(pending)
 
     def absorb(self, notice: Notice) -> None:
-        """Take in what another node has committed."""
+        """Take in what another node has committed. When something before it was missed, look again at Redis."""
         room = notice.room
         entry = self._entries.get(room.room_id)
-        if entry is not None and (entry.stored is None or room.version > entry.stored.version):
-            if entry.in_flight:
-                if entry.heard is None or room.version > entry.heard.version:
-                    entry.heard = room
-            else:
-                self._rebase(entry, room)
-                self._evict(room.room_id, entry)
+        if entry is not None:
+            if room.version <= entry.told_version:
+                return
+            if room.version > entry.latest_version + 1:
+                self.counts.gaps += 1
+                self._stale.add(room.room_id)
+                self._compare_wanted.set()
+                return
+            self._adopt(entry, room)
         for delivery in notice.frames:
             self._audience.deliver(delivery.session, delivery.data)
         for session in notice.replaced:
             self._audience.replaced(session)
+
+    def _adopt(self, entry: _Entry, room: Room) -> None:
+        """Take a record that is newer than what is known to be stored."""
+        if room.version <= entry.latest_version:
+            return
+        if entry.in_flight:
+            entry.heard = room
+        else:
+            self._rebase(entry, room)
+            self._evict(room.room_id, entry)
+
+    async def reconcile(self, room_ids: Iterable[str] | None = None) -> None:
+        """Compare the cache with Redis: take what is newer there, put back what is newer here or missing there.
+
+        Clients are told what they missed. Rooms with changes under way are left to their commits. Raises
+        StoreUnavailable, BadRecord.
+        """
+        wanted = list(self._entries if room_ids is None else room_ids)
+        for start in range(0, len(wanted), RECONCILE_BATCH):
+            batch = [
+                room_id for room_id in wanted[start : start + RECONCILE_BATCH] if room_id in self._entries
+            ]
+            found = await self._store.load_many(batch)
+            behind = []
+            for room_id, stored in zip(batch, found, strict=True):
+                entry = self._entries.get(room_id)
+                if entry is None or entry.in_flight or entry.journal or entry.stored is None:
+                    continue
+                if stored is None or stored.version < entry.stored.version:
+                    behind.append((entry, stored))
+                elif stored.version > entry.stored.version:
+                    await self._catch_up(entry, stored)
+            if behind:
+                await self._put_back(behind)
+
+    def look_again(self) -> None:
+        """Something may have been missed of any room: compare all with Redis soon."""
+        self._compare_all = True
+        self._compare_wanted.set()
+
+    async def run_reconciler(self) -> None:
+        """Compare with Redis when something was missed, and all rooms now and then, until cancelled."""
+        backoff = Backoff(0.05, 2.0)
+        while True:
+            try:
+                async with asyncio.timeout(RECONCILE_SECONDS):
+                    await self._compare_wanted.wait()
+            except TimeoutError:
+                self._compare_all = True
+            self._compare_wanted.clear()
+            everything, stale = self._compare_all, self._stale
+            self._compare_all, self._stale = False, set()
+            try:
+                await self.reconcile(None if everything else stale)
+                backoff.reset()
+            except (StoreUnavailable, BadRecord) as error:
+                _log.warning("reconcile_postponed", error=str(error))
+                self._stale |= stale
+                self._compare_all |= everything
+                self._compare_wanted.set()
+                await asyncio.sleep(backoff.next())
+
+    async def _catch_up(self, entry: _Entry, stored: Room) -> None:
+        before = entry.stored
+        if before is None:
+            return
+        lines: list[Message] = []
+        if stored.last_seq > before.last_seq:
+            lines = await self._store.lines_after(stored.room_id, before.last_seq)
+        if entry.stored is not before or entry.in_flight:
+            return  # something else has brought it up to date meanwhile
+        numbers: tuple[SideNumber, ...] = (1, 2)
+        told = [
+            (session, effects)
+            for number in numbers
+            if (session := self._session_here(before, number)) is not None
+            and (effects := list(missed(before, stored, number, lines, self._now())))
+        ]
+        entry.told_version = stored.version
+        self._adopt(entry, stored)
+        for session, effects in told:
+            for effect in effects:
+                frame = wire.event_frame(stored.room_id, effect)
+                if frame is not None:
+                    self._audience.deliver(session, wire.encode(frame))
+
+    def _session_here(self, room: Room, number: SideNumber) -> str | None:
+        side = room.side(number)
+        return side.session if side.node == self._node else None
+
+    async def _put_back(self, behind: list[tuple[_Entry, Room | None]]) -> None:
+        """Store again what Redis has lost: record, lines of chat, and the event for the persister."""
+        changes = []
+        for entry, stored in behind:
+            room = entry.stored
+            if room is None:
+                continue
+            await self._store.merge_chat(room.room_id, list(entry.lines))
+            changes.append(self._restoring(room, 0 if stored is None else stored.version))
+            events = [Event("restore", room, line) for line in entry.lines]
+            if events:
+                await self._store.add_events(events)
+        self.counts.put_back += len(changes)
+        await self._store.commit(changes)
+
+    def _restoring(self, room: Room, expected_version: int) -> Change:
+        deadline = due(room, self._rules)
+        due_at = None if deadline is None else deadline.at
+        return Change("restore", expected_version, None, room, None, due_at, {})
 
     async def run(self) -> None:
         """Store what the journals hold, until cancelled."""
@@ -251,6 +396,8 @@ class Rooms:
                 self.counts.commits += 1
                 entry.stored = pending.after
                 entry.expected_version = pending.after.version
+                if pending.message is not None:
+                    entry.lines.append(pending.message)
                 self._drop_first(entry)
                 pending.on_done(Done(pending.after, pending.message))
                 for delivery in pending.routes.committed:
@@ -271,11 +418,12 @@ class Rooms:
         self._requeue(room_id, entry)
 
     def _resolve(self, entry: _Entry, current: Room | None) -> None:
-        heard, entry.heard = entry.heard, None
-        if current is None:
-            # Redis has lost the record: ours is the newest there is, so the same change goes on top of nothing.
-            entry.expected_version = 0
+        """Another record is there than the change was made on. The newer of the two stays; what has ended, too."""
+        if current is None or _lost_something(current, entry.stored):
+            # Redis has lost what it had: the same change goes on top of what is left.
+            entry.expected_version = 0 if current is None else current.version
             return
+        heard, entry.heard = entry.heard, None
         self._rebase(entry, _newest(heard, current))
 
     def _rebase(self, entry: _Entry, room: Room | None) -> None:
@@ -295,7 +443,8 @@ class Rooms:
     def _reapply(self, entry: _Entry, pending: _Pending) -> None:
         base = entry.head
         try:
-            after, effects = apply(base, pending.command, self._now(), self._rules)
+            at = self._now() if pending.at is None else pending.at
+            after, effects = apply(base, pending.command, at, self._rules)
         except IllegalTransition as error:
             pending.on_done(error)
             return
@@ -359,6 +508,12 @@ def _newest(heard: Room | None, stored: Room | None) -> Room | None:
     if heard is None or (stored is not None and stored.version >= heard.version):
         return stored
     return heard
+
+
+def _lost_something(current: Room, known: Room | None) -> bool:
+    if known is None or current.status is Status.ENDED:
+        return False
+    return current.version < known.version
 
 
 def _message_of(effects: tuple[object, ...]) -> Message | None:

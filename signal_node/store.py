@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any
 
 from redis.asyncio.client import Pipeline
@@ -20,7 +18,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     TimeoutError,
     TryAgainError,
 )
@@ -38,6 +35,7 @@ from keepline.room.codec import (
 )
 from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
+from signal_node.scripts import Script, StoreUnavailable, Value, text, translated
 
 MAX_EVENTS = 200_000
 """Events that a partition keeps while nobody consumes them, about; the oldest give way."""
@@ -48,10 +46,6 @@ INDEX_SECONDS = 24 * 3600
 
 # Answers of a server that will do its work again later, not words about the change itself.
 _PASSING = (BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError, TryAgainError)
-
-
-class StoreUnavailable(Exception):
-    """Redis could not be asked; what was to be written may or may not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,88 +91,116 @@ class RoomStore:
     """Rooms in one Redis."""
 
     def __init__(self, client: Client, partitions: int, tombstone_ms: int) -> None:
-        self._client = client
         self.partitions = partitions
+        self._client = client
         self._tombstone_ms = tombstone_ms
-        self._script = files(__package__).joinpath("commit.lua").read_text()
-        self._digest = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._commit = Script(client, "commit.lua")
+        self._merge_chat = Script(client, "merge_chat.lua")
+        self._pop_due = Script(client, "pop_due.lua")
+
+    def partition_of(self, room_id: str) -> int:
+        """The partition of a room."""
+        return keys.partition_of(room_id, self.partitions)
 
     async def load(self, room_id: str) -> tuple[Room | None, list[Message]]:
-        """The room and its chat, oldest first; None when there is none. Raises StoreUnavailable, BadRecord."""
-        partition = keys.partition_of(room_id, self.partitions)
-        try:
+        """The room and its chat, oldest first; None when there is none.
+
+        Raises StoreUnavailable, also for a room that is not there while its partition is being recovered; BadRecord.
+        """
+        partition = self.partition_of(room_id)
+        with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.get(keys.room(partition, room_id))
                 pipe.xrange(keys.chat(partition, room_id))
-                record, lines = await pipe.execute()
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
-        room = None if record is None else decode_record(record)
-        return room, [decode_message(fields[b"message"]) for _, fields in lines]
+                pipe.exists(keys.epoch(partition))
+                record, lines, whole = await pipe.execute()
+        if record is None and not whole:
+            raise StoreUnavailable("this part of Redis is being recovered")
+        return None if record is None else decode_record(record), _messages(lines)
 
-    async def load_many(self, room_ids: Sequence[str]) -> list[Room]:
-        """Those of the rooms that are there, without their chat. Raises StoreUnavailable, BadRecord."""
-        try:
+    async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
+        """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable, BadRecord."""
+        with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 for room_id in room_ids:
-                    pipe.get(keys.room(keys.partition_of(room_id, self.partitions), room_id))
+                    pipe.get(keys.room(self.partition_of(room_id), room_id))
                 records = await pipe.execute()
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
-        return [decode_record(record) for record in records if record is not None]
+        return [None if record is None else decode_record(record) for record in records]
+
+    async def lines_after(self, room_id: str, seq: int) -> list[Message]:
+        """The room's chat after line `seq`. Raises StoreUnavailable, BadRecord."""
+        with translated():
+            lines = await self._client.xrange(
+                keys.chat(self.partition_of(room_id), room_id), min=f"({seq}-{2**63}"
+            )
+        return _messages(lines)
 
     async def rooms_of(self, user: str) -> list[Room]:
-        """The user's rooms that have not ended, as far as the index knows. Raises StoreUnavailable."""
-        try:
+        """The user's rooms that have not ended, as far as the index knows. Raises StoreUnavailable, BadRecord."""
+        with translated():
             members = await self._client.smembers(keys.user_rooms(user))
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
-        rooms = await self.load_many(sorted(_text(member) for member in members))
-        return [room for room in rooms if room.status is not Status.ENDED]
+        rooms = await self.load_many(sorted(text(member) for member in members))
+        return [room for room in rooms if room is not None and room.status is not Status.ENDED]
 
-    async def due(self, now: int, at_most: int) -> list[str]:
-        """Ids of rooms in which something is due at `now` (ms), at most so many of each partition."""
-        try:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for partition in range(self.partitions):
-                    pipe.zrangebyscore(keys.deadlines(partition), 0, now, start=0, num=at_most)
-                found = await pipe.execute()
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
-        return [room_id.decode() for partition in found for room_id in partition]
+    async def pop_due(
+        self, late_ms: Sequence[int], lease_ms: int, at_most: int
+    ) -> list[tuple[int, list[str]]]:
+        """Take rooms whose deadline passed at least `late_ms[partition]` ago: of each partition Redis' time and ids.
 
-    async def forget_deadline(self, room_id: str) -> None:
+        They are due again after the lease, unless a commit moves the deadline. Raises StoreUnavailable.
+        """
+        answers = await self._pop_due.run_many(
+            [
+                ([keys.deadlines(partition)], [late, lease_ms, at_most])
+                for partition, late in enumerate(late_ms)
+            ]
+        )
+        return [(now, [text(room_id) for room_id in room_ids]) for now, *room_ids in answers]
+
+    async def clear_deadline(self, room_id: str) -> None:
         """Take away the deadline of a room that is gone. Raises StoreUnavailable."""
-        partition = keys.partition_of(room_id, self.partitions)
-        try:
-            await self._client.zrem(keys.deadlines(partition), room_id)
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
+        with translated():
+            await self._client.zrem(keys.deadlines(self.partition_of(room_id)), room_id)
+
+    async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> None:
+        """Add lines wherever they belong in a room's chat; those that are there stay. Raises StoreUnavailable."""
+        if messages:
+            arguments: list[Value] = [MAX_MESSAGES]
+            for message in messages:
+                arguments += [message.seq, encode_message(message)]
+            await self._merge_chat.run([keys.chat(self.partition_of(room_id), room_id)], arguments)
+
+    async def add_events(self, events: Sequence[Event]) -> None:
+        """Tell the persister something that is no transition. Raises StoreUnavailable."""
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for event in events:
+                    stream = keys.events(self.partition_of(event.room.room_id))
+                    pipe.xadd(stream, {"event": encode_event(event)}, maxlen=MAX_EVENTS, approximate=True)
+                await pipe.execute()
 
     async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
         """Store changes of different rooms; one result each. Raises StoreUnavailable: then any may be stored."""
-        try:
+        with translated():
             answers = await self._run(changes)
             if any(isinstance(answer, NoScriptError) for answer in answers):
-                await self._client.script_load(self._script)
+                await self._commit.load()
                 answers = await self._run(changes)
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
         return [_result(answer) for answer in answers]
 
     async def _run(self, changes: Sequence[Change]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
             for change in changes:
                 names, arguments = self._arguments(change)
-                pipe.evalsha(self._digest, len(names), *names, *arguments)
+                pipe.evalsha(self._commit.digest, len(names), *names, *arguments)
             for change in changes:
                 _index(pipe, change)
             answers = await pipe.execute(raise_on_error=False)
         return answers[: len(changes)]
 
-    def _arguments(self, change: Change) -> tuple[list[str], list[bytes | str | int]]:
+    def _arguments(self, change: Change) -> tuple[list[str], list[Value]]:
         room = change.after
-        partition = keys.partition_of(room.room_id, self.partitions)
+        partition = self.partition_of(room.room_id)
         nodes_before = set() if change.before is None else _nodes(change.before)
         added, removed = sorted(_nodes(room)), sorted(nodes_before - _nodes(room))
         ended = room.status is Status.ENDED
@@ -189,7 +211,7 @@ class RoomStore:
             keys.chat(partition, room.room_id),
             *(keys.held(partition, node) for node in (*added, *removed)),
         ]
-        arguments: list[bytes | str | int] = [
+        arguments: list[Value] = [
             change.expected_version,
             room.room_id,
             encode_record(room),
@@ -208,8 +230,8 @@ class RoomStore:
         return names, arguments
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _messages(lines: Any) -> list[Message]:
+    return [decode_message(fields[b"message"]) for _, fields in lines]
 
 
 def _nodes(room: Room) -> set[str]:
@@ -218,7 +240,7 @@ def _nodes(room: Room) -> set[str]:
 
 def _index(pipe: Pipeline, change: Change) -> None:
     """Keep the index of the users' rooms. It lives in other partitions, so it is not part of the atomic step."""
-    if change.before is None:
+    if change.expected_version == 0:
         for side in change.after.sides:
             pipe.sadd(keys.user_rooms(side.user), change.after.room_id)
             pipe.expire(keys.user_rooms(side.user), INDEX_SECONDS)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from hashlib import sha1, sha256
-from importlib.resources import files
+from hashlib import sha256
 
 import orjson
-from redis.exceptions import NoScriptError, RedisError
 
 from keepline.ops.redis import Client
 from keepline.room import keys
-from signal_node.store import StoreUnavailable
+from signal_node.scripts import Script, Value, translated
 
+BATCH = 500
 TTL_MS = 24 * 3600 * 1_000
 
 
@@ -36,37 +35,38 @@ class Users:
     def __init__(self, client: Client, node: str) -> None:
         self._client = client
         self._node = node
-        self._script = files(__package__).joinpath("take_user.lua").read_text()
-        self._digest = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._take = Script(client, "take_user.lua")
+        self._held: dict[str, tuple[str, str]] = {}
 
     async def take(self, user: str, session: str, presented: str | None) -> Taken:
         """Make the user this session's. Raises StoreUnavailable."""
         resume = secrets.token_urlsafe(24)
-        arguments = [
-            keys.user(user),
-            self._node,
-            session,
-            _digest(resume),
-            "" if presented is None else _digest(presented),
-            str(TTL_MS),
-        ]
-        try:
-            try:
-                answer = await self._client.evalsha(self._digest, 1, *arguments)
-            except NoScriptError:
-                await self._client.script_load(self._script)
-                answer = await self._client.evalsha(self._digest, 1, *arguments)
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
-        node, before, resumed = answer
+        digest = "" if presented is None else _digest(presented)
+        arguments: list[Value] = [self._node, session, _digest(resume), digest, TTL_MS]
+        node, before, resumed = await self._take.run([keys.user(user)], arguments)
+        self._held[user] = (session, _digest(resume))
         return Taken(resume, node.decode() or None, before.decode() or None, bool(resumed))
+
+    def let_go(self, user: str, session: str) -> None:
+        """The session is closed. Redis keeps who it was, so that it can resume."""
+        if self._held.get(user, ("", ""))[0] == session:
+            del self._held[user]
+
+    async def put_back(self) -> None:
+        """Write again what Redis may have lost of the users held here. Raises StoreUnavailable."""
+        held = list(self._held.items())
+        for start in range(0, len(held), BATCH):
+            with translated():
+                async with self._client.pipeline(transaction=False) as pipe:
+                    for user, (session, digest) in held[start : start + BATCH]:
+                        value = {"node": self._node, "session": session, "resume": digest}
+                        pipe.set(keys.user(user), orjson.dumps(value), px=TTL_MS, nx=True)
+                    await pipe.execute()
 
     async def holder(self, user: str) -> tuple[str, str] | None:
         """Node and session that hold the user now. Raises StoreUnavailable."""
-        try:
+        with translated():
             value = await self._client.get(keys.user(user))
-        except RedisError as error:
-            raise StoreUnavailable(str(error)) from error
         if value is None:
             return None
         held = orjson.loads(value)
