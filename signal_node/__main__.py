@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import random
-import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
-from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from keepline.ops import http, metrics, program, redis
+from keepline.ops import http, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room import keys
-from keepline.room.rules import Rules
 from signal_node.api import Api
-from signal_node.auth import Jwks, Verifier
-from signal_node.bus import Bus
-from signal_node.clients import Clients
-from signal_node.clock import now_ms
+from signal_node.archive import Archive, ArchiveUnavailable
 from signal_node.drain import drain
-from signal_node.ice import IceServers
 from signal_node.metrics import NodeCollector
-from signal_node.node import Node
-from signal_node.rooms import Rooms
-from signal_node.session import Limits
-from signal_node.store import RoomStore
-from signal_node.timekeeper import Timekeeper
-from signal_node.users import Users
+from signal_node.parts import Parts, secret_of
+from signal_node.scripts import StoreUnavailable
 
 _BACKLOG = 1_024
 _PROBE_SECONDS = 2.0
+_PROBE_TIMEOUT_SECONDS = 2.0
 _START_SECONDS = 30.0
 
 _log = structlog.get_logger(__name__)
@@ -62,52 +51,52 @@ async def run(settings: NodeSettings) -> int:
         stop.set()
 
     async with contextlib.AsyncExitStack() as stack:
-        node, server = await _start(settings, stop, Tasks(end), stack)
+        parts, server = await _start(settings, stop, Tasks(end), stack)
         await stop.wait()
-        _log.info("draining", sessions=len(node.clients), seconds=settings.drain_seconds)
+        _log.info("draining", sessions=len(parts.node.clients), seconds=settings.drain_seconds)
         server.close()
-        await drain(node, settings.drain_seconds, hurry, random.random)
+        await drain(parts.node, settings.drain_seconds, hurry, random.random)
+        with contextlib.suppress(StoreUnavailable):
+            await parts.registry.leave()
     _log.info("stopped", failed=failures)
     return 1 if failures else 0
 
 
 async def _start(
     settings: NodeSettings, stop: asyncio.Event, tasks: Tasks, stack: contextlib.AsyncExitStack
-) -> tuple[Node, asyncio.Server]:
+) -> tuple[Parts, asyncio.Server]:
     """Connect the parts; the stack ends them in the opposite order, the endpoint for operators last."""
     loop = asyncio.get_running_loop()
     registry = metrics.new_registry("signal_node")
     health = Health(time.monotonic)
-    redis_probe = health.probe("redis")
     client = redis.connect(settings.redis_url)
-    node = _node(settings, loop)
-    bus = Bus(client, settings.node_id, node, node.dropped)
-    health.require("running", lambda: "the node is draining" if stop.is_set() else None)
-    health.require("inbox", lambda: None if bus.subscribed else "the inbox is not subscribed")
-    api = Api(node, _secret(settings.service_key), settings.min_duration_seconds)
-    app = http.create_app(health, registry, api.routes())
-
     stack.push_async_callback(client.aclose)
-    store = RoomStore(client, await _partitions(client), round(settings.tombstone_seconds * 1_000))
-    rooms = Rooms(
-        settings.node_id, store, _rules(settings), node, now=now_ms, new_write_id=_write_ids(settings.node_id)
+    archive = await _archive(settings, stack)
+    partitions = await _partitions(client)
+    parts = Parts(settings, loop, client, partitions, archive, stop.is_set)
+    node, bus, recovery = parts.node, parts.bus, parts.recovery
+    health.require("running", lambda: "the node is draining" if stop.is_set() else None)
+    health.require("inbox", lambda: "the inbox is deaf" if bus.deaf else None)
+    health.require(
+        "recovery", lambda: None if recovery.open else "Redis has lost data, recovery is under way"
     )
-    node.connect(rooms, store, Users(client, settings.node_id), bus)
-    registry.register(NodeCollector(node))
+    registry.register(NodeCollector(node, bus, recovery))
 
     stack.push_async_callback(tasks.aclose)
     stack.push_async_callback(node.aclose)
+    redis_probe = health.probe("redis")
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
-    tasks.start("inbox", bus.run_receiver, restart=True)
-    tasks.start("bus", bus.run_sender, restart=True)
-    tasks.start("commits", rooms.run, restart=True)
-    tasks.start("deadlines", Timekeeper(node, now_ms).run, restart=True)
-    tasks.start("sweep", node.clients.run_sweep, restart=True)
-    tasks.start("probe-redis", lambda: _watch_redis(client, redis_probe), restart=True)
+    tasks.start("probe-redis", lambda: _watch(redis_probe, client.ping), restart=True)
+    if archive is not None:
+        postgres_probe = health.probe("postgres")
+        tasks.start("probe-postgres", lambda: _watch(postgres_probe, archive.ping), restart=True)
+    parts.start(tasks)
+    await parts.membership.bury_predecessor()
     server = await loop.create_server(
         node.accept, settings.host, settings.port, backlog=_BACKLOG, reuse_address=True
     )
     stack.callback(server.close)
+    app = http.create_app(health, registry, Api(node, secret_of(settings.service_key)).routes())
     ops_host, ops_port = await stack.enter_async_context(
         http.serve(app, settings.ops_host, settings.ops_port)
     )
@@ -117,42 +106,15 @@ async def _start(
         clients=[f"{host}:{port}" for host, port, *_ in (s.getsockname() for s in server.sockets)],
         ops=f"http://{ops_host}:{ops_port}",
     )
-    return node, server
+    return parts, server
 
 
-def _node(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Node:
-    clients = Clients(
-        loop,
-        limits=Limits(
-            settings.limit_bad_frames, settings.limit_frames_per_second, settings.limit_frames_burst
-        ),
-        max_frame=settings.limit_frame_bytes,
-        max_outgoing=settings.limit_outgoing_bytes,
-        origins=frozenset(settings.origins),
-        hello_seconds=settings.limit_hello_seconds,
-        ping_seconds=settings.limit_ping_seconds,
-        pong_seconds=settings.limit_pong_seconds,
-    )
-    jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
-    verifier = Verifier(_secret(settings.auth_secret), jwks, settings.auth_issuer, settings.auth_audience)
-    ice = IceServers(settings.stun_urls, settings.turn_urls, _secret(settings.turn_secret) or "")
-    return Node(settings.node_id, loop=loop, clients=clients, verifier=verifier, ice=ice)
-
-
-def _rules(settings: NodeSettings) -> Rules:
-    return Rules(
-        no_show_ms=round(settings.no_show_seconds * 1_000),
-        grace_ms=round(settings.grace_seconds * 1_000),
-        text_idle_ms=round(settings.text_idle_seconds * 1_000),
-        text_warning_ms=round(settings.text_warning_seconds * 1_000),
-        ending_warning_ms=round(settings.ending_seconds * 1_000),
-    )
-
-
-def _write_ids(node: str) -> Callable[[], str]:
-    """Ids of changes: the node, a number of this process's own, and a count."""
-    prefix, count = f"{node}:{secrets.token_hex(4)}", itertools.count(1)
-    return lambda: f"{prefix}:{next(count)}"
+async def _archive(settings: NodeSettings, stack: contextlib.AsyncExitStack) -> Archive | None:
+    if settings.database_url is None:
+        return None
+    pool = await postgres.create_pool(settings.database_url, application="keepline-node", max_size=2)
+    stack.callback(pool.terminate)
+    return Archive(pool)
 
 
 async def _partitions(client: redis.Client) -> int:
@@ -167,18 +129,15 @@ async def _partitions(client: redis.Client) -> int:
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
 
 
-async def _watch_redis(client: redis.Client, probe: Probe) -> None:
+async def _watch(probe: Probe, prove: Callable[[], Awaitable[object]]) -> None:
     while True:
         try:
-            await client.ping()
+            async with asyncio.timeout(_PROBE_TIMEOUT_SECONDS):
+                await prove()
             probe.succeeded()
-        except RedisError as error:
+        except (RedisError, ArchiveUnavailable, TimeoutError) as error:
             probe.failed(error)
         await asyncio.sleep(_PROBE_SECONDS)
-
-
-def _secret(value: SecretStr | None) -> str | None:
-    return None if value is None else value.get_secret_value()
 
 
 def main() -> None:

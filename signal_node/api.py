@@ -20,7 +20,7 @@ from keepline.room.state import IllegalTransition
 from signal_node import wire
 from signal_node.node import RETRY_AFTER_MS, Node
 from signal_node.rooms import JournalFull, NotStored
-from signal_node.store import StoreUnavailable
+from signal_node.scripts import StoreUnavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -97,7 +97,8 @@ class Api:
     async def _list(self, request: web.Request) -> web.Response:
         user = _uuid(request.query.get("user", ""), "user")
         rooms = await self._node.store.rooms_of(user)
-        return _json({"rooms": [wire.snapshot(*await self._load(room.room_id)) for room in rooms]})
+        loaded = [await self._node.store.load(room.room_id) for room in rooms]
+        return _json({"rooms": [wire.snapshot(room, lines) for room, lines in loaded if room is not None]})
 
     async def _get(self, request: web.Request) -> web.Response:
         return _answer(*await self._load(request.match_info["room_id"]))

@@ -35,7 +35,8 @@ async def drain(node: Node, seconds: float, hurry: asyncio.Event, uniform: Calla
             frame = wire.Goodbye(reason="draining", reconnect_after_ms=round(uniform() * SPREAD_MS))
             connection.write(wire.encode(frame))
         connection.close(closes.DRAINING)
-        await _until(hurry, began + seconds * SHARE * done / len(connections) - loop.time())
+        if done < len(connections):
+            await _until(hurry, began + seconds * SHARE * done / len(connections) - loop.time())
         if hurry.is_set():
             break
     deadline = began + seconds

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from signal_node.bus import Bus
 from signal_node.node import Node
+from signal_node.recovery import Recovery
 
 
 class NodeCollector(Collector):
     """What a node has counted."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, bus: Bus, recovery: Recovery) -> None:
         self._node = node
+        self._bus = bus
+        self._recovery = recovery
 
     def describe(self) -> Iterator[Metric]:
         """The metrics' names, without their values."""
@@ -55,4 +59,25 @@ class NodeCollector(Collector):
         )
         yield GaugeMetricFamily(
             "keepline_journal_length", "Changes that wait to be stored.", value=self._node.rooms.waiting
+        )
+        yield CounterMetricFamily(
+            "keepline_deaf_seconds", "Time in which the own inbox was silent.", value=self._bus.deaf_seconds
+        )
+        yield CounterMetricFamily(
+            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=self._bus.gaps
+        )
+        yield CounterMetricFamily(
+            "keepline_notice_gaps", "Notices that came after one that was missed.", value=commits.gaps
+        )
+        yield CounterMetricFamily(
+            "keepline_rooms_put_back", "Rooms stored again after Redis had lost them.", value=commits.put_back
+        )
+        recovered = self._recovery.counts
+        yield CounterMetricFamily(
+            "keepline_partitions_recovered", "Partitions healed by this node.", value=recovered.partitions
+        )
+        yield CounterMetricFamily(
+            "keepline_rooms_revived",
+            "Rooms brought back from Postgres by this node.",
+            value=recovered.revived,
         )

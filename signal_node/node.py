@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +18,10 @@ import structlog
 
 from keepline.room import commands
 from keepline.room.codec import BadRecord
-from keepline.room.record import Room, SideNumber, Status
+from keepline.room.record import Message, Room, SideNumber, Status, other
 from keepline.room.state import IllegalTransition
 from signal_node import closes, wire
+from signal_node.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.auth import KeysUnavailable, Unauthorized, Verifier
 from signal_node.bus import Bus
 from signal_node.clients import Clients
@@ -28,8 +29,9 @@ from signal_node.connection import Connection
 from signal_node.ice import IceServers
 from signal_node.rooms import Done, JournalFull, NotStored, OnDone, Outcome, Rooms
 from signal_node.routing import decode_notice
-from signal_node.session import Act, Authenticate, Join, Relay, RequestId, Session
-from signal_node.store import RoomStore, StoreUnavailable
+from signal_node.scripts import StoreUnavailable
+from signal_node.session import Act, Authenticate, Effect, Join, Relay, RequestId, Session
+from signal_node.store import RoomStore
 from signal_node.users import Taken, Users
 from signal_node.wire import ErrorCode
 
@@ -38,6 +40,9 @@ TAKEOVER_SECONDS = 2.0
 """How long a connection that took over a user has to take its sides, before the old one's count as lost."""
 
 RETRY_AFTER_MS = 1_000
+ARCHIVE_SECONDS = 2.0
+
+_AWAY = "the cluster's memory is away; try again"
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +72,7 @@ class Node:
         clients: Clients,
         verifier: Verifier,
         ice: IceServers,
+        archive: Archive | None = None,
     ) -> None:
         self.id = node_id
         self.counts = Counts()
@@ -74,6 +80,7 @@ class Node:
         self._loop = loop
         self._verifier = verifier
         self._ice = ice
+        self._archive = archive
         self._work: set[asyncio.Task[None]] = set()
         self.rooms: Rooms
         self.store: RoomStore
@@ -98,6 +105,7 @@ class Node:
         """A connection is gone: its sides are lost, at once or when its successor has had time to take them."""
         session = connection.session
         self.clients.closed(connection)
+        self.users.let_go(session.user, session.id)
         if not session.rooms:
             return
         held = dict(session.rooms)
@@ -139,6 +147,10 @@ class Node:
             case Act():
                 self._act(connection, effect)
 
+    def has(self, session: str) -> bool:
+        """Whether the session is open on this node."""
+        return self.clients.get(session) is not None
+
     # --- the bus (bus.Receiver) ---
 
     def frame_received(self, session: str, data: bytes) -> None:
@@ -155,9 +167,13 @@ class Node:
         """Another node has changed a room that has a side here."""
         self.rooms.absorb(decode_notice(data))
 
-    def dropped(self, frames: int) -> None:
+    def frames_dropped(self, frames: int) -> None:
         """The bus had to drop frames."""
         self.counts.dropped += frames
+
+    def inbox_gap(self) -> None:
+        """The inbox may have missed something."""
+        self.rooms.look_again()
 
     # --- rooms (rooms.Audience) ---
 
@@ -183,10 +199,18 @@ class Node:
                 loser = self.clients.get(held.session)
                 if loser is not None:
                     loser.session.release(after.room_id, ended=ended)
+                    if not ended and not holds.connected and not holds.left and not loser.framing.closing:
+                        # Somebody took this node for dead. It is not, so the session takes its side again.
+                        self._loop.call_soon(self._retake, after, number, held.session)
             if holds.node == self.id and holds.session is not None:
                 holder = self.clients.get(holds.session)
                 if holder is not None:
                     holder.session.hold(after.room_id, number)
+
+    def _retake(self, room: Room, side: SideNumber, session: str) -> None:
+        room = self.rooms.get(room.room_id) or room
+        if self.has(session) and not room.side(side).connected:
+            self._execute_quietly(room.room_id, commands.Join(side, self.id, session), room)
 
     # --- what takes time ---
 
@@ -284,7 +308,7 @@ class Node:
         outcome = await self._executed(room, room_id, commands.Join(side, self.id, session.id), session.id)
         if not isinstance(outcome, Done):
             return None
-        return wire.held_room(outcome.room, messages, side)
+        return wire.held_room(outcome.room, await self._up_to_date(outcome.room, messages), side)
 
     async def _join(self, connection: Connection, effect: Join) -> None:
         session = connection.session
@@ -302,19 +326,65 @@ class Node:
                 command = commands.Join(side, self.id, session.id)
                 outcome = await self._executed(room, room.room_id, command, session.id)
                 if isinstance(outcome, Done):
-                    if outcome.room.last_seq > (messages[-1].seq if messages else 0):
-                        _, messages = await self.store.load(effect.room_id)
+                    messages = await self._up_to_date(outcome.room, messages)
                     connection.perform(session.joined(outcome.room, messages, effect.request_id))
                 else:
                     connection.perform(self._refusal(session, outcome, effect.room_id, effect.request_id))
-        except (StoreUnavailable, JournalFull):
-            why = "the cluster's memory is away"
-            connection.perform(fail(ErrorCode.UNAVAILABLE, why, retry_after_ms=RETRY_AFTER_MS))
+        except StoreUnavailable:
+            connection.perform(await self._join_without_redis(session, effect))
+        except JournalFull:
+            connection.perform(fail(ErrorCode.UNAVAILABLE, _AWAY, retry_after_ms=RETRY_AFTER_MS))
         except BadRecord as error:
             _log.error("record_unreadable", room=effect.room_id, error=str(error))
             connection.perform(fail(ErrorCode.UNAVAILABLE, "the room cannot be read"))
         finally:
             connection.answered()
+
+    async def _up_to_date(self, room: Room, messages: list[Message]) -> list[Message]:
+        """The chat, loaded again if somebody wrote between the load and the commit of a join."""
+        if room.last_seq > (messages[-1].seq if messages else 0):
+            _, messages = await self.store.load(room.room_id)
+        return messages
+
+    async def _join_without_redis(self, session: Session, effect: Join) -> Sequence[Effect]:
+        """Let a user into a room that fits on this node: one of the cache, else one from Postgres.
+
+        A room fits when the other side is here or nowhere. The join waits in the journal for Redis, and is answered
+        before it is stored: better a call on a promise than none.
+        """
+        refusal = session.failed(
+            ErrorCode.UNAVAILABLE, _AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS
+        )
+        room, messages = self.rooms.get(effect.room_id), list[Message]()
+        archived = await self._archived(effect.room_id)
+        if archived is not None:
+            messages = archived.messages
+        if room is None and archived is not None:
+            side = archived.room.side_of(session.user)
+            if side is not None and not archived.held[other(side) - 1]:
+                room = archived.room
+        side = None if room is None else room.side_of(session.user)
+        if room is None or side is None or session.closed():
+            return refusal
+        if room.side(other(side)).node not in (None, self.id):
+            return refusal
+        try:
+            self.rooms.execute(
+                room, room.room_id, commands.Join(side, self.id, session.id), _ignore, session.id
+            )
+        except (IllegalTransition, JournalFull):
+            return refusal
+        return session.joined(self.rooms.get(room.room_id) or room, messages, effect.request_id)
+
+    async def _archived(self, room_id: str) -> Archived | None:
+        if self._archive is None:
+            return None
+        try:
+            async with asyncio.timeout(ARCHIVE_SECONDS):
+                return await self._archive.load(room_id)
+        except (ArchiveUnavailable, BadRecord, TimeoutError) as error:
+            _log.warning("archive_unavailable", error=str(error))
+            return None
 
     def _act(self, connection: Connection, effect: Act) -> None:
         session = connection.session
@@ -333,7 +403,7 @@ class Node:
             connection.perform(
                 session.failed(
                     ErrorCode.UNAVAILABLE,
-                    "the cluster's memory is away",
+                    _AWAY,
                     effect.room_id,
                     effect.request_id,
                     RETRY_AFTER_MS,
@@ -353,27 +423,34 @@ class Node:
 
     # --- commands of others: the HTTP API, deadlines ---
 
-    async def execute(self, room: Room | None, room_id: str, command: commands.Command) -> Room:
+    async def execute(
+        self, room: Room | None, room_id: str, command: commands.Command, now: int | None = None
+    ) -> Room:
         """Carry out a command and wait until it is stored. Raises IllegalTransition, NotStored, JournalFull."""
-        outcome = await self._executed(room, room_id, command, None)
+        outcome = await self._executed(room, room_id, command, None, now)
         if isinstance(outcome, Done):
             return outcome.room
         raise outcome
 
     async def _executed(
-        self, room: Room | None, room_id: str, command: commands.Command, asker: str | None
+        self,
+        room: Room | None,
+        room_id: str,
+        command: commands.Command,
+        asker: str | None,
+        now: int | None = None,
     ) -> Outcome:
         stored: asyncio.Future[Outcome] = self._loop.create_future()
         try:
-            self.rooms.execute(room, room_id, command, _settling(stored), asker)
+            self.rooms.execute(room, room_id, command, _settling(stored), asker, now)
         except IllegalTransition as error:
             return error
         return await stored
 
-    def _execute_quietly(self, room_id: str, command: commands.Command) -> None:
+    def _execute_quietly(self, room_id: str, command: commands.Command, room: Room | None = None) -> None:
         """Carry out a command that nobody waits for."""
         try:
-            self.rooms.execute(None, room_id, command, _ignore)
+            self.rooms.execute(room, room_id, command, _ignore)
         except IllegalTransition:
             pass  # the room is gone or over: there is nothing left to lose
         except JournalFull:

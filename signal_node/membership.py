@@ -1,0 +1,143 @@
+"""This node among the others: its heartbeat, and the burial of those that have died.
+
+A node that cannot reach Redis for a while finds all heartbeats expired when it can again, for nobody could write any.
+So it buries nobody before it has been in touch without a gap for longer than a heartbeat lives. Should a node be buried
+alive all the same, it takes its sides again (see `Node.room_changed`), and its clients notice `reconnected`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from keepline.room import commands
+from keepline.room.codec import BadRecord
+from keepline.room.record import SideNumber
+from keepline.room.state import IllegalTransition
+from signal_node.clock import Clock
+from signal_node.node import Node
+from signal_node.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
+from signal_node.rooms import JournalFull, NotStored
+from signal_node.scripts import StoreUnavailable
+
+IN_TOUCH_SECONDS = HEARTBEAT_TTL_MS / 1_000 + 1.0
+LOOK_SECONDS = 0.5
+LEASE_MS = 10_000
+AT_MOST = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class Membership:
+    """Heartbeat and reaper. `run_heartbeat` and `run_reaper` are to be run as tasks."""
+
+    def __init__(
+        self,
+        node: Node,
+        registry: Registry,
+        clock: Clock,
+        partitions: int,
+        *,
+        status: Callable[[], Mapping[str, Any]],
+        on_nodes: Callable[[Sequence[str]], None],
+    ) -> None:
+        """Take `status()`, what the heartbeat says of this node, and `on_nodes(live)`, called when they change."""
+        self._node = node
+        self._registry = registry
+        self._clock = clock
+        self._partitions = partitions
+        self._status = status
+        self._on_nodes = on_nodes
+        self._live: list[str] = []
+        self._seen_at: dict[str, float] = {}
+        self._in_touch_since: float | None = None
+        self._touched_at = 0.0
+
+    async def beat(self) -> None:
+        """Look at Redis' clock and say that this node lives. Raises StoreUnavailable."""
+        self._clock.learn(*await self._registry.time())
+        await self._registry.beat(self._status(), self._clock.now())
+        now = asyncio.get_running_loop().time()
+        if self._in_touch_since is None or now - self._touched_at > HEARTBEAT_TTL_MS / 1_000:
+            self._in_touch_since = now
+        self._touched_at = now
+
+    def recently_live(self) -> set[str]:
+        """The nodes that lived a moment ago, also if Redis has forgotten them since."""
+        return {self._node.id, *self._seen_at}
+
+    async def run_heartbeat(self) -> None:
+        """Beat every second, until cancelled."""
+        await self._repeat(self.beat, HEARTBEAT_SECONDS)
+
+    async def run_reaper(self) -> None:
+        """Look twice a second for nodes that came or died, until cancelled."""
+        await self._repeat(self._look, LOOK_SECONDS)
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            try:
+                await work()
+            except StoreUnavailable as error:
+                self._in_touch_since = None
+                _log.warning("registry_unavailable", error=str(error))
+            await asyncio.sleep(seconds)
+
+    async def _look(self) -> None:
+        live, dead = await self._registry.nodes()
+        now = asyncio.get_running_loop().time()
+        self._seen_at |= dict.fromkeys(live, now)
+        self._seen_at = {name: at for name, at in self._seen_at.items() if now - at < IN_TOUCH_SECONDS}
+        if live != self._live:
+            self._live = live
+            self._on_nodes(live)
+        if dead and self._may_bury():
+            for node in dead:
+                await self._bury(node)
+
+    def _may_bury(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        since = self._in_touch_since
+        return (
+            since is not None and now - since > IN_TOUCH_SECONDS and now - self._touched_at < IN_TOUCH_SECONDS
+        )
+
+    async def bury_predecessor(self) -> None:
+        """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted."""
+        for partition in range(self._partitions):
+            await self._bury_partition(self._node.id, partition)
+
+    async def _bury(self, dead: str) -> None:
+        """Lose all sides that a dead node held; nodes share the partitions by leases."""
+        done = True
+        for partition in range(self._partitions):
+            if not await self._registry.lease(partition, f"bury:{dead}", LEASE_MS):
+                done = False
+                continue
+            await self._bury_partition(dead, partition)
+        if done:
+            await self._registry.forget(dead)
+            _log.info("node_buried", node=dead)
+
+    async def _bury_partition(self, dead: str, partition: int) -> None:
+        while room_ids := await self._registry.held(partition, dead, AT_MOST):
+            await asyncio.gather(*(self._lose(dead, partition, room_id) for room_id in room_ids))
+
+    async def _lose(self, dead: str, partition: int, room_id: str) -> None:
+        """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""
+        try:
+            room, _ = await self._node.store.load(room_id)
+            numbers: tuple[SideNumber, ...] = (1, 2)
+            held = [n for n in numbers if room is not None and room.side(n).node == dead]
+            for number in held:
+                session = None if room is None else room.side(number).session
+                if session is not None and not self._node.has(session):
+                    room = await self._node.execute(room, room_id, commands.Lose(number, session))
+            if not held:
+                await self._registry.let_go(partition, dead, room_id)
+        except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:
+            _log.error("side_not_lost", room=room_id, node=dead, error=str(error))
+            await self._registry.let_go(partition, dead, room_id)

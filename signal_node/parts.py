@@ -1,0 +1,162 @@
+"""How the parts of a node are put together, and which of them run as tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import SecretStr
+
+from keepline.ops import redis
+from keepline.ops.settings import NodeSettings
+from keepline.ops.tasks import Tasks
+from keepline.room.rules import Rules
+from signal_node.archive import Archive
+from signal_node.auth import Jwks, Verifier
+from signal_node.bus import Bus
+from signal_node.clients import Clients
+from signal_node.clock import Clock
+from signal_node.epochs import Epochs
+from signal_node.ice import IceServers
+from signal_node.membership import Membership
+from signal_node.node import Node
+from signal_node.recovery import Recovery
+from signal_node.registry import Registry
+from signal_node.rooms import Rooms
+from signal_node.session import Limits
+from signal_node.store import RoomStore
+from signal_node.timekeeper import Timekeeper
+from signal_node.users import Users
+
+
+class Parts:
+    """One node, whole."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        loop: asyncio.AbstractEventLoop,
+        client: redis.Client,
+        partitions: int,
+        archive: Archive | None,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._draining = draining
+        name = settings.node_id
+        tombstone_ms = round(settings.tombstone_seconds * 1_000)
+        rules, new_write_id = rules_of(settings), write_ids(name)
+        self.clock = Clock()
+        self.node = Node(
+            name,
+            loop=loop,
+            clients=_clients(settings, loop),
+            verifier=_verifier(settings),
+            ice=IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or ""),
+            archive=archive,
+        )
+        store = RoomStore(client, partitions, tombstone_ms)
+        self.rooms = Rooms(name, store, rules, self.node, now=self.clock.now, new_write_id=new_write_id)
+        self.bus = Bus(client, name, self.node)
+        users = Users(client, name)
+        self.node.connect(self.rooms, store, users, self.bus)
+        self.registry = Registry(client, name)
+        self.timekeeper = Timekeeper(self.node, store)
+        self.membership = Membership(
+            self.node,
+            self.registry,
+            self.clock,
+            partitions,
+            status=self.status,
+            on_nodes=self.timekeeper.use_nodes,
+        )
+        self.recovery = Recovery(
+            name,
+            self.rooms,
+            store,
+            users,
+            Epochs(client, partitions),
+            self.registry,
+            archive,
+            rules,
+            grace_ms=round(settings.cold_start_grace_seconds * 1_000),
+            tombstone_ms=tombstone_ms,
+            live=self.membership.recently_live,
+            now=self.clock.now,
+            new_write_id=new_write_id,
+        )
+
+    def status(self) -> Mapping[str, Any]:
+        """What the heartbeat says of this node: where it is, what it does, how much it has to do."""
+        return {
+            "host": self._settings.host,
+            "port": self._settings.port,
+            "ops_host": self._settings.ops_host,
+            "ops_port": self._settings.ops_port,
+            "pid": os.getpid(),
+            "state": "draining" if self._draining() else "ready",
+            "sessions": len(self.node.clients),
+            "rooms": len(self.rooms),
+            "journal": self.rooms.waiting,
+            "deaf": self.bus.deaf,
+        }
+
+    def start(self, tasks: Tasks) -> None:
+        """Start all that runs beside the clients' connections."""
+        tasks.start("inbox", self.bus.run_receiver, restart=True)
+        tasks.start("probes", self.bus.run_prober, restart=True)
+        tasks.start("bus", self.bus.run_sender, restart=True)
+        tasks.start("commits", self.rooms.run, restart=True)
+        tasks.start("reconciler", self.rooms.run_reconciler, restart=True)
+        tasks.start("heartbeat", self.membership.run_heartbeat, restart=True)
+        tasks.start("reaper", self.membership.run_reaper, restart=True)
+        tasks.start("recovery", self.recovery.run, restart=True)
+        tasks.start("deadlines", self.timekeeper.run, restart=True)
+        tasks.start("sweep", self.node.clients.run_sweep, restart=True)
+
+
+def rules_of(settings: NodeSettings) -> Rules:
+    """The rules of rooms that the settings ask for."""
+    return Rules(
+        no_show_ms=round(settings.no_show_seconds * 1_000),
+        grace_ms=round(settings.grace_seconds * 1_000),
+        text_idle_ms=round(settings.text_idle_seconds * 1_000),
+        text_warning_ms=round(settings.text_warning_seconds * 1_000),
+        ending_warning_ms=round(settings.ending_seconds * 1_000),
+    )
+
+
+def write_ids(node: str) -> Callable[[], str]:
+    """Ids of changes: the node, a number of this process's own, and a count."""
+    prefix, count = f"{node}:{secrets.token_hex(4)}", itertools.count(1)
+    return lambda: f"{prefix}:{next(count)}"
+
+
+def secret_of(value: SecretStr | None) -> str | None:
+    """The secret in plain text."""
+    return None if value is None else value.get_secret_value()
+
+
+def _clients(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Clients:
+    return Clients(
+        loop,
+        limits=Limits(
+            settings.limit_bad_frames, settings.limit_frames_per_second, settings.limit_frames_burst
+        ),
+        max_frame=settings.limit_frame_bytes,
+        max_outgoing=settings.limit_outgoing_bytes,
+        origins=frozenset(settings.origins),
+        hello_seconds=settings.limit_hello_seconds,
+        ping_seconds=settings.limit_ping_seconds,
+        pong_seconds=settings.limit_pong_seconds,
+    )
+
+
+def _verifier(settings: NodeSettings) -> Verifier:
+    jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
+    return Verifier(secret_of(settings.auth_secret), jwks, settings.auth_issuer, settings.auth_audience)
