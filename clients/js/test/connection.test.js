@@ -277,7 +277,9 @@ test("joining from a listener of welcome joins once", async () => {
 test("rooms listed by a resumed welcome are held without a join, others are joined", async () => {
   const { browser, client, clock } = await connected();
   const calls = ["r1", "r2"].map((room) => client.join(room));
-  for (const { id, room } of browser.socket.all("join")) await browser.socket.say({ type: "joined", id, ...held(room) });
+  for (const { id, room } of browser.socket.all("join")) {
+    await browser.socket.say({ type: "joined", id, ...held(room) });
+  }
   const events = calls.map((call) => record(call, "joined"));
   await browser.socket.drop();
   await clock.advance(250);

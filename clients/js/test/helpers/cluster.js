@@ -59,8 +59,9 @@ export class FakeWebSocket {
   }
 
   async welcome(fields = {}) {
-    const defaults = { user: "alice", session: "s", resume: "r1", resumed: false, node: "n1", ice_servers: [], rooms: [] };
-    await this.say({ type: "welcome", id: this.last("hello").id, ...defaults, ...fields });
+    const { id } = this.last("hello");
+    const identity = { user: "alice", session: "s", resume: "r1", node: "n1" };
+    await this.say({ type: "welcome", id, ...identity, resumed: false, ice_servers: [], rooms: [], ...fields });
   }
 
   async joined(fields = {}) {
@@ -79,7 +80,8 @@ export class FakeWebSocket {
 
 /** What `joined` and `welcome.rooms` say about a room. */
 export function held(room, fields = {}) {
-  return { room: { room_id: room, chat_mode: "video", messages: [] }, side: 1, polite: false, peer: "absent", ...fields };
+  const snapshot = { room_id: room, chat_mode: "video", messages: [] };
+  return { room: snapshot, side: 1, polite: false, peer: "absent", ...fields };
 }
 
 /** The parts of a browser that the SDK uses, with every socket it opens in `sockets`. */
