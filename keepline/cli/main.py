@@ -83,12 +83,13 @@ def up(
         if as_json:
             typer.echo(json.dumps(cluster))
         else:
-            _show(cluster, plan, data)
+            show(cluster, plan, data)
 
     asyncio.run(run(plan, data.resolve(), os.environ, say, ready))
 
 
-def _show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
+def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
+    """Tell a person where to go. `cluster` is what `--json` prints."""
     console = Console(highlight=False)
     console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.")
     if plan.host in WILDCARDS:

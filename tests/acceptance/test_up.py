@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from keepline.cli.postgres import Postgres
 from keepline.cli.servers import Valkey, ping
@@ -17,9 +18,12 @@ from tests.helpers.cluster import Cluster, Up, running_cluster
 from tests.helpers.ports import free_block, free_port
 from tests.helpers.waiting import eventually
 
+on_shared_cluster = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster() -> AsyncIterator[Cluster]:
+    """A cluster for tests that only look, which are marked `on_shared_cluster`."""
     async with running_cluster(nodes=2) as cluster:
         yield cluster
 
@@ -36,6 +40,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
 
 
+@on_shared_cluster
 async def test_the_line_names_everything_that_runs(cluster: Cluster) -> None:
     line = cluster.line
     assert set(line) == {"nodes", "persisters", "redis", "postgres", "demo", "auth_secret", "service_key"}
@@ -58,6 +63,7 @@ async def test_the_line_names_everything_that_runs(cluster: Cluster) -> None:
     await ping(cluster.redis_url)
 
 
+@on_shared_cluster
 async def test_the_demo_page_opens_rooms_on_the_cluster(cluster: Cluster) -> None:
     async with cluster.http.get(cluster.demo) as response:
         assert response.status == 200
@@ -78,27 +84,30 @@ async def test_the_demo_page_opens_rooms_on_the_cluster(cluster: Cluster) -> Non
     assert room["chat_mode"] == "text"
 
 
-async def test_a_killed_node_comes_back_on_its_ports_and_it_is_said(cluster: Cluster) -> None:
-    pid = cluster.nodes[1].pid
-    os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: "node-2 runs again" in cluster.up.messages)
-    assert f"node-2 (pid {pid}) ended: killed by SIGKILL; starting it again" in cluster.up.messages
-    await eventually(lambda: cluster.is_ready(1), timeout=30)
-    assert await cluster.is_ready(0)
+async def test_what_is_killed_comes_back_on_its_ports_with_what_it_had_and_it_is_said() -> None:
+    async with running_cluster(nodes=2) as cluster:
+        room = await cluster.open_room(uuid.uuid4(), uuid.uuid4())
+        line = cluster.line
+        pids = {
+            "node-2": line["nodes"][1]["pid"],
+            "persister-1": line["persisters"][0]["pid"],
+            "redis": line["redis"]["pid"],
+            "postgres": line["postgres"]["pid"],
+        }
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        again = [f"{name} runs again" for name in pids]
+        await eventually(lambda: all(words in cluster.up.messages for words in again), timeout=30)
+        for name, pid in pids.items():
+            assert f"{name} (pid {pid}) ended: killed by SIGKILL; starting it again" in cluster.up.messages
+        for node in range(2):
+            await eventually(lambda: cluster.is_ready(node), timeout=30)  # noqa: B023 - awaited in the loop
+            assert (await cluster.room(room["room_id"], node=node))["user_1"] == room["user_1"]
+        await eventually(lambda: room_in_postgres(cluster.database_url, room["room_id"]), timeout=60)
+        assert "node-1" not in cluster.up.messages
 
 
-async def test_killed_servers_and_a_killed_persister_come_back_with_what_they_had(cluster: Cluster) -> None:
-    room = await cluster.open_room(uuid.uuid4(), uuid.uuid4())
-    for program in (cluster.line["redis"], cluster.line["postgres"], cluster.persisters[0]):
-        os.kill(program["pid"], signal.SIGKILL)
-    again = [f"{name} runs again" for name in ("redis", "postgres", "persister-1")]
-    await eventually(lambda: all(words in cluster.up.messages for words in again), timeout=30)
-    await eventually(lambda: cluster.is_ready(0), timeout=30)
-    assert (await cluster.room(room["room_id"]))["room_id"] == room["room_id"]
-    await eventually(lambda: room_in_postgres(cluster.database_url, room["room_id"]), timeout=60)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None:
     async with running_cluster(nodes=1) as cluster:
         pids = {
@@ -217,6 +226,7 @@ async def test_a_program_that_does_not_start_is_shown_with_the_end_of_its_log(tm
     assert "no luck today" in said
 
 
+@on_shared_cluster
 async def test_tokens_of_the_command_are_those_of_the_cluster(cluster: Cluster) -> None:
     user = uuid.uuid4()
     async with cluster.http.ws_connect(cluster.nodes[0].ws, protocols=["keepline.v1"]) as socket:

@@ -7,7 +7,8 @@ import jwt
 import pytest
 
 from keepline.cli.credentials import credentials_of
-from keepline.cli.main import main
+from keepline.cli.main import main, show
+from keepline.cli.plan import Plan
 
 USER = str(uuid.UUID(int=7))
 
@@ -85,3 +86,28 @@ def test_migrate_passes_the_exit_code_on(
     monkeypatch.delenv("DATABASE_URL", raising=False)
     assert call(monkeypatch, "migrate", "--check") == 2
     assert "DATABASE_URL" in capfd.readouterr().err
+
+
+CLUSTER = {
+    "nodes": [{"id": "node-1", "ws": "ws://127.0.0.1:8080/v1", "http": "http://127.0.0.1:8081", "pid": 1}],
+    "persisters": [{"http": "http://127.0.0.1:8085", "pid": 2}],
+    "demo": "http://127.0.0.1:8083/",
+    "auth_secret": "the-auth-secret",
+    "service_key": "the-service-key",
+}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_person_is_told_where_to_go_and_no_secret(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    show(CLUSTER, Plan(nodes=1, host=host), Path(".keepline"))
+    printed = capsys.readouterr().out
+    for text in (
+        "http://127.0.0.1:8083/",
+        "ws://127.0.0.1:8080/v1",
+        "http://127.0.0.1:8085/healthz",
+        ".keepline",
+    ):
+        assert text in printed
+    assert ("From other machines" in printed) == (host == "0.0.0.0")
+    assert "the-auth-secret" not in printed
+    assert "the-service-key" not in printed
