@@ -96,7 +96,8 @@ async def _start(
         node.accept, settings.host, settings.port, backlog=_BACKLOG, reuse_address=True
     )
     stack.callback(server.close)
-    app = http.create_app(health, registry, Api(node, secret_of(settings.service_key)).routes())
+    api = Api(node, secret_of(settings.service_key), settings.min_duration_seconds)
+    app = http.create_app(health, registry, api.routes())
     ops_host, ops_port = await stack.enter_async_context(
         http.serve(app, settings.ops_host, settings.ops_port)
     )
