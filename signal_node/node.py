@@ -105,7 +105,8 @@ class Node:
         """A connection is gone: its sides are lost, at once or when its successor has had time to take them."""
         session = connection.session
         self.clients.closed(connection)
-        self.users.let_go(session.user, session.id)
+        if session.user:
+            self._let_go(session.user, session.id)
         if not session.rooms:
             return
         held = dict(session.rooms)
@@ -275,7 +276,9 @@ class Node:
         except StoreUnavailable as error:
             _log.warning("take_user_unavailable", error=str(error))
             taken = Taken(secrets.token_urlsafe(24), None if here is None else self.id, here, False)
-        if not session.closed():
+        if session.closed():
+            self._let_go(user, session.id)
+        else:
             session.user = user
             self.clients.took(user, session.id)
         if taken.session is not None and taken.node is not None and taken.session != session.id:
@@ -284,6 +287,17 @@ class Node:
             else:
                 self.bus.replace(taken.node, taken.session)
         return taken
+
+    def _let_go(self, user: str, session: str) -> None:
+        """The session is over: nobody holds the user, unless another session has taken it."""
+        self.users.let_go(user, session)
+        self._begin(self._release(user, session))
+
+    async def _release(self, user: str, session: str) -> None:
+        try:
+            await self.users.release(user, session)
+        except StoreUnavailable as error:
+            _log.warning("release_user_unavailable", error=str(error))
 
     async def _rooms_of(self, user: str, session: Session, *, resumed: bool) -> list[wire.HeldRoom]:
         """The user's live rooms. A resumed session takes the sides that the one before it held or lost."""

@@ -36,6 +36,7 @@ class Users:
         self._client = client
         self._node = node
         self._take = Script(client, "take_user.lua")
+        self._release = Script(client, "release_user.lua")
         self._held: dict[str, tuple[str, str]] = {}
 
     async def take(self, user: str, session: str, presented: str | None) -> Taken:
@@ -51,6 +52,10 @@ class Users:
         """The session is closed. Redis keeps who it was, so that it can resume."""
         if self._held.get(user, ("", ""))[0] == session:
             del self._held[user]
+
+    async def release(self, user: str, session: str) -> None:
+        """Note in Redis that a session is gone, unless another holds the user now. Raises StoreUnavailable."""
+        await self._release.run([keys.user(user)], [session])
 
     async def put_back(self) -> None:
         """Write again what Redis may have lost of the users held here. Raises StoreUnavailable."""
@@ -70,7 +75,7 @@ class Users:
         if value is None:
             return None
         held = orjson.loads(value)
-        return held["node"], held["session"]
+        return (held["node"], held["session"]) if held["session"] else None
 
 
 def _digest(secret: str) -> str:
