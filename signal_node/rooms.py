@@ -44,6 +44,9 @@ RECONCILE_BATCH = 200
 RECONCILE_SECONDS = 30.0
 """How often all rooms are compared although nothing seems to have been missed."""
 
+MAX_EARLY = 64
+"""Notices of a room that wait for the answer to a commit of its own."""
+
 KEPT_LINES = 50
 """Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
 
@@ -105,14 +108,16 @@ class _Entry:
     journal: deque[_Pending] = field(default_factory=deque)
     in_flight: bool = False
     heard: Room | None = None  # a newer record that arrived while a commit was in flight
+    early: list[Notice] = field(
+        default_factory=list
+    )  # may stand on the commit in flight, whose answer they overtook
     told_version: int = 0  # clients have been told of everything up to it, without notices
     lines: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
     @property
     def latest_version(self) -> int:
         """The newest version that is known to be stored."""
-        known = self.stored if self.heard is None else self.heard
-        return 0 if known is None else known.version
+        return max((room.version for room in (self.stored, self.heard) if room is not None), default=0)
 
 
 @dataclass(slots=True)
@@ -217,6 +222,9 @@ class Rooms:
             if room.version <= entry.told_version:
                 return
             if room.version > entry.latest_version + 1:
+                if entry.in_flight and len(entry.early) < MAX_EARLY:
+                    entry.early.append(notice)
+                    return
                 self.counts.gaps += 1
                 self._stale.add(room.room_id)
                 self._compare_wanted.set()
@@ -416,6 +424,9 @@ class Rooms:
                 heard, entry.heard = entry.heard, None
                 self._rebase(entry, _newest(heard, entry.stored))
         self._requeue(room_id, entry)
+        early, entry.early = entry.early, []
+        for notice in early:
+            self.absorb(notice)
 
     def _resolve(self, entry: _Entry, current: Room | None) -> None:
         """Another record is there than the change was made on. The newer of the two stays; what has ended, too."""

@@ -13,7 +13,8 @@ from keepline.room.state import IllegalTransition
 from signal_node import rooms as rooms_module
 from signal_node.rooms import Done, JournalFull, NotStored
 from signal_node.routing import Delivery, Notice
-from signal_node.store import Committed, Conflict, Failed, StoreUnavailable
+from signal_node.scripts import StoreUnavailable
+from signal_node.store import Committed, Conflict, Failed
 from tests.unit.signal_node.calls import (
     OTHER_ROOM,
     ROOM,
@@ -29,6 +30,7 @@ from tests.unit.signal_node.stores import Cache, running, turns, version_of
 
 HANGUP = End(EndReason.HANGUP)
 AWAY = StoreUnavailable("away")
+LINE = Delivery(SESSION_1, b'{"type":"chat"}')
 
 
 def text_room(node_2: str = "here", room_id: str = ROOM) -> Room:
@@ -342,8 +344,7 @@ async def test_a_notice_brings_the_record_and_frames_and_names_the_replaced() ->
     async with running() as cache:
         kept = await keep(cache, text_room("there"))
         newer = elsewhere(kept, Post(2, "hi"))
-        frame = Delivery(SESSION_1, b'{"type":"chat"}')
-        cache.rooms.absorb(heard(newer, frame, replaced=("old",)))
+        cache.rooms.absorb(heard(newer, LINE, replaced=("old",)))
         assert cache.rooms.get(ROOM) == newer
         assert cache.audience.told == [(SESSION_1, "chat")]
         assert cache.audience.replaced_ones == ["old"]
@@ -382,16 +383,46 @@ async def test_news_during_a_commit_wait_for_its_result() -> None:
         kept = await keep(cache, text_room("there"))
         outcomes = cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
         await cache.store.asked()
-        newer = elsewhere(kept, Post(1, "mine"), Post(2, "theirs"))
-        cache.rooms.absorb(heard(newer))
-        cache.rooms.absorb(heard(elsewhere(kept, Post(1, "mine"))))
+        theirs = elsewhere(kept, Post(2, "theirs"))
+        cache.rooms.absorb(heard(theirs, LINE))
+        cache.rooms.absorb(heard(kept))
         room = cache.rooms.get(ROOM)
         assert room is not None
-        assert room.version == 5
+        assert room.side_2.last_message_at is None, "the journal still stands on what it was made from"
+        assert cache.audience.told == [(SESSION_1, "chat")]
+        await cache.store.answer(Conflict(theirs))
+        change = await cache.store.commits()
+        assert (change.expected_version, version_of(outcomes)) == (5, 6)
+
+
+async def test_news_may_overtake_the_answer_to_the_commit_that_they_stand_on() -> None:
+    """The other node has heard of our change and made its own, while Redis' answer to us is still on its way."""
+    async with running() as cache:
+        kept = await keep(cache, text_room("there"))
+        outcomes = cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
+        (change,) = await cache.store.asked()
+        newer = elsewhere(change.after, Post(2, "theirs"))
+        cache.rooms.absorb(heard(newer, LINE))
+        assert cache.audience.told == []
         await cache.store.answer(Committed())
-        assert version_of(outcomes) == 5
+        assert (version_of(outcomes), kept.version) == (5, 4)
         assert cache.rooms.get(ROOM) == newer
-        assert cache.rooms.waiting == 0
+        assert cache.audience.told == [(SESSION_1, "chat")]
+        assert cache.rooms.counts.gaps == 0
+
+
+async def test_only_so_many_news_wait_for_a_commit() -> None:
+    async with running() as cache:
+        await keep(cache, text_room("there"))
+        cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
+        (change,) = await cache.store.asked()
+        room = change.after
+        for _ in range(rooms_module.MAX_EARLY + 1):
+            room = elsewhere(room, Post(2, "theirs"))
+            cache.rooms.absorb(heard(room, LINE))
+        assert cache.rooms.counts.gaps == 1
+        await cache.store.answer(Committed())
+        assert len(cache.audience.told) == rooms_module.MAX_EARLY
 
 
 async def test_the_newest_record_counts_when_a_conflict_comes_with_news() -> None:
@@ -399,9 +430,11 @@ async def test_the_newest_record_counts_when_a_conflict_comes_with_news() -> Non
         kept = await keep(cache, text_room("there"))
         cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
         await cache.store.asked()
-        newest = elsewhere(kept, Post(2, "x"), Post(2, "y"))
+        newer = elsewhere(kept, Post(2, "x"))
+        newest = elsewhere(newer, Post(2, "y"))
+        cache.rooms.absorb(heard(newer))
         cache.rooms.absorb(heard(newest))
-        await cache.store.answer(Conflict(elsewhere(kept, Post(2, "x"))))
+        await cache.store.answer(Conflict(newer))
         assert (await cache.store.commits()).expected_version == newest.version
 
 
@@ -422,11 +455,12 @@ async def test_news_that_are_overtaken_do_not_take_the_cache_back() -> None:
         kept = await keep(cache, text_room("there"))
         cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
         await cache.store.asked()
-        older = elsewhere(kept, Post(2, "x"))
-        cache.rooms.absorb(heard(older))
-        await cache.store.answer(AWAY)
-        newer = elsewhere(older, Post(2, "y"), Post(2, "z"))
+        newer = elsewhere(kept, Post(2, "x"))
         cache.rooms.absorb(heard(newer))
+        await cache.store.answer(AWAY)
+        for text in "yz":
+            newer = elsewhere(newer, Post(2, text))
+            cache.rooms.absorb(heard(newer))
         await cache.store.asked()
         await cache.store.answer(Failed("no"))
         assert cache.rooms.get(ROOM) == newer
