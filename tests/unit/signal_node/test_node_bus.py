@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from keepline.ops.redis import Client
 from keepline.room.codec import BadRecord
 from signal_node import bus as bus_module
-from signal_node.bus import SESSION_BYTES, Bus, notice
+from signal_node.bus import DEAF_SECONDS, SESSION_BYTES, Bus, notice
 from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import SESSION_1, SESSION_2
 from tests.unit.signal_node.stores import turns
@@ -31,6 +31,8 @@ class Inbox:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.notices: list[bytes] = []
+        self.gaps = 0
+        self.dropped: list[int] = []
 
     def frame_received(self, session: str, data: bytes) -> None:
         self.items.append((session, data))
@@ -42,6 +44,12 @@ class Inbox:
         if not data.startswith(b"{"):
             raise BadRecord("not a notice")
         self.notices.append(data)
+
+    def inbox_gap(self) -> None:
+        self.gaps += 1
+
+    def frames_dropped(self, frames: int) -> None:
+        self.dropped.append(frames)
 
 
 class Pipeline:
@@ -82,13 +90,15 @@ class PubSub:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.channels.clear()
+        pass
 
     async def subscribe(self, channel: str) -> None:
         self.channels.append(channel)
 
     async def get_message(self, timeout: float) -> Any:
         message = await self._messages.get()
+        if callable(message):
+            return message()
         if isinstance(message, Exception):
             raise message
         return message
@@ -112,6 +122,15 @@ class Redis:
     def pubsub(self) -> PubSub:
         return self.subscription
 
+    async def publish(self, channel: str, data: bytes) -> None:
+        self.writes.append([(channel, data)])
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def subscribed(self) -> None:
+        self.messages.put_nowait({"type": "subscribe", "channel": b"inbox:here", "data": 1})
+        await turns()
+
     async def publish_here(self, data: bytes) -> None:
         self.messages.put_nowait({"type": "message", "channel": b"inbox:here", "data": data})
         await turns()
@@ -123,8 +142,8 @@ class Node:
     def __init__(self) -> None:
         self.redis = Redis()
         self.inbox = Inbox()
-        self.dropped: list[int] = []
-        self.bus = Bus(cast(Client, self.redis), "here", self.inbox, self.dropped.append)
+        self.now = 100.0
+        self.bus = Bus(cast(Client, self.redis), "here", self.inbox, lambda: self.now)
 
     async def written(self, count: int) -> list[list[tuple[str, bytes]]]:
         await eventually(lambda: len(self.redis.writes) >= count, what=f"{count} writes", interval=0.001)
@@ -145,7 +164,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
 def unpacked(data: bytes) -> list[Item]:
     """What a node makes of a packet."""
     inbox = Inbox()
-    receiving = Bus(cast(Client, None), "there", inbox, lambda _: None)
+    receiving = Bus(cast(Client, None), "there", inbox)
     receiving._receive(data)
     return inbox.items
 
@@ -188,9 +207,12 @@ async def test_packets_to_each_node_are_numbered() -> None:
         for count, to in enumerate(["there", "there", "elsewhere", "there"], start=1):
             node.bus.send(to, SESSION_1, b"x")
             await node.written(count)
-    numbers = [packet[6:14] for write in node.redis.writes for _, packet in write]
-    assert [int.from_bytes(number, "big") for number in numbers] == [1, 2, 1, 3]
-    assert all(packet[:6] == b"P\x04here" for write in node.redis.writes for _, packet in write)
+    packets = [packet for write in node.redis.writes for _, packet in write]
+    names = {packet[2 : 2 + packet[1]] for packet in packets}
+    numbers = [int.from_bytes(packet[2 + packet[1] : 10 + packet[1]], "big") for packet in packets]
+    assert numbers == [1, 2, 1, 3]
+    (name,) = names
+    assert name.startswith(b"here/"), "the node, and which start of it"
 
 
 async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
@@ -202,7 +224,7 @@ async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
         await node.written(1)
         node.bus.send("there", SESSION_1, b"kept")
         _, second = await node.written(2)
-    assert node.dropped == [3]
+    assert node.inbox.dropped == [3]
     assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
 
 
@@ -213,10 +235,10 @@ async def test_only_so_many_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None
     async with running(node.bus.run_sender()):
         for number in range(4):
             node.bus.send("there" if number % 2 else "elsewhere", SESSION_1, b"%d" % number)
-        assert node.dropped == [1, 1]
+        assert node.inbox.dropped == [1, 1]
         await node.written(1)
         node.bus.send("there", SESSION_1, b"there is room again")
-        assert node.dropped == [1, 1]
+        assert node.inbox.dropped == [1, 1]
 
 
 # --- in ---
@@ -229,22 +251,6 @@ async def receiving() -> AsyncIterator[Node]:
         await turns()
         yield node
         assert not task.done(), "the receiver has to go on whatever comes"
-
-
-async def test_the_inbox_counts_as_open_once_redis_has_said_so() -> None:
-    node = Node()
-    async with running(node.bus.run_receiver()) as task:
-        await turns()
-        assert node.redis.subscription.channels == ["inbox:here"]
-        before = node.bus.subscribed
-        node.redis.messages.put_nowait({"type": "subscribe", "channel": b"inbox:here", "data": 1})
-        await turns()
-        assert (before, node.bus.subscribed) == (False, True)
-        node.redis.messages.put_nowait(None)
-        node.redis.messages.put_nowait(RedisConnectionError("gone"))
-        with pytest.raises(RedisConnectionError):
-            await asyncio.wait_for(task, WAIT_SECONDS)
-    assert not node.bus.subscribed
 
 
 async def test_packets_and_notices_arrive_in_order() -> None:
@@ -300,13 +306,93 @@ async def test_kinds_of_a_newer_release_are_skipped() -> None:
         assert node.inbox.items == [(SESSION_2, b"known")]
 
 
+# --- gaps and deafness ---
+
+
+async def test_a_packet_that_is_missing_shows() -> None:
+    packets = []
+    sender = Node()
+    async with running(sender.bus.run_sender()):
+        for count in (1, 2, 3, 4):
+            sender.bus.send("here", SESSION_1, b"%d" % count)
+            packets.append((await sender.written(count))[-1][0][1])
+    async with receiving() as node:
+        for number in (1, 2):  # the first that is heard of a sender may have any number
+            await node.redis.publish_here(packets[number])
+        assert (node.inbox.gaps, node.bus.gaps) == (0, 0)
+        await node.redis.publish_here(packets[0])
+        assert node.bus.gaps == 1
+        await node.redis.publish_here(packets[3])
+        assert (node.inbox.gaps, node.bus.gaps) == (2, 2)
+
+
+async def test_each_sender_and_each_start_of_it_counts_for_itself() -> None:
+    async with receiving() as node:
+        for _ in range(3):
+            await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
+        assert node.bus.gaps == 0
+
+
+async def test_whatever_was_said_before_a_subscription_may_have_been_missed() -> None:
+    async with receiving() as node:
+        assert node.redis.subscription.channels == ["inbox:here"]
+        await node.redis.subscribed()
+        assert node.inbox.gaps == 1
+
+
+async def test_a_node_hears_itself_or_is_deaf() -> None:
+    async with receiving() as node:
+        await node.redis.subscribed()
+        assert node.bus.deaf, "to be subscribed is not to hear"
+        async with running(node.bus.run_prober()):
+            ((channel, probe),) = (await node.written(1))[0]
+        assert channel == "inbox:here"
+        await node.redis.publish_here(b"?here/another-start")
+        deaf = [node.bus.deaf]
+        await node.redis.publish_here(probe)
+        deaf.append(node.bus.deaf)
+        for seconds in (DEAF_SECONDS, 2.0):
+            node.now += seconds
+            deaf.append(node.bus.deaf)
+        assert deaf == [True, False, False, True]
+        assert node.bus.deaf_seconds == pytest.approx(2.0)
+
+
+async def test_probing_goes_on_when_redis_is_away() -> None:
+    node = Node()
+    node.redis.failures.append(RedisConnectionError("gone"))
+    async with running(node.bus.run_prober()):
+        await node.written(2)
+
+
+async def test_a_deaf_inbox_is_subscribed_anew() -> None:
+    async with receiving() as node:
+        await node.redis.subscribed()
+
+        def nothing() -> None:
+            node.now += DEAF_SECONDS + 1
+
+        node.redis.messages.put_nowait(nothing)
+        await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
+        await node.redis.subscribed()
+        assert node.inbox.gaps == 2
+
+
+async def test_a_subscription_that_is_lost_is_made_anew() -> None:
+    async with receiving() as node:
+        node.redis.messages.put_nowait(RedisConnectionError("gone"))
+        await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
+        await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
+        assert node.inbox.items == [(SESSION_1, b"x")]
+
+
 SESSION = st.text(alphabet="0123456789abcdef", min_size=SESSION_BYTES, max_size=SESSION_BYTES)
 ITEMS = st.lists(SESSION | st.tuples(SESSION, st.binary(max_size=200)), min_size=1, max_size=20)
 
 
 @given(ITEMS, st.text(alphabet="abc.-_", min_size=1, max_size=64))
 def test_unpacking_is_the_inverse_of_packing(items: list[Item], name: str) -> None:
-    sending = Bus(cast(Client, None), name, Inbox(), lambda _: None)
+    sending = Bus(cast(Client, None), name, Inbox())
     for item in items:
         if isinstance(item, str):
             sending.replace("there", item)

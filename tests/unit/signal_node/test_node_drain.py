@@ -1,0 +1,202 @@
+"""The end of a node, in virtual time: who is sent away when, and how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from signal_node import closes
+from signal_node.drain import SPREAD_MS, drain
+from signal_node.node import Node
+from signal_node.session import Stage
+from tests.helpers.virtual_time import run_virtual
+
+WINDOW = 30.0
+
+
+@dataclass
+class Session:
+    stage: Stage = Stage.READY
+
+
+@dataclass(eq=False)
+class Connection:
+    """A client that answers a close after `answers_after` seconds; None: it never does."""
+
+    node: FakeNode
+    answers_after: float | None = 0.0
+    session: Session = field(default_factory=Session)
+    log: list[tuple[float, Any]] = field(default_factory=list)
+
+    def write(self, data: bytes) -> None:
+        self.note(json.loads(data))
+
+    def close(self, close: closes.Close) -> None:
+        self.note(close)
+        if self.answers_after is not None:
+            asyncio.get_running_loop().call_later(self.answers_after, self.node.clients.here.discard, self)
+
+    def abort(self) -> None:
+        self.note("aborted")
+        self.node.clients.here.discard(self)
+
+    def note(self, what: object) -> None:
+        self.log.append((round(asyncio.get_running_loop().time(), 3), what))
+
+
+class Clients:
+    def __init__(self) -> None:
+        self.here: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self.here)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self.here))
+
+
+class Rooms:
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def settled(self) -> None:
+        await self.idle.wait()
+
+
+class FakeNode:
+    def __init__(self) -> None:
+        self.clients = Clients()
+        self.rooms = Rooms()
+
+    def connect(self, **options: Any) -> Connection:
+        connection = Connection(self, **options)
+        self.clients.here.add(connection)
+        return connection
+
+
+async def drained(node: FakeNode, hurry: asyncio.Event | None = None, uniform: float = 0.5) -> float:
+    """Drain; returns how many seconds it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await drain(cast(Node, node), WINDOW, hurry or asyncio.Event(), lambda: uniform)
+    return round(loop.time() - began, 1)
+
+
+def test_goodbyes_are_spread_over_most_of_the_window() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connections = [node.connect() for _ in range(10)]
+        assert await drained(node) == 18.9
+        assert sorted(connection.log[0][0] for connection in connections) == pytest.approx(
+            [2.1 * number for number in range(10)]
+        )
+        for connection in connections:
+            (said_at, goodbye), (closed_at, close) = connection.log
+            assert goodbye == {
+                "type": "goodbye",
+                "reason": "draining",
+                "reconnect_after_ms": SPREAD_MS // 2,
+            }
+            assert close is closes.DRAINING
+            assert said_at == closed_at
+
+    run_virtual(scene())
+
+
+@pytest.mark.parametrize(("drawn", "told"), [(0.0, 0), (1.0, SPREAD_MS)])
+def test_clients_are_told_when_to_come_back(drawn: float, told: int) -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect()
+        await drained(node, uniform=drawn)
+        assert connection.log[0][1]["reconnect_after_ms"] == told
+
+    run_virtual(scene())
+
+
+@pytest.mark.parametrize("stage", [Stage.NEW, Stage.AUTHENTICATING])
+def test_who_has_not_been_welcomed_is_closed_without_goodbye(stage: Stage) -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect(session=Session(stage))
+        await drained(node)
+        assert connection.log == [(0.0, closes.DRAINING)]
+
+    run_virtual(scene())
+
+
+def test_it_is_over_when_the_last_client_has_answered() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        node.connect(answers_after=25.0)
+        assert await drained(node) == 25.0
+
+    run_virtual(scene())
+
+
+def test_who_never_answers_is_dropped_at_the_end_of_the_window() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect(answers_after=None)
+        assert await drained(node) == WINDOW
+        assert connection.log[-1][1] == "aborted"
+        assert connection.log[-1][0] == pytest.approx(WINDOW, abs=0.1)
+
+    run_virtual(scene())
+
+
+@pytest.mark.parametrize("after", [0.0, 3.0, 22.0])
+def test_a_second_signal_ends_it_at_once(after: float) -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connections = [node.connect(answers_after=None) for _ in range(10)]
+        hurry = asyncio.Event()
+        asyncio.get_running_loop().call_later(after, hurry.set)
+        assert await drained(node, hurry) == after
+        assert {connection.log[-1] for connection in connections} == {(after, "aborted")}
+
+    run_virtual(scene())
+
+
+def test_what_waits_to_be_stored_is_waited_for() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        node.rooms.idle.clear()
+        asyncio.get_running_loop().call_later(7.0, node.rooms.idle.set)
+        assert await drained(node) == 7.0
+
+    run_virtual(scene())
+
+
+def test_what_cannot_be_stored_is_given_up_at_the_end_of_the_window() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        node.rooms.idle.clear()
+        assert await drained(node) == WINDOW
+
+    run_virtual(scene())
+
+
+def test_there_is_always_a_moment_for_the_last_commits() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        node.connect(answers_after=None)
+        node.rooms.idle.clear()
+        asyncio.get_running_loop().call_later(WINDOW + 0.9, node.rooms.idle.set)
+        assert await drained(node) == WINDOW + 0.9
+
+    run_virtual(scene())
+
+
+def test_without_clients_there_is_nothing_to_wait_for() -> None:
+    async def scene() -> None:
+        assert await drained(FakeNode()) == 0.0
+
+    run_virtual(scene())
