@@ -26,17 +26,21 @@ from keepline.room.commands import (
 )
 from keepline.room.deadlines import due
 from keepline.room.effects import Replaced
-from keepline.room.record import EndReason, Message, Room, SideNumber, Status
+from keepline.room.record import EndReason, Message, Room, SideNumber, Status, other
 from keepline.room.rows import from_row, to_row
 from keepline.room.state import IllegalTransition, apply
 from tests.unit.room.calls import T0, USER_1
-from tests.unit.room.histories import RULES, nodes, openings, pauses, random_lives, sessions, sides
+from tests.unit.room.histories import RULES, commands, nodes, openings, pauses, random_lives, sessions, sides
 from tests.unit.room.invariants import MOST_TICKS, deadline_violations, step_violations, violations
 
 # A failure is shown by the shortest history that leads to it; to find that may take its time.
 pytestmark = pytest.mark.timeout(420)
 
 Holder = tuple[str, str]
+
+
+def is_live(machine: RoomMachine) -> bool:
+    return machine.room.status is not Status.ENDED
 
 
 class RoomMachine(RuleBasedStateMachine):
@@ -60,19 +64,27 @@ class RoomMachine(RuleBasedStateMachine):
     def wait(self, ms: int) -> None:
         self.now += ms
 
+    @precondition(is_live)
     @rule(side=sides, node=nodes, session=sessions)
     def join(self, side: SideNumber, node: str, session: str) -> None:
         before = self.holders[side]
         told = self._do(Join(side, node, session))
-        if told is None:
-            return
+        assert told is not None
         self.holders[side] = (node, session)
         replaced = [effect for effect in told if isinstance(effect, Replaced)]
         lost = before is not None and before[1] != session
         assert replaced == ([Replaced(*before)] if before is not None and lost else [])
 
+    @precondition(is_live)
+    @rule(side=sides, on_purpose=st.booleans())
+    def step_out(self, side: SideNumber, on_purpose: bool) -> None:
+        holder = self.holders[side]
+        if holder is not None:
+            self.step_out_of_perhaps_another_side(side, holder[1], on_purpose)
+            assert self.holders[side] is None
+
     @rule(side=sides, session=sessions, on_purpose=st.booleans())
-    def step_out(self, side: SideNumber, session: str, on_purpose: bool) -> None:
+    def step_out_of_perhaps_another_side(self, side: SideNumber, session: str, on_purpose: bool) -> None:
         before, holder = self.room, self.holders[side]
         assert self._do(Leave(side, session) if on_purpose else Lose(side, session)) is not None
         if holder is not None and holder[1] == session:
@@ -81,22 +93,39 @@ class RoomMachine(RuleBasedStateMachine):
         else:
             assert self.room is before
 
+    @precondition(is_live)
     @rule(side=sides, text=st.text(max_size=5))
     def post(self, side: SideNumber, text: str) -> None:
-        if self._do(Post(side, text)) is not None:
-            self.lines += 1
+        assert self._do(Post(side, text)) is not None
+        self.lines += 1
 
-    @rule(side=sides, kind=st.sampled_from((RequestVideo, AcceptVideo, DeclineVideo)))
+    @precondition(is_live)
+    @rule(side=sides, kind=st.sampled_from((RequestVideo, RequestVideo, AcceptVideo, DeclineVideo)))
     def ask_for_video(self, side: SideNumber, kind: type[RequestVideo | AcceptVideo | DeclineVideo]) -> None:
         self._do(kind(side))
 
-    @precondition(lambda self: self.room.version > 9)
+    @precondition(lambda self: self.room.mode_requested_by is not None)
+    @rule(answer=st.sampled_from((AcceptVideo, DeclineVideo)))
+    def answer_the_request(self, answer: type[AcceptVideo | DeclineVideo]) -> None:
+        asked_by = self.room.mode_requested_by
+        assert asked_by is not None
+        assert self._do(answer(other(asked_by))) is not None
+        assert self.room.mode_requested_by is None
+
+    @precondition(lambda self: is_live(self) and self.room.version > 9)
     @rule(reason=st.sampled_from(EndReason))
     def end(self, reason: EndReason) -> None:
-        if self._do(End(reason)) is not None:
-            self.holders = {1: None, 2: None}
+        assert self._do(End(reason)) is not None
+        self.holders = {1: None, 2: None}
 
-    @precondition(lambda self: self.room.status is not Status.ENDED)
+    @precondition(lambda self: not is_live(self))
+    @rule(command=commands)
+    def disturb_a_tombstone(self, command: Command) -> None:
+        before = self.room
+        self._do(command)
+        assert self.room is before
+
+    @precondition(lambda self: is_live(self) and self.room.version > 5)
     @rule(grace_ms=st.sampled_from((10_000, 30_000)))
     def come_back_from_postgres(self, grace_ms: int) -> None:
         changed_at = max(self.now, self.room.updated_at)
@@ -114,7 +143,7 @@ class RoomMachine(RuleBasedStateMachine):
         assert (self.room is before) is (deadline is None or deadline.at > self.now)
         self._forget_holders_of_an_ended_room()
 
-    @precondition(lambda self: self.room.version > 4)
+    @precondition(lambda self: is_live(self) and self.room.version > 4)
     @rule(late_ms=st.sampled_from((-1, -1, -1, 0, 1, 100_000)))
     def tick_about_the_deadline(self, late_ms: int) -> None:
         deadline = due(self.room, RULES)
@@ -165,4 +194,4 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoomMachine = RoomMachine.TestCase
-TestRoomMachine.settings = settings(random_lives, stateful_step_count=40)
+TestRoomMachine.settings = settings(random_lives, max_examples=400, stateful_step_count=40)

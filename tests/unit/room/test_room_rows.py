@@ -169,3 +169,10 @@ def test_times_beyond_the_calendar_have_no_row() -> None:
 def test_a_row_with_a_word_that_we_do_not_know_is_refused(broken: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(broken.values()))):
         from_row(_stored(video().room) | broken)
+
+
+def test_a_stale_grace_period_of_an_ended_row_means_nothing() -> None:
+    call = video()
+    call.do(End(EndReason.HANGUP))
+    back = from_row(_stored(call.room) | {"grace_period_expires": _time(T0 + 10_000)})
+    assert (back.status, back.grace_period_expires) == (Status.ENDED, None)
