@@ -80,10 +80,10 @@ async def _start(
     health.require(
         "recovery", lambda: None if recovery.open else "Redis has lost data, recovery is under way"
     )
-    registry.register(NodeCollector(node, bus, recovery))
+    registry.register(NodeCollector(parts))
 
     stack.push_async_callback(tasks.aclose)
-    stack.push_async_callback(node.aclose)
+    stack.push_async_callback(parts.requests.aclose)
     redis_probe = health.probe("redis")
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
     tasks.start("probe-redis", lambda: _watch(redis_probe, client.ping), restart=True)

@@ -18,7 +18,8 @@ from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 from keepline.room.state import IllegalTransition
 from signal_node import wire
-from signal_node.node import RETRY_AFTER_MS, Node
+from signal_node.node import Node
+from signal_node.requests import RETRY_AFTER_MS
 from signal_node.rooms import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
 

@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from signal_node.bus import Bus
-from signal_node.node import Node
-from signal_node.recovery import Recovery
+from signal_node.parts import Parts
 
 
 class NodeCollector(Collector):
     """What a node has counted."""
 
-    def __init__(self, node: Node, bus: Bus, recovery: Recovery) -> None:
-        self._node = node
-        self._bus = bus
-        self._recovery = recovery
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     def describe(self) -> Iterator[Metric]:
         """The metrics' names, without their values."""
@@ -26,7 +22,9 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
-        counts, commits = self._node.counts, self._node.rooms.counts
+        parts = self._parts
+        counts, commits, requests = parts.node.counts, parts.rooms.counts, parts.requests.counts
+        compared, recovered = parts.reconciler.counts, parts.recovery.counts
         signals = CounterMetricFamily(
             "keepline_signals", "Frames from peer to peer, by what became of them.", labels=["path"]
         )
@@ -44,35 +42,36 @@ class NodeCollector(Collector):
         results.add_metric(["unavailable"], commits.unavailable)
         yield results
         logins = CounterMetricFamily("keepline_logins", "Tokens that were checked.", labels=["result"])
-        logins.add_metric(["ok"], counts.logins)
-        logins.add_metric(["refused"], counts.logins_failed)
+        logins.add_metric(["ok"], requests.accepted)
+        logins.add_metric(["refused"], requests.refused)
         yield logins
-        yield CounterMetricFamily("keepline_resumes", "Sessions that were resumed.", value=counts.resumed)
+        yield CounterMetricFamily("keepline_resumes", "Sessions that were resumed.", value=requests.resumed)
         yield CounterMetricFamily(
             "keepline_replaced",
             "Connections closed because their user connected again.",
             value=counts.replaced,
         )
-        yield GaugeMetricFamily("keepline_sessions", "Open connections.", value=len(self._node.clients))
+        yield GaugeMetricFamily("keepline_sessions", "Open connections.", value=len(parts.node.clients))
         yield GaugeMetricFamily(
-            "keepline_cached_rooms", "Rooms with a side on this node.", value=len(self._node.rooms)
+            "keepline_cached_rooms", "Rooms with a side on this node.", value=len(parts.rooms)
         )
         yield GaugeMetricFamily(
-            "keepline_journal_length", "Changes that wait to be stored.", value=self._node.rooms.waiting
+            "keepline_journal_length", "Changes that wait to be stored.", value=parts.rooms.waiting
         )
         yield CounterMetricFamily(
-            "keepline_deaf_seconds", "Time in which the own inbox was silent.", value=self._bus.deaf_seconds
+            "keepline_deaf_seconds", "Time in which the own inbox was silent.", value=parts.bus.deaf_seconds
         )
         yield CounterMetricFamily(
-            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=self._bus.gaps
+            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=parts.bus.gaps
         )
         yield CounterMetricFamily(
             "keepline_notice_gaps", "Notices that came after one that was missed.", value=commits.gaps
         )
         yield CounterMetricFamily(
-            "keepline_rooms_put_back", "Rooms stored again after Redis had lost them.", value=commits.put_back
+            "keepline_rooms_put_back",
+            "Rooms stored again after Redis had lost them.",
+            value=compared.put_back,
         )
-        recovered = self._recovery.counts
         yield CounterMetricFamily(
             "keepline_partitions_recovered", "Partitions healed by this node.", value=recovered.partitions
         )

@@ -25,8 +25,10 @@ from signal_node.epochs import Epochs
 from signal_node.ice import IceServers
 from signal_node.membership import Membership
 from signal_node.node import Node
+from signal_node.reconcile import Reconciler
 from signal_node.recovery import Recovery
 from signal_node.registry import Registry
+from signal_node.requests import Requests
 from signal_node.rooms import Rooms
 from signal_node.session import Limits
 from signal_node.store import RoomStore
@@ -52,19 +54,25 @@ class Parts:
         tombstone_ms = round(settings.tombstone_seconds * 1_000)
         rules, new_write_id = rules_of(settings), write_ids(name)
         self.clock = Clock()
-        self.node = Node(
-            name,
-            loop=loop,
-            clients=_clients(settings, loop),
-            verifier=_verifier(settings),
-            ice=IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or ""),
-            archive=archive,
-        )
+        self.node = Node(name, _clients(settings, loop), loop)
         store = RoomStore(client, partitions, tombstone_ms)
-        self.rooms = Rooms(name, store, rules, self.node, now=self.clock.now, new_write_id=new_write_id)
+        self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
+        self.rooms = self.reconciler.rooms = Rooms(
+            name,
+            store,
+            rules,
+            self.node,
+            now=self.clock.now,
+            new_write_id=new_write_id,
+            on_gap=self.reconciler.look_at,
+        )
         self.bus = Bus(client, name, self.node)
         users = Users(client, name)
-        self.node.connect(self.rooms, store, users, self.bus)
+        ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
+        self.requests = Requests(self.node, _verifier(settings), ice, archive, loop)
+        self.node.connect(
+            self.rooms, store, users, self.bus, self.reconciler, self.requests.begin, self.requests.let_go
+        )
         self.registry = Registry(client, name)
         self.timekeeper = Timekeeper(self.node, store)
         self.membership = Membership(
@@ -78,6 +86,7 @@ class Parts:
         self.recovery = Recovery(
             name,
             self.rooms,
+            self.reconciler,
             store,
             users,
             Epochs(client, partitions),
@@ -112,7 +121,7 @@ class Parts:
         tasks.start("probes", self.bus.run_prober, restart=True)
         tasks.start("bus", self.bus.run_sender, restart=True)
         tasks.start("commits", self.rooms.run, restart=True)
-        tasks.start("reconciler", self.rooms.run_reconciler, restart=True)
+        tasks.start("reconciler", self.reconciler.run, restart=True)
         tasks.start("heartbeat", self.membership.run_heartbeat, restart=True)
         tasks.start("reaper", self.membership.run_reaper, restart=True)
         tasks.start("recovery", self.recovery.run, restart=True)

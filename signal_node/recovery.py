@@ -22,6 +22,7 @@ from keepline.room.rules import Rules
 from keepline.room.state import apply
 from signal_node.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.epochs import Epochs
+from signal_node.reconcile import Reconciler
 from signal_node.registry import Registry
 from signal_node.rooms import Rooms
 from signal_node.scripts import StoreUnavailable
@@ -56,6 +57,7 @@ class Recovery:
         self,
         node: str,
         rooms: Rooms,
+        reconciler: Reconciler,
         store: RoomStore,
         users: Users,
         epochs: Epochs,
@@ -75,6 +77,7 @@ class Recovery:
         self._postgres_away = False
         self._node = node
         self._rooms = rooms
+        self._reconciler = reconciler
         self._store = store
         self._users = users
         self._epochs = epochs
@@ -113,7 +116,7 @@ class Recovery:
         self.whole = not lost
         if epochs != self._known:
             # Also when another node has been quicker: what is held here must be put back by this node.
-            await self._rooms.reconcile()
+            await self._reconciler.reconcile(self._rooms.ids())
             await self._users.put_back()
         for partition in lost:
             await self._epochs.put_back(partition, self._node)

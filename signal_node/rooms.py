@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
 from keepline.ops.backoff import Backoff
-from keepline.room.catchup import missed
-from keepline.room.codec import BadRecord, Event
 from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
-from keepline.room.record import Message, Room, SideNumber, Status
+from keepline.room.record import Message, Room, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
-from signal_node import bus, wire
+from signal_node import bus
 from signal_node.routing import Notice, Routes, route
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import Change, CommitResult, Committed, Conflict, Failed, RoomStore
@@ -37,12 +35,6 @@ MAX_BATCH = 128
 
 MAX_JOURNAL = 10_000
 """Changes of all rooms that may wait for Redis."""
-
-RECONCILE_BATCH = 200
-"""Rooms that are compared with Redis in one go."""
-
-RECONCILE_SECONDS = 30.0
-"""How often all rooms are compared although nothing seems to have been missed."""
 
 MAX_EARLY = 64
 """Notices of a room that wait for the answer to a commit of its own."""
@@ -129,7 +121,6 @@ class RoomCounts:
     refused: int = 0
     unavailable: int = 0
     gaps: int = 0
-    put_back: int = 0
 
 
 class Rooms:
@@ -144,8 +135,12 @@ class Rooms:
         *,
         now: Callable[[], int],
         new_write_id: Callable[[], str],
+        on_gap: Callable[[str], None],
     ) -> None:
-        """Take the clock as `now()` in ms since 1970, and a source of ids that are unique in the cluster."""
+        """Take the clock as `now()` in ms since 1970, and a source of ids that are unique in the cluster.
+
+        `on_gap(room_id)` is called when a notice shows that one before it was missed.
+        """
         self.counts = RoomCounts()
         self._node = node
         self._store = store
@@ -153,11 +148,9 @@ class Rooms:
         self._audience = audience
         self._now = now
         self._new_write_id = new_write_id
+        self._on_gap = on_gap
         self._entries: dict[str, _Entry] = {}
         self._dirty: dict[str, _Entry] = {}
-        self._stale: set[str] = set()
-        self._compare_all = False
-        self._compare_wanted = asyncio.Event()
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -226,8 +219,7 @@ class Rooms:
                     entry.early.append(notice)
                     return
                 self.counts.gaps += 1
-                self._stale.add(room.room_id)
-                self._compare_wanted.set()
+                self._on_gap(room.room_id)
                 return
             self._adopt(entry, room)
         for delivery in notice.frames:
@@ -245,104 +237,28 @@ class Rooms:
             self._rebase(entry, room)
             self._evict(room.room_id, entry)
 
-    async def reconcile(self, room_ids: Iterable[str] | None = None) -> None:
-        """Compare the cache with Redis: take what is newer there, put back what is newer here or missing there.
+    def ids(self) -> list[str]:
+        """The rooms of the cache."""
+        return list(self._entries)
 
-        Clients are told what they missed. Rooms with changes under way are left to their commits. Raises
-        StoreUnavailable, BadRecord.
-        """
-        wanted = list(self._entries if room_ids is None else room_ids)
-        for start in range(0, len(wanted), RECONCILE_BATCH):
-            batch = [
-                room_id for room_id in wanted[start : start + RECONCILE_BATCH] if room_id in self._entries
-            ]
-            found = await self._store.load_many(batch)
-            behind = []
-            for room_id, stored in zip(batch, found, strict=True):
-                entry = self._entries.get(room_id)
-                if entry is None or entry.in_flight or entry.journal or entry.stored is None:
-                    continue
-                if stored is None or stored.version < entry.stored.version:
-                    behind.append((entry, stored))
-                elif stored.version > entry.stored.version:
-                    await self._catch_up(entry, stored)
-            if behind:
-                await self._put_back(behind)
+    def at_rest(self, room_id: str) -> Room | None:
+        """The stored record of a cached room of which nothing waits or is on its way to be stored."""
+        entry = self._entries.get(room_id)
+        if entry is None or entry.in_flight or entry.journal:
+            return None
+        return entry.stored
 
-    def look_again(self) -> None:
-        """Something may have been missed of any room: compare all with Redis soon."""
-        self._compare_all = True
-        self._compare_wanted.set()
+    def lines(self, room_id: str) -> list[Message]:
+        """The last lines of chat that were stored from here."""
+        entry = self._entries.get(room_id)
+        return [] if entry is None else list(entry.lines)
 
-    async def run_reconciler(self) -> None:
-        """Compare with Redis when something was missed, and all rooms now and then, until cancelled."""
-        backoff = Backoff(0.05, 2.0)
-        while True:
-            try:
-                async with asyncio.timeout(RECONCILE_SECONDS):
-                    await self._compare_wanted.wait()
-            except TimeoutError:
-                self._compare_all = True
-            self._compare_wanted.clear()
-            everything, stale = self._compare_all, self._stale
-            self._compare_all, self._stale = False, set()
-            try:
-                await self.reconcile(None if everything else stale)
-                backoff.reset()
-            except (StoreUnavailable, BadRecord) as error:
-                _log.warning("reconcile_postponed", error=str(error))
-                self._stale |= stale
-                self._compare_all |= everything
-                self._compare_wanted.set()
-                await asyncio.sleep(backoff.next())
-
-    async def _catch_up(self, entry: _Entry, stored: Room) -> None:
-        before = entry.stored
-        if before is None:
-            return
-        lines: list[Message] = []
-        if stored.last_seq > before.last_seq:
-            lines = await self._store.lines_after(stored.room_id, before.last_seq)
-        if entry.stored is not before or entry.in_flight:
-            return  # something else has brought it up to date meanwhile
-        numbers: tuple[SideNumber, ...] = (1, 2)
-        told = [
-            (session, effects)
-            for number in numbers
-            if (session := self._session_here(before, number)) is not None
-            and (effects := list(missed(before, stored, number, lines, self._now())))
-        ]
-        entry.told_version = stored.version
-        self._adopt(entry, stored)
-        for session, effects in told:
-            for effect in effects:
-                frame = wire.event_frame(stored.room_id, effect)
-                if frame is not None:
-                    self._audience.deliver(session, wire.encode(frame))
-
-    def _session_here(self, room: Room, number: SideNumber) -> str | None:
-        side = room.side(number)
-        return side.session if side.node == self._node else None
-
-    async def _put_back(self, behind: list[tuple[_Entry, Room | None]]) -> None:
-        """Store again what Redis has lost: record, lines of chat, and the event for the persister."""
-        changes = []
-        for entry, stored in behind:
-            room = entry.stored
-            if room is None:
-                continue
-            await self._store.merge_chat(room.room_id, list(entry.lines))
-            changes.append(self._restoring(room, 0 if stored is None else stored.version))
-            events = [Event("restore", room, line) for line in entry.lines]
-            if events:
-                await self._store.add_events(events)
-        self.counts.put_back += len(changes)
-        await self._store.commit(changes)
-
-    def _restoring(self, room: Room, expected_version: int) -> Change:
-        deadline = due(room, self._rules)
-        due_at = None if deadline is None else deadline.at
-        return Change("restore", expected_version, None, room, None, due_at, {})
+    def catch_up(self, room: Room) -> None:
+        """Take a newer record from Redis. Whoever calls tells the clients what they missed; late notices do not."""
+        entry = self._entries.get(room.room_id)
+        if entry is not None:
+            entry.told_version = room.version
+            self._adopt(entry, room)
 
     async def run(self) -> None:
         """Store what the journals hold, until cancelled."""

@@ -172,6 +172,8 @@ class RoomStore:
 
     async def add_events(self, events: Sequence[Event]) -> None:
         """Tell the persister something that is no transition. Raises StoreUnavailable."""
+        if not events:
+            return
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 for event in events:

@@ -1,0 +1,148 @@
+"""Compares the cache with Redis when something may have been missed, and heals whichever of the two is behind.
+
+Rooms with changes under way are left alone: their commits find out by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from keepline.ops.backoff import Backoff
+from keepline.room.catchup import missed
+from keepline.room.codec import BadRecord, Event
+from keepline.room.deadlines import due
+from keepline.room.record import Message, Room, SideNumber
+from keepline.room.rules import Rules
+from signal_node import wire
+from signal_node.rooms import Audience, Rooms
+from signal_node.scripts import StoreUnavailable
+from signal_node.store import Change, RoomStore
+
+INTERVAL_SECONDS = 30.0
+"""How often all rooms are compared although nothing seems to have been missed."""
+
+BATCH = 200
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class ReconcileCounts:
+    """What comparing has found."""
+
+    caught_up: int = 0
+    put_back: int = 0
+
+
+class Reconciler:
+    """Keeps the cache and Redis the same. `run` is to be run as a task."""
+
+    def __init__(
+        self, node: str, store: RoomStore, audience: Audience, rules: Rules, now: Callable[[], int]
+    ) -> None:
+        """Take the clock as `now()` in ms since 1970."""
+        self.counts = ReconcileCounts()
+        self.rooms: Rooms
+        self._node = node
+        self._store = store
+        self._audience = audience
+        self._rules = rules
+        self._now = now
+        self._stale: set[str] = set()
+        self._all_wanted = False
+        self._wanted = asyncio.Event()
+
+    def look_at(self, room_id: str) -> None:
+        """Something was missed of a room: compare it soon."""
+        self._stale.add(room_id)
+        self._wanted.set()
+
+    def look_at_all(self) -> None:
+        """Something may have been missed of any room: compare all soon."""
+        self._all_wanted = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Compare when something was missed, and all rooms now and then, until cancelled."""
+        backoff = Backoff(0.05, 2.0)
+        while True:
+            try:
+                async with asyncio.timeout(INTERVAL_SECONDS):
+                    await self._wanted.wait()
+            except TimeoutError:
+                self._all_wanted = True
+            self._wanted.clear()
+            everything, stale = self._all_wanted, self._stale
+            self._all_wanted, self._stale = False, set()
+            try:
+                await self.reconcile(self.rooms.ids() if everything else stale)
+                backoff.reset()
+            except (StoreUnavailable, BadRecord) as error:
+                _log.warning("reconcile_postponed", error=str(error))
+                self._stale |= stale
+                self._all_wanted |= everything
+                self._wanted.set()
+                await asyncio.sleep(backoff.next())
+
+    async def reconcile(self, room_ids: Iterable[str]) -> None:
+        """Take what is newer in Redis, put back what is newer here or missing there.
+
+        Clients are told what they missed. Raises StoreUnavailable, BadRecord.
+        """
+        wanted = [room_id for room_id in room_ids if self.rooms.at_rest(room_id) is not None]
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            found = await self._store.load_many(batch)
+            behind = []
+            for room_id, there in zip(batch, found, strict=True):
+                here = self.rooms.at_rest(room_id)
+                if here is None:
+                    continue
+                if there is None or there.version < here.version:
+                    behind.append((here, 0 if there is None else there.version))
+                elif there.version > here.version:
+                    await self._catch_up(here, there)
+            if behind:
+                await self._put_back(behind)
+
+    async def _catch_up(self, here: Room, there: Room) -> None:
+        lines: list[Message] = []
+        if there.last_seq > here.last_seq:
+            lines = await self._store.lines_after(there.room_id, here.last_seq)
+        if self.rooms.at_rest(here.room_id) is not here:
+            return  # something else has brought it up to date meanwhile
+        told = [
+            (side.session, frame)
+            for number, side in zip(_NUMBERS, here.sides, strict=True)
+            if side.session is not None and side.node == self._node
+            for effect in missed(here, there, number, lines, self._now())
+            if (frame := wire.event_frame(there.room_id, effect)) is not None
+        ]
+        self.counts.caught_up += 1
+        self.rooms.catch_up(there)
+        for session, frame in told:
+            self._audience.deliver(session, wire.encode(frame))
+
+    async def _put_back(self, behind: Sequence[tuple[Room, int]]) -> None:
+        """Store again what Redis has lost: record, lines of chat, and the events for the persister.
+
+        `behind` has the records as they are here, and the version that Redis has of them, 0 for none.
+        """
+        for room, _ in behind:
+            lines = self.rooms.lines(room.room_id)
+            await self._store.merge_chat(room.room_id, lines)
+            await self._store.add_events([Event("restore", room, line) for line in lines])
+        self.counts.put_back += len(behind)
+        await self._store.commit([self._change(room, version) for room, version in behind])
+
+    def _change(self, room: Room, expected_version: int) -> Change:
+        deadline = due(room, self._rules)
+        due_at = None if deadline is None else deadline.at
+        return Change("restore", expected_version, None, room, None, due_at, {})
+
+
+_NUMBERS: tuple[SideNumber, ...] = (1, 2)
