@@ -184,10 +184,26 @@ class DemoPage:
         states: list[str] = await self._page.evaluate("id => watched.states[id] ?? []", element)
         return [state for state, _ in groupby(states)]
 
+    async def comes_to_show(self, element: str, state: str) -> None:
+        """Wait until an element with a state has shown this one, be it for a moment."""
+
+        async def shown() -> bool:
+            return state in await self.states_shown(element)
+
+        await eventually(shown, timeout=PAGE_SECONDS, what=f"the page has shown {element} {state}")
+
     async def connections_made(self) -> int:
         """How many RTCPeerConnections the page has made since it was loaded."""
         count: int = await self._page.evaluate("watched.connections.length")
         return count
+
+    async def makes_connection(self, number: int) -> None:
+        """Wait until the page has made its n-th RTCPeerConnection."""
+
+        async def made() -> bool:
+            return await self.connections_made() == number
+
+        await eventually(made, timeout=PAGE_SECONDS, what=f"the page makes its connection number {number}")
 
     async def frames_decoded(self) -> int:
         """How many video frames of the other side the browser has decoded on its present connection."""
@@ -247,8 +263,6 @@ class DemoPage:
         wider: bool = await self._page.evaluate(f"{root}.scrollWidth > {root}.clientWidth")
         return wider
 
-    async def screenshot(self, folder: Path, name: str) -> Path:
+    async def screenshot(self, path: Path) -> None:
         """Save a picture of the whole page, for human eyes."""
-        path = folder / f"{name}.png"
         await self._page.screenshot(path=path, full_page=True)
-        return path
