@@ -25,6 +25,10 @@ from tests.unit.persister.calls import call
 Check = Callable[[], bool | Awaitable[bool]]
 
 
+SECONDS = 40
+"""How long to wait for a process; much longer than it takes, for machines that are busy."""
+
+
 class Program:
     """A persister in a process of its own."""
 
@@ -45,7 +49,7 @@ class Program:
             return (await self.get(path))[0] == status
 
         condition: Check = check
-        await eventually(condition, timeout=40, what=f"{path} is {status}")
+        await eventually(condition, timeout=SECONDS, what=f"{path} is {status}")
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -64,7 +68,6 @@ async def persister(redis_url: str, database_url: str, **environ: str) -> AsyncI
         | {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "KEEPLINE_OPS_PORT": str(port)}
         | {"KEEPLINE_CREATE_USERS": "true", "KEEPLINE_RETRY_CAP_SECONDS": "0.5"}
         | environ,
-        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         yield Program(process, port)
@@ -99,7 +102,7 @@ async def written(database_url: str, *calls: list[Event]) -> None:
         }
 
     condition: Check = check
-    await eventually(condition, timeout=30, interval=0.1, what="all calls are written")
+    await eventually(condition, timeout=SECONDS, interval=0.1, what="all calls are written")
 
 
 async def test_it_starts_works_and_stops(redis_url: str, database_url: str) -> None:
@@ -129,7 +132,7 @@ async def test_postgres_away_stops_nothing_and_loses_nothing(valkey: Valkey, pos
             return '"status":"degraded"' in (await program.get("/healthz"))[1]
 
         condition: Check = degraded
-        await eventually(condition, timeout=40)
+        await eventually(condition, timeout=SECONDS, what="the persister says that it is degraded")
         assert (await program.get("/livez"))[0] == 200
         await postgres.start()
         await written(postgres.url, *early, *late)
