@@ -75,8 +75,10 @@ class Postgres(Server):
 
     async def _prepare(self) -> Command:
         binaries = self._binaries = self._binaries or find_postgres(_written_by(self._data))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         user = self._user(binaries)
-        self._own(self.folder, user, make=True)
+        _own(self.folder, user)
         self._password = self._keep_password(user)
         await _until_deserted(self._data)
         if not self._data.exists():
@@ -128,24 +130,19 @@ class Postgres(Server):
         if os.geteuid() != 0:
             return None
         nobody = pwd.getpwnam("nobody")
-        needed = (self._data, binaries.server.resolve())
-        closed = not all(
-            parent.stat().st_mode & stat.S_IXOTH for path in needed for parent in _folders_above(path)
-        )
-        return User(nobody.pw_uid, nobody.pw_gid, pass_folders=closed)
-
-    def _own(self, path: Path, user: User | None, *, make: bool = False) -> None:
-        if make:
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o700)
-        if user is not None:
-            os.chown(path, user.uid, user.gid)
+        uid, gid = nobody.pw_uid, nobody.pw_gid
+        if self._data.exists() and self._data.stat().st_uid != 0:  # made before root came
+            uid, gid = self._data.stat().st_uid, self._data.stat().st_gid
+        server = binaries.server.resolve()
+        passed = {server, *_folders_above(server), *_folders_above(self.folder)}
+        closed = not all(path.stat().st_mode & stat.S_IXOTH for path in passed)
+        return User(uid, gid, pass_folders=closed)
 
     def _keep_password(self, user: User | None) -> str:
         path = self.folder / "password"
         if not path.exists():
             create_private(path, secrets.token_urlsafe(24))
-            self._own(path, user)
+            _own(path, user)
         return path.read_text().strip()
 
 
@@ -153,6 +150,11 @@ async def connect_once(url: str) -> None:
     """Open and close a connection to the PostgreSQL at `url`; raises PostgresError or OSError after 5 s."""
     connection = await asyncpg.connect(url, timeout=PROBE_SECONDS)
     await connection.close(timeout=PROBE_SECONDS)
+
+
+def _own(path: Path, user: User | None) -> None:
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
 
 
 def _folders_above(path: Path) -> list[Path]:

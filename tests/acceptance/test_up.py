@@ -85,7 +85,8 @@ async def test_the_demo_page_opens_rooms_on_the_cluster(cluster: Cluster) -> Non
 
 
 async def test_what_is_killed_comes_back_on_its_ports_with_what_it_had_and_it_is_said() -> None:
-    async with running_cluster(nodes=2) as cluster:
+    # What the killed persister had read and not written is taken over after this many seconds.
+    async with running_cluster(nodes=2, environ={"KEEPLINE_CLAIM_IDLE_SECONDS": "1"}) as cluster:
         room = await cluster.open_room(uuid.uuid4(), uuid.uuid4())
         line = cluster.line
         pids = {
