@@ -31,7 +31,8 @@ _FAULTS_OF_THE_ROW = (
     TypeError,
     OverflowError,
 )
-_PASSING = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# The last is how asyncpg reports a command that races with the loss of its connection.
+_PASSING = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncpg.InternalClientError)
 
 
 class RowFault(Exception):
@@ -134,6 +135,7 @@ def _cause(error: BaseException) -> str:
     lost = (
         OSError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
         asyncpg.exceptions.PostgresConnectionError,
         asyncpg.exceptions.OperatorInterventionError,
     )
