@@ -24,6 +24,16 @@ if version ~= tonumber(ARGV[1]) then
   return current
 end
 
+-- What a script did before it fails is not undone. So what could fail does so before anything is written: a key of
+-- another type here, and then the line of chat, whose number has to be the highest.
+redis.call('XLEN', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+for i = 5, #KEYS do
+  redis.call('SCARD', KEYS[i])
+end
+if ARGV[6] ~= '' then
+  redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], ARGV[6] .. '-0', 'message', ARGV[7])
+end
 if ARGV[9] == '' then
   redis.call('SET', KEYS[1], ARGV[3])
 else
@@ -35,9 +45,6 @@ if ARGV[5] == '' then
 else
   redis.call('ZADD', KEYS[3], ARGV[5], ARGV[2])
 end
-if ARGV[6] ~= '' then
-  redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], ARGV[6] .. '-0', 'message', ARGV[7])
-end
 if ARGV[9] ~= '' then
   redis.call('PEXPIRE', KEYS[4], ARGV[9])
 end
@@ -46,6 +53,7 @@ for i = 5, #KEYS do
   redis.call(i - 4 <= additions and 'SADD' or 'SREM', KEYS[i], ARGV[2])
 end
 for i = 13, #ARGV, 2 do
-  redis.call(ARGV[12], ARGV[i], ARGV[i + 1])
+  -- pcall: a notice may get lost on any way; that one may not be published does not make the change undone.
+  redis.pcall(ARGV[12], ARGV[i], ARGV[i + 1])
 end
 return 'done'

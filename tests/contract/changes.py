@@ -1,0 +1,62 @@
+"""Changes as a node makes them, and all that a Redis holds, to compare."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from keepline.ops.redis import Client
+from keepline.room.commands import Command
+from keepline.room.deadlines import due
+from keepline.room.effects import Posted
+from keepline.room.record import Room
+from keepline.room.state import apply
+from signal_node.store import Change
+from tests.unit.signal_node.calls import RULES, T0
+
+_write_ids = (f"write-{number}" for number in itertools.count(1))
+
+
+def change(
+    before: Room | None, command: Command, *, now: int = T0, notices: Mapping[str, bytes] | None = None
+) -> Change:
+    """The change that a command makes of a room."""
+    after, effects = apply(before, command, now, RULES)
+    after = replace(after, write_id=next(_write_ids))
+    deadline = due(after, RULES)
+    return Change(
+        kind=type(command).__name__.lower(),
+        expected_version=0 if before is None else before.version,
+        before=before,
+        after=after,
+        message=next((effect.message for effect in effects if isinstance(effect, Posted)), None),
+        due_at=None if deadline is None else deadline.at,
+        notices=notices or {},
+    )
+
+
+async def contents(client: Client) -> dict[bytes, Any]:
+    """Every key with its value; entries of streams without their ids, where those are times."""
+    found: dict[bytes, Any] = {}
+    names: list[Any] = await client.keys()
+    for key in sorted(names):
+        found[key] = await _value(client, key)
+    return found
+
+
+async def _value(client: Any, key: bytes) -> Any:
+    match await client.type(key):
+        case b"string":
+            return await client.get(key)
+        case b"set":
+            return await client.smembers(key)
+        case b"zset":
+            return await client.zrange(key, 0, -1, withscores=True)
+        case b"hash":
+            return await client.hgetall(key)
+        case b"stream":
+            return [fields for _, fields in await client.xrange(key)]
+        case other:
+            raise AssertionError(f"{key!r} is a {other!r}")
