@@ -1,6 +1,8 @@
 -- Add lines to a room's chat wherever they belong: a stream takes only ids that grow, so it is written anew.
 --
--- KEYS  1 chat
+-- It expires when the record does, if that is to expire.
+--
+-- KEYS  1 chat   2 record
 -- ARGV  1 lines to keep at the most, then pairs of seq and line
 
 local lines, order = {}, {}
@@ -24,5 +26,9 @@ table.sort(order)
 redis.call('DEL', KEYS[1])
 for i = math.max(1, #order - ARGV[1] + 1), #order do
   redis.call('XADD', KEYS[1], string.format('%d-0', order[i]), 'message', lines[order[i]])
+end
+local ttl = redis.call('PTTL', KEYS[2])
+if ttl > 0 then
+  redis.call('PEXPIRE', KEYS[1], ttl)
 end
 return #order - present

@@ -168,7 +168,10 @@ class RoomStore:
             arguments: list[Value] = [MAX_MESSAGES]
             for message in messages:
                 arguments += [message.seq, encode_message(message)]
-            await self._merge_chat.run([keys.chat(self.partition_of(room_id), room_id)], arguments)
+            partition = self.partition_of(room_id)
+            await self._merge_chat.run(
+                [keys.chat(partition, room_id), keys.room(partition, room_id)], arguments
+            )
 
     async def add_events(self, events: Sequence[Event]) -> None:
         """Tell the persister something that is no transition. Raises StoreUnavailable."""
