@@ -1,15 +1,29 @@
 #!/usr/bin/env bash
-# Make sure that the programs which the tests drive and pip cannot install are here: Chromium.
+# Make sure that the programs which the tests drive and pip cannot install are here: Chromium, and Redis beside Valkey.
 set -euo pipefail
 
-if command -v chromium >/dev/null; then
+missing=()
+command -v chromium >/dev/null || missing+=(chromium)
+command -v redis-server >/dev/null || missing+=(redis-server)
+if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+  if [[ " ${missing[*]} " != *" chromium "* ]]; then
+    echo "${missing[*]} is missing: its tests are skipped (Debian, Ubuntu: apt-get install ${missing[*]})" >&2
+    exit 0
+  fi
   echo "chromium is missing, and the browser tests need it: install it (Debian, Ubuntu: apt-get install chromium)" >&2
   exit 1
 fi
-echo "installing chromium with apt-get"
+echo "installing ${missing[*]} with apt-get"
 export DEBIAN_FRONTEND=noninteractive
+# The program is wanted, not a service: a policy keeps apt from starting one, where none says so already.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+  trap 'rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+fi
 apt-get update -qq </dev/null
-apt-get install -qq -y --no-install-recommends chromium </dev/null >/dev/null
+apt-get install -qq -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
