@@ -43,8 +43,13 @@ class Membership:
         *,
         status: Callable[[], Mapping[str, Any]],
         on_nodes: Callable[[Sequence[str]], None],
+        cold_start_grace_ms: int,
     ) -> None:
-        """Take `status()`, what the heartbeat says of this node, and `on_nodes(live)`, called when they change."""
+        """Take `status()`, what the heartbeat says of this node, and `on_nodes(live)`, called when they change.
+
+        `cold_start_grace_ms` is how long sides have to come back that were lost with the whole cluster.
+        """
+        self._cold_start_grace_ms = cold_start_grace_ms
         self._node = node
         self._registry = registry
         self._clock = clock
@@ -87,7 +92,8 @@ class Membership:
             await asyncio.sleep(seconds)
 
     async def _look(self) -> None:
-        live, dead = await self._registry.nodes()
+        nodes, dead = await self._registry.nodes()
+        live = list(nodes)
         now = asyncio.get_running_loop().time()
         self._seen_at |= dict.fromkeys(live, now)
         self._seen_at = {name: at for name, at in self._seen_at.items() if now - at < IN_TOUCH_SECONDS}
@@ -96,7 +102,7 @@ class Membership:
             self._on_nodes(live)
         if dead and self._may_bury():
             for node in dead:
-                await self._bury(node)
+                await self._bury(node, self._grace_ms(nodes))
 
     def _may_bury(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -107,26 +113,34 @@ class Membership:
 
     async def bury_predecessor(self) -> None:
         """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted."""
+        nodes, _ = await self._registry.nodes()
+        grace_ms = self._grace_ms(nodes)
         for partition in range(self._partitions):
-            await self._bury_partition(self._node.id, partition)
+            await self._bury_partition(self._node.id, partition, grace_ms)
 
-    async def _bury(self, dead: str) -> None:
+    def _grace_ms(self, nodes: Mapping[str, Mapping[str, Any]]) -> int | None:
+        """More than usual when the whole cluster has just started: clients may have given up trying often."""
+        since = self._clock.now() - self._cold_start_grace_ms
+        cold = all(status.get("started_at", 0) > since for status in nodes.values())
+        return self._cold_start_grace_ms if cold else None
+
+    async def _bury(self, dead: str, grace_ms: int | None) -> None:
         """Lose all sides that a dead node held; nodes share the partitions by leases."""
         done = True
         for partition in range(self._partitions):
             if not await self._registry.lease(partition, f"bury:{dead}", LEASE_MS):
                 done = False
                 continue
-            await self._bury_partition(dead, partition)
+            await self._bury_partition(dead, partition, grace_ms)
         if done:
             await self._registry.forget(dead)
             _log.info("node_buried", node=dead)
 
-    async def _bury_partition(self, dead: str, partition: int) -> None:
+    async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:
         while room_ids := await self._registry.held(partition, dead, AT_MOST):
-            await asyncio.gather(*(self._lose(dead, partition, room_id) for room_id in room_ids))
+            await asyncio.gather(*(self._lose(dead, partition, room_id, grace_ms) for room_id in room_ids))
 
-    async def _lose(self, dead: str, partition: int, room_id: str) -> None:
+    async def _lose(self, dead: str, partition: int, room_id: str, grace_ms: int | None) -> None:
         """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""
         try:
             room, _ = await self._node.store.load(room_id)
@@ -135,7 +149,7 @@ class Membership:
             for number in held:
                 session = None if room is None else room.side(number).session
                 if session is not None and not self._node.has(session):
-                    room = await self._node.execute(room, room_id, commands.Lose(number, session))
+                    room = await self._node.execute(room, room_id, commands.Lose(number, session, grace_ms))
             if not held:
                 await self._registry.let_go(partition, dead, room_id)
         except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:

@@ -51,9 +51,11 @@ class Parts:
         self._settings = settings
         self._draining = draining
         name = settings.node_id
+        cold_start_grace_ms = round(settings.cold_start_grace_seconds * 1_000)
         tombstone_ms = round(settings.tombstone_seconds * 1_000)
         rules, new_write_id = rules_of(settings), write_ids(name)
         self.clock = Clock()
+        self._started_at = self.clock.now()
         self.node = Node(name, _clients(settings, loop), loop)
         store = RoomStore(client, partitions, tombstone_ms)
         self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
@@ -82,6 +84,7 @@ class Parts:
             partitions,
             status=self.status,
             on_nodes=self.timekeeper.use_nodes,
+            cold_start_grace_ms=cold_start_grace_ms,
         )
         self.recovery = Recovery(
             name,
@@ -93,7 +96,7 @@ class Parts:
             self.registry,
             archive,
             rules,
-            grace_ms=round(settings.cold_start_grace_seconds * 1_000),
+            grace_ms=cold_start_grace_ms,
             tombstone_ms=tombstone_ms,
             live=self.membership.recently_live,
             now=self.clock.now,
@@ -108,6 +111,7 @@ class Parts:
             "ops_host": self._settings.ops_host,
             "ops_port": self._settings.ops_port,
             "pid": os.getpid(),
+            "started_at": self._started_at,
             "state": "draining" if self._draining() else "ready",
             "sessions": len(self.node.clients),
             "rooms": len(self.rooms),

@@ -40,15 +40,18 @@ class Registry:
                 pipe.zrem(keys.NODES, self._node)
                 await pipe.execute()
 
-    async def nodes(self) -> tuple[list[str], list[str]]:
-        """Live nodes and dead ones that have not been cleared away, each in order. Raises StoreUnavailable."""
+    async def nodes(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+        """Live nodes with what they say of themselves, and dead ones that have not been cleared away, in order.
+
+        Raises StoreUnavailable.
+        """
         with translated():
             names = sorted(text(name) for name in await self._client.zrange(keys.NODES, 0, -1))
             async with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
-                    pipe.exists(keys.node(name))
-                alive = await pipe.execute() if names else []
-        live = [name for name, is_alive in zip(names, alive, strict=True) if is_alive]
+                    pipe.get(keys.node(name))
+                found = await pipe.execute() if names else []
+        live = {name: orjson.loads(status) for name, status in zip(names, found, strict=True) if status}
         return live, [name for name in names if name not in live]
 
     async def forget(self, node: str) -> None:

@@ -37,10 +37,14 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Lose:
-    """The session that holds a side is gone: connection lost, node dead."""
+    """The session that holds a side is gone: connection lost, node dead.
+
+    `grace_ms` is how long a side of a video room has to come back where it is not what the rules say.
+    """
 
     side: SideNumber
     session: str
+    grace_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,20 +133,21 @@ def _meet(room: Room, changes: dict[str, Any], now: int) -> dict[str, Any]:
 
 
 def _lose(room: Room, command: Lose, now: int, rules: Rules) -> Outcome:
-    return _step_out(room, command.side, command.session, False, now, rules)
+    grace_ms = rules.grace_ms if command.grace_ms is None else command.grace_ms
+    return _step_out(room, command.side, command.session, False, now, grace_ms)
 
 
 def _leave(room: Room, command: Leave, now: int, rules: Rules) -> Outcome:
-    return _step_out(room, command.side, command.session, True, now, rules)
+    return _step_out(room, command.side, command.session, True, now, rules.grace_ms)
 
 
 def _step_out(
-    room: Room, number: SideNumber, session: str, on_purpose: bool, now: int, rules: Rules
+    room: Room, number: SideNumber, session: str, on_purpose: bool, now: int, video_grace_ms: int
 ) -> Outcome:
     before = room.side(number)
     if before.session != session:
         return room, ()  # the fence: a newer session holds the side, or none does
-    grace_ms = rules.grace_ms if room.chat_mode is ChatMode.VIDEO else None
+    grace_ms = video_grace_ms if room.chat_mode is ChatMode.VIDEO else None
     side = replace(
         before,
         node=None,
