@@ -136,11 +136,20 @@ class RoomStore:
         return _messages(lines)
 
     async def rooms_of(self, user: str) -> list[Room]:
-        """The user's rooms that have not ended, as far as the index knows. Raises StoreUnavailable, BadRecord."""
+        """The user's rooms that have not ended, as far as the index knows; others are taken out of it.
+
+        Raises StoreUnavailable, BadRecord.
+        """
         with translated():
             members = await self._client.smembers(keys.user_rooms(user))
-        rooms = await self.load_many(sorted(text(member) for member in members))
-        return [room for room in rooms if room is not None and room.status is not Status.ENDED]
+        room_ids = sorted(text(member) for member in members)
+        rooms = await self.load_many(room_ids)
+        live = [room for room in rooms if room is not None and room.status is not Status.ENDED]
+        over = set(room_ids) - {room.room_id for room in live}
+        if over:
+            with translated():
+                await self._client.srem(keys.user_rooms(user), *over)
+        return live
 
     async def pop_due(
         self, late_ms: Sequence[int], lease_ms: int, at_most: int
