@@ -134,6 +134,7 @@ def test_a_request_and_an_agreement_on_video() -> None:
     call.do(RequestVideo(2))
     asked = call.room
     assert _missed(call, before) == [ModeAsked(1, "request")]
+    assert _missed(call, asked) == []
     call.do(AcceptVideo(1))
     assert _missed(call, asked) == [ModeAsked(1, "accept")]
 
@@ -152,3 +153,11 @@ def test_an_end_is_told_once_and_nothing_else_about_a_room_that_is_over(call: Ca
     call.do(End(EndReason.HANGUP))
     assert _missed(call, before) == [RoomEnded(EndReason.HANGUP)]
     assert _missed(call, call.room) == []
+
+
+def test_an_end_by_inactivity_does_not_clear_the_warning() -> None:
+    call = text()
+    call.at(120_000).tick()
+    warned = call.room
+    call.at(180_000).tick()
+    assert _missed(call, warned) == [RoomEnded(EndReason.INACTIVITY)]

@@ -21,6 +21,9 @@ def test_keys_are_spelled_as_documented() -> None:
     assert keys.deadlines(7) == "{p07}:deadlines"
     assert keys.held(7, "node-1") == "{p07}:held:node-1"
     assert keys.epoch(7) == "{p07}:epoch"
+    assert keys.lease(7, "reap") == "{p07}:lease:reap"
+    assert keys.restored(7) == "{p07}:restored"
+    assert keys.NODES == "nodes"
     assert keys.inbox("node-1") == "inbox:node-1"
     assert keys.user("u") == "user:u"
     assert keys.user_rooms("u") == "user:u:rooms"
@@ -51,6 +54,8 @@ def test_every_key_of_a_room_lives_on_the_shard_of_its_partition() -> None:
             keys.deadlines(3),
             keys.held(3, "node-1"),
             keys.epoch(3),
+            keys.lease(3, "reap"),
+            keys.restored(3),
         )
     }
     assert slots == {key_slot(b"p03")}

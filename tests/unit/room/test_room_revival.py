@@ -59,6 +59,7 @@ def test_who_had_not_come_yet_gets_the_time_of_a_new_room() -> None:
 def test_an_empty_text_room_is_a_no_show_counted_from_its_revival() -> None:
     call = revived(text(met=False), 50_000)
     assert call.next_due == ("no_show", 110_000)
+    assert [side.idle_from for side in call.room.sides] == [None, None]
     assert call.at(110_000).tick() == (RoomEnded(EndReason.NO_SHOW),)
 
 

@@ -102,6 +102,14 @@ def test_coming_back_is_not_writing() -> None:
     assert call.next_due == ("idle", 120_000)
 
 
+def test_coming_back_does_not_clear_a_warning() -> None:
+    call = text()
+    call.lose(1)
+    call.at(120_000).tick()
+    assert call.at(130_000).join(1) == (PeerChanged(2, "reconnected"),)
+    assert call.next_due == ("inactivity", 180_000)
+
+
 def test_text_before_the_other_side_came_does_not_start_the_idle_clock() -> None:
     call = text(met=False)
     call.join(1)
