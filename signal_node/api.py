@@ -74,7 +74,8 @@ class Api:
         if self._key is None:
             raise HttpError(503, "unavailable", "the HTTP API is off: set KEEPLINE_SERVICE_KEY")
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.encode(), self._key.encode()):
+        given = key.encode(errors="surrogateescape")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key.encode()):
             raise HttpError(401, "unauthorized", "send the service key: Authorization: Bearer KEY")
 
     async def _open(self, request: web.Request) -> web.Response:
@@ -109,7 +110,8 @@ class Api:
         try:
             ended = await self._node.execute(room, room.room_id, commands.End(EndReason.DELETED))
         except IllegalTransition:
-            ended = room  # it is over already, which is all that was asked for
+            # It is over already, which is all that was asked for; perhaps only since it was looked at.
+            ended, messages = await self._load(room.room_id)
         return _answer(ended, messages)
 
     async def _load(self, room_id: str) -> tuple[Room, list[Message]]:
