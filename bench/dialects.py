@@ -1,0 +1,131 @@
+"""How a client of each server gets into a room, and how it writes a signal there. The signal is the same for all."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import orjson
+
+from bench.link import Link, LinkError
+
+SIGNAL_BYTES = 300
+"""An ICE candidate of a browser with Keepline's envelope around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A user's place in a room."""
+
+    room: str
+    side: int
+    token: str = field(default="", repr=False)
+
+
+def signal_of(seat: Seat) -> bytes:
+    """A signal with an ICE candidate, padded in its free part to `SIGNAL_BYTES`."""
+    candidate = "candidate:842163049 1 udp 1677729535 203.0.113.77 46154 typ srflx raddr 0.0.0.0 rport 0"
+    ice = {"candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": ""}
+    frame = {
+        "type": "signal",
+        "room": seat.room,
+        "stream": uuid.uuid4().hex[:16],
+        "n": 1,
+        "data": {"candidate": ice},
+    }
+    ice["usernameFragment"] = "u" * (SIGNAL_BYTES - len(orjson.dumps(frame)))
+    return orjson.dumps(frame)
+
+
+class Dialect(ABC):
+    """What a client says to one kind of server."""
+
+    subprotocol: str | None = None
+
+    @abstractmethod
+    def path(self, seat: Seat) -> str:
+        """What to ask for in the handshake."""
+
+    @abstractmethod
+    async def enter(self, link: Link, seat: Seat) -> None:
+        """Take a seat. Raises LinkError when the server refuses, TimeoutError when it is silent."""
+
+    def wrap(self, signal: bytes) -> bytes:
+        """The text that carries a signal."""
+        return signal
+
+    def unwrap(self, text: bytes) -> bytes | None:
+        """The signal in a text that arrived; None when it is something else."""
+        return text if orjson.loads(text).get("type") == "signal" else None
+
+
+class Keepline(Dialect):
+    """Keepline's protocol v1."""
+
+    subprotocol = "keepline.v1"
+
+    def path(self, seat: Seat) -> str:
+        return f"/v1?room={seat.room}"
+
+    async def enter(self, link: Link, seat: Seat) -> None:
+        link.send(orjson.dumps({"type": "hello", "token": seat.token}))
+        await _answer(link, "welcome")
+        link.send(orjson.dumps({"type": "join", "room": seat.room}))
+        await _answer(link, "joined")
+
+
+class Plain(Dialect):
+    """The relay on `websockets`: our frames, without hello."""
+
+    def path(self, seat: Seat) -> str:
+        return "/"
+
+    async def enter(self, link: Link, seat: Seat) -> None:
+        link.send(orjson.dumps({"type": "join", "room": seat.room, "side": seat.side}))
+        await _answer(link, "joined")
+
+
+class Paired(Dialect):
+    """The floor: whoever asks for the same path is a pair."""
+
+    def path(self, seat: Seat) -> str:
+        return f"/{seat.room}"
+
+    async def enter(self, link: Link, seat: Seat) -> None:
+        pass
+
+
+class SocketIo(Dialect):
+    """Engine.IO 4 over WebSocket alone, and the default namespace of socket.io in it."""
+
+    _OPEN, _CONNECTED, _EVENT, _ANSWER = b"0{", b"40", b'42["signal",', b"430["
+
+    def path(self, seat: Seat) -> str:
+        return "/socket.io/?EIO=4&transport=websocket"
+
+    async def enter(self, link: Link, seat: Seat) -> None:
+        await _starts_with(link, self._OPEN)
+        link.send(b"40")
+        await _starts_with(link, self._CONNECTED)
+        link.send(b"420" + orjson.dumps(["join", {"type": "join", "room": seat.room}]))
+        await _starts_with(link, self._ANSWER)
+
+    def wrap(self, signal: bytes) -> bytes:
+        return self._EVENT + signal + b"]"
+
+    def unwrap(self, text: bytes) -> bytes | None:
+        return text[len(self._EVENT) : -1] if text.startswith(self._EVENT) else None
+
+
+async def _answer(link: Link, kind: str) -> None:
+    """Read on until a frame of that type; others of the room may come before. Raises LinkError for an error."""
+    while (frame := orjson.loads(await link.receive())).get("type") != kind:
+        if frame.get("type") == "error":
+            raise LinkError(f"refused: {frame}")
+
+
+async def _starts_with(link: Link, expected: bytes) -> None:
+    text = await link.receive()
+    if not text.startswith(expected):
+        raise LinkError(f"{text!r} instead of {expected!r}")

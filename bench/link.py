@@ -1,0 +1,155 @@
+"""A client's connection while it is being set up: the WebSocket handshake, then texts one by one.
+
+Once a pair is ready, its transports are handed to `bench.load`, which counts frames and does nothing else.
+Frames are masked with a zero key: RFC 6455 allows any key, and the generator's time is not what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self, cast
+
+SECONDS = 20.0
+"""How long any single step of the setup may take."""
+
+_MASKED = 0x80
+_SHORT, _MEDIUM = 125, 0xFFFF
+_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
+_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+class LinkError(Exception):
+    """The server did not do what its protocol promises."""
+
+
+def client_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
+    """A whole message from a client."""
+    size = len(payload)
+    if size <= _SHORT:
+        head = bytes((0x80 | opcode, _MASKED | size))
+    elif size <= _MEDIUM:
+        head = bytes((0x80 | opcode, _MASKED | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, _MASKED | 127)) + size.to_bytes(8, "big")
+    return head + bytes(4) + payload
+
+
+def server_head(size: int) -> bytes:
+    """The header that a server puts before a text of `size` bytes."""
+    if size <= _SHORT:
+        return bytes((0x80 | _TEXT, size))
+    return bytes((0x80 | _TEXT, 126)) + size.to_bytes(2, "big")
+
+
+def frame_end(data: bytes, at: int) -> tuple[int, int]:
+    """Where the payload of the server's frame at `at` begins and ends; it may end beyond `data`."""
+    if len(data) < at + 2:
+        return at, len(data) + 1
+    size, begin = data[at + 1], at + 2
+    if size > _SHORT:
+        begin += 2 if size == 126 else 8
+        if len(data) < begin:
+            return at, len(data) + 1
+        size = int.from_bytes(data[at + 2 : begin], "big")
+    return begin, begin + size
+
+
+def answer_to(frame_start: int, payload: bytes) -> bytes:
+    """What a client has to answer to a control frame, b"" for nothing. Raises LinkError for a close."""
+    opcode = frame_start & 0x0F
+    if opcode == _CLOSE:
+        raise LinkError(f"closed by the server: {payload!r}")
+    return client_frame(payload, _PONG) if opcode == _PING else b""
+
+
+class Link(asyncio.Protocol):
+    """One client. `open`, then `send` and `receive`."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self._rest = b""
+        self._upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._texts: asyncio.Queue[bytes | LinkError] = asyncio.Queue()
+
+    @classmethod
+    async def open(cls, port: int, path: str, subprotocol: str | None) -> Self:
+        """Connect and upgrade. Raises LinkError, OSError or TimeoutError."""
+        async with asyncio.timeout(SECONDS):
+            loop = asyncio.get_running_loop()
+            _, link = await loop.create_connection(cls, "127.0.0.1", port)
+            lines = [
+                f"GET {path} HTTP/1.1",
+                f"Host: 127.0.0.1:{port}",
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                f"Sec-WebSocket-Key: {_KEY}",
+                "Sec-WebSocket-Version: 13",
+            ]
+            if subprotocol is not None:
+                lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+            link.transport.write("\r\n".join([*lines, "", ""]).encode())
+            await link._upgraded
+        return link
+
+    def send(self, text: bytes) -> None:
+        """Write a text message."""
+        self.transport.write(client_frame(text))
+
+    async def receive(self) -> bytes:
+        """The next text message. Raises LinkError or TimeoutError."""
+        async with asyncio.timeout(SECONDS):
+            text = await self._texts.get()
+        if isinstance(text, LinkError):
+            raise text
+        return text
+
+    def detach(self) -> asyncio.Transport:
+        """Give the transport away; nothing may be under way. Raises LinkError."""
+        if self._rest:
+            raise LinkError("half a frame is on its way")
+        return self.transport
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(LinkError(f"connection lost: {exc}"))
+
+    def data_received(self, data: bytes) -> None:
+        self._rest += data
+        if not self._upgraded.done() and not self._upgrade():
+            return
+        while True:
+            begin, end = frame_end(self._rest, 0)
+            if end > len(self._rest):
+                return
+            start, payload, self._rest = self._rest[0], self._rest[begin:end], self._rest[end:]
+            if start & 0x0F == _TEXT:
+                self._texts.put_nowait(payload)
+            else:
+                self._control(start, payload)
+
+    def _upgrade(self) -> bool:
+        head, blank, rest = self._rest.partition(b"\r\n\r\n")
+        if not blank:
+            return False
+        self._rest = rest
+        if not head.startswith(b"HTTP/1.1 101 "):
+            self._fail(LinkError(f"not upgraded: {head.decode(errors='replace')}"))
+            return False
+        self._upgraded.set_result(None)
+        return True
+
+    def _control(self, start: int, payload: bytes) -> None:
+        try:
+            self.transport.write(answer_to(start, payload))
+        except LinkError as error:
+            self._fail(error)
+
+    def _fail(self, error: LinkError) -> None:
+        if not self._upgraded.done():
+            self._upgraded.set_exception(error)
+        else:
+            self._texts.put_nowait(error)

@@ -1,0 +1,66 @@
+"""socket.io, installed outside of the tree in versions that are fixed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = {"socket.io": "4.8.4", "@socket.io/redis-adapter": "8.3.0", "redis": "5.9.0"}
+SCRIPT = Path(__file__).parent / "peers" / "socketio_relay.mjs"
+INSTALL_SECONDS = 180.0
+OLDEST_NODE = 18
+
+
+class Absent(Exception):
+    """socket.io cannot be measured here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Node.js, and the relay beside the packages that it imports."""
+
+    node: Path
+    script: Path
+
+
+def install() -> Installed:
+    """Install the packages into the user's cache, if they are not there yet. Raises Absent."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise Absent("node or npm is not on PATH")
+    version = subprocess.run(
+        [node, "--version"], capture_output=True, text=True, timeout=30, check=False
+    ).stdout
+    if int(version.strip().lstrip("v").partition(".")[0] or 0) < OLDEST_NODE:
+        raise Absent(f"Node.js {OLDEST_NODE} or newer is needed, here is {version.strip()}")
+    folder = _cache() / "-".join(["socketio", *PACKAGES.values()])
+    if not (folder / "installed").exists():
+        _install(npm, folder)
+    script = folder / SCRIPT.name
+    shutil.copyfile(SCRIPT, script)  # modules look for packages beside themselves
+    return Installed(Path(node), script)
+
+
+def _install(npm: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"private": True, "type": "module", "dependencies": PACKAGES}
+    (folder / "package.json").write_text(json.dumps(manifest))
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev"]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Absent(f"npm install took more than {INSTALL_SECONDS:.0f} s") from None
+    if done.returncode:
+        raise Absent(f"npm install failed: {done.stderr.strip()[-300:]}")
+    (folder / "installed").touch()
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "keepline-bench"
