@@ -100,9 +100,7 @@ class _Entry:
     journal: deque[_Pending] = field(default_factory=deque)
     in_flight: bool = False
     heard: Room | None = None  # a newer record that arrived while a commit was in flight
-    early: list[Notice] = field(
-        default_factory=list
-    )  # may stand on the commit in flight, whose answer they overtook
+    early: list[Notice] = field(default_factory=list)  # they may stand on the commit in flight
     told_version: int = 0  # clients have been told of everything up to it, without notices
     lines: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 

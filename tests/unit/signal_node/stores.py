@@ -94,6 +94,7 @@ class Cache:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.now = T0
+        self.gaps: list[str] = []
         self.store = ScriptedStore()
         self.audience = Audience(self.log)
         count = itertools.count(1)
@@ -104,6 +105,7 @@ class Cache:
             self.audience,
             now=lambda: self.now,
             new_write_id=lambda: f"write-{next(count)}",
+            on_gap=self.gaps.append,
         )
 
     def do(

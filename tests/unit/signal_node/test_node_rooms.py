@@ -351,6 +351,15 @@ async def test_a_notice_brings_the_record_and_frames_and_names_the_replaced() ->
         assert cache.audience.changes[-1] == (4, 5)
 
 
+async def test_news_with_a_gap_before_them_are_not_taken_but_looked_into() -> None:
+    async with running() as cache:
+        kept = await keep(cache, text_room("there"))
+        cache.rooms.absorb(heard(elsewhere(kept, Post(2, "x"), Post(2, "y")), LINE))
+        assert cache.gaps == [ROOM]
+        assert cache.rooms.get(ROOM) == kept
+        assert cache.audience.told == []
+
+
 async def test_old_news_do_not_take_the_cache_back() -> None:
     async with running() as cache:
         kept = await keep(cache, text_room("there"))
