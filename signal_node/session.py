@@ -312,15 +312,16 @@ class Session:
 
     def _too_many(self) -> Sequence[Effect]:
         self._strikes += 1
-        if self._strikes >= self._limits.bad_frames:
-            return self.close(closes.RATE_LIMITED)
-        return self.failed(
+        error = self.failed(
             ErrorCode.RATE_LIMITED,
             f"at most {self._limits.frames_per_second:g} frames a second; this one was dropped",
             UNSET,
             UNSET,
             self._bucket.wait_ms(),
         )
+        if self._strikes >= self._limits.bad_frames:
+            return (*error, *self.close(closes.RATE_LIMITED))
+        return error
 
     def _bad_request(
         self, message: str, request_id: RequestId, room_id: str | UnsetType = UNSET
