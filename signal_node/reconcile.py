@@ -119,7 +119,7 @@ class Reconciler:
             (side.session, frame)
             for number, side in zip(_NUMBERS, here.sides, strict=True)
             if side.session is not None and side.node == self._node
-            for effect in missed(here, there, number, lines, self._now())
+            for effect in missed(here, there, number, lines, self._now(), self._rules)
             if (frame := wire.event_frame(there.room_id, effect)) is not None
         ]
         self.counts.caught_up += 1

@@ -13,10 +13,11 @@ from keepline.room.effects import (
     RoomEnded,
 )
 from keepline.room.record import ChatMode, Message, Presence, Room, Side, SideNumber, other
+from keepline.room.rules import Rules
 
 
 def missed(
-    before: Room, after: Room, number: SideNumber, messages: Iterable[Message], now: int
+    before: Room, after: Room, number: SideNumber, messages: Iterable[Message], now: int, rules: Rules
 ) -> Iterator[Effect]:
     """What side `number`, which was last told of `before`, is to be told of `after`, in order.
 
@@ -32,10 +33,19 @@ def missed(
         yield ModeAsked(number, "accept")
     if after.mode_requested_by == peer and before.mode_requested_by != peer:
         yield ModeAsked(number, "request")
-    if after.warning_started_at is None and before.warning_started_at is not None and after.ended_at is None:
-        yield InactivityChanged("cleared")
+    if after.ended_at is None:
+        yield from _warning(before, after, now, rules)
     if after.ended_reason is not None and before.ended_reason is None:
         yield RoomEnded(after.ended_reason)
+
+
+def _warning(before: Room, after: Room, now: int, rules: Rules) -> Iterator[Effect]:
+    if after.warning_started_at is None:
+        if before.warning_started_at is not None:
+            yield InactivityChanged("cleared")
+    elif after.warning_started_at != before.warning_started_at:
+        ends_at = after.warning_started_at + rules.text_warning_ms
+        yield InactivityChanged("warning", max(0, ends_at - now))
 
 
 def _presence(before: Side, after: Side, told: SideNumber, now: int) -> Iterator[Effect]:

@@ -190,6 +190,10 @@ def _request_video(room: Room, command: RequestVideo, now: int, rules: Rules) ->
         raise IllegalTransition(room.status, command, "the other side is not there to accept")
     if room.mode_requested_by == command.side:
         return room, ()
+    if room.mode_requested_by is not None:
+        # Both have asked: that is an agreement, and each hears of it.
+        agreed, told = _accept_video(room, AcceptVideo(command.side), now, rules)
+        return agreed, (*told, ModeAsked(command.side, "accept"))
     asked = _changed(room, now, mode_requested_by=command.side)
     return asked, (ModeAsked(other(command.side), "request"),)
 

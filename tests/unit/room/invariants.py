@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from keepline.room.commands import AcceptVideo, Command, Join, Leave, Lose, Open, Post, Revive, Tick
+from keepline.room.commands import (
+    AcceptVideo,
+    Command,
+    Join,
+    Leave,
+    Lose,
+    Open,
+    Post,
+    RequestVideo,
+    Revive,
+    Tick,
+)
 from keepline.room.deadlines import due
 from keepline.room.effects import Effect, Posted, RoomEnded
 from keepline.room.record import ChatMode, Presence, Room, Side, Status, other
@@ -155,7 +166,9 @@ def _of_what_may_change(
 
 
 def _agreed_on_video(before: Room, command: Command) -> bool:
-    return isinstance(command, AcceptVideo) and before.mode_requested_by == other(command.side)
+    if not isinstance(command, AcceptVideo | RequestVideo):
+        return False
+    return before.mode_requested_by == other(command.side)
 
 
 def deadline_violations(room: Room, rules: Rules) -> list[str]:

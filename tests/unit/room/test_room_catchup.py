@@ -65,14 +65,14 @@ def test_who_was_deaf_learns_all_that_the_others_were_told(
             if index < deaf_from:
                 deaf.hear(told)
                 last_heard = room
-    deaf.hear(missed(last_heard, room, number, lines, now))
+    deaf.hear(missed(last_heard, room, number, lines, now, RULES))
     if room.ended_at is not None:
         hearing.peer = deaf.peer  # of a room that is over nobody asks who is there
     assert deaf == hearing
 
 
 def _missed(call: Call, before: Room, *lines: Message) -> list[Effect]:
-    return list(missed(before, call.room, 1, lines, call.now))
+    return list(missed(before, call.room, 1, lines, call.now, call.rules))
 
 
 def test_nothing_new_is_nothing_to_tell() -> None:
@@ -137,6 +137,14 @@ def test_a_request_and_an_agreement_on_video() -> None:
     assert _missed(call, asked) == []
     call.do(AcceptVideo(1))
     assert _missed(call, asked) == [ModeAsked(1, "accept")]
+
+
+def test_a_warning_with_the_time_that_is_left() -> None:
+    call = text()
+    before = call.room
+    call.at(120_000).tick()
+    assert _missed(call.at(125_000), before) == [InactivityChanged("warning", 55_000)]
+    assert _missed(call.at(125_000), call.room) == []
 
 
 def test_a_warning_that_is_off() -> None:

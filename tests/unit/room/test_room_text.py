@@ -167,6 +167,15 @@ def test_asking_twice_changes_nothing() -> None:
     assert call.room is before
 
 
+@both_sides
+def test_when_both_ask_they_agree_and_both_hear_of_it(side: SideNumber) -> None:
+    call = text()
+    call.do(RequestVideo(side))
+    told = call.at(1_000).do(RequestVideo(other(side)))
+    assert set(told) == {ModeAsked(1, "accept"), ModeAsked(2, "accept")}
+    assert (call.room.chat_mode, call.room.mode_requested_by) == (ChatMode.VIDEO, None)
+
+
 @pytest.mark.parametrize("answer", [AcceptVideo, DeclineVideo])
 def test_only_the_other_side_can_answer_and_only_what_was_asked(
     answer: type[AcceptVideo | DeclineVideo],
