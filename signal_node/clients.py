@@ -116,7 +116,7 @@ class Clients:
         elif connection.framing.connecting:
             if now - connection.opened_at > self._hello_seconds:
                 connection.abort()
-        elif connection.session.stage is not Stage.READY:
+        elif connection.session.stage is Stage.NEW:
             if now - connection.opened_at > self._hello_seconds:
                 connection.close(closes.NO_HELLO)
         elif connection.pinged_at is not None:

@@ -33,7 +33,7 @@ from signal_node.wire import ErrorCode
 
 AUTHENTICATE_SECONDS = 10.0
 STORED_SECONDS = 3.0
-"""How long a join waits for Redis before it is answered without."""
+"""How long a hello or a join waits for Redis before it is answered without."""
 
 ARCHIVE_SECONDS = 2.0
 RETRY_AFTER_MS = 1_000
@@ -140,8 +140,9 @@ class Requests:
         """Make the user this session's; whoever held it is closed. Without Redis only this node's can be known."""
         here = self._node.clients.session_of(user)
         try:
-            taken = await self._node.users.take(user, session.id, resume)
-        except StoreUnavailable as error:
+            async with asyncio.timeout(STORED_SECONDS):
+                taken = await self._node.users.take(user, session.id, resume)
+        except (StoreUnavailable, TimeoutError) as error:
             _log.warning("take_user_unavailable", error=str(error))
             taken = Taken(secrets.token_urlsafe(24), None if here is None else self._node.id, here, False)
         if session.closed():
@@ -166,19 +167,27 @@ class Requests:
 
     async def _rooms_of(self, user: str, session: Session, *, resumed: bool) -> list[wire.HeldRoom]:
         """The user's live rooms. A resumed session takes the sides that the one before it held or lost."""
-        rooms = []
+        rooms: list[wire.HeldRoom] = []
         try:
-            for room in await self._node.store.rooms_of(user):
-                side = room.side_of(user)
-                if side is None:
-                    continue
-                if resumed and room.side(side).came and not room.side(side).left:
-                    rooms.append(await self._take_side(room.room_id, side, session))
-                elif not resumed:
-                    rooms.append(wire.held_room(room, (await self._node.store.load(room.room_id))[1], side))
-        except (StoreUnavailable, BadRecord, JournalFull) as error:
+            async with asyncio.timeout(STORED_SECONDS):
+                for room in await self._node.store.rooms_of(user):
+                    held = await self._room_of(user, room, session, resumed)
+                    if held is not None:
+                        rooms.append(held)
+        except (StoreUnavailable, BadRecord, JournalFull, TimeoutError) as error:
             _log.warning("rooms_of_user_unavailable", error=str(error))
-        return [room for room in rooms if room is not None]
+        return rooms
+
+    async def _room_of(self, user: str, room: Room, session: Session, resumed: bool) -> wire.HeldRoom | None:
+        side = room.side_of(user)
+        if side is None:
+            return None
+        if not resumed:
+            _, messages = await self._node.store.load(room.room_id)
+            return wire.held_room(room, messages, side)
+        if room.side(side).came and not room.side(side).left:
+            return await self._take_side(room.room_id, side, session)
+        return None
 
     async def _take_side(self, room_id: str, side: SideNumber, session: Session) -> wire.HeldRoom | None:
         room, messages = await self._node.store.load(room_id)
