@@ -33,8 +33,12 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
 HTTP_SECONDS = 10.0
 
-# A developer's own settings must not leak into the clusters of tests.
 _SET_BY_USERS = {"REDIS_URL", "DATABASE_URL"} | {name for name in os.environ if name.startswith("KEEPLINE_")}
+
+
+def inherited_environment() -> dict[str, str]:
+    """Our environment without a developer's own settings, which must not leak into the clusters of tests."""
+    return {name: value for name, value in os.environ.items() if name not in _SET_BY_USERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,13 @@ class Up:
         messages = folder / f"up-{uuid.uuid4().hex[:8]}.log"
         program = (sys.executable, "-P", "-m", "keepline.cli.main")
         command = Command("up", (*program, "up", "--data", str(data), *options), messages)
-        inherited = {name: value for name, value in os.environ.items() if name not in _SET_BY_USERS}
         with messages.open("w") as log:
             process = await asyncio.create_subprocess_exec(
                 *command.bound(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**inherited, **mark, **(environ or {})},
+                env={**inherited_environment(), **mark, **(environ or {})},
                 start_new_session=True,
             )
         return cls(process, messages, data, mark)
@@ -149,13 +152,11 @@ class Up:
                 await self._process.stdout.read()
 
 
-class Cluster:
-    """A cluster that is ready, with an app backend's view of it."""
+class Deployment:
+    """Nodes that run somehow, with an app backend's view of them. `line` is what `keepline up --json` says."""
 
-    def __init__(self, up: Up, line: dict[str, Any], data: Path, http: aiohttp.ClientSession) -> None:
-        self.up = up
+    def __init__(self, line: dict[str, Any], http: aiohttp.ClientSession) -> None:
         self.line = line
-        self.data = data
         self.nodes = [RunningNode(**node) for node in line["nodes"]]
         self.persisters: list[dict[str, Any]] = line["persisters"]
         self.redis_url: str = line["redis"]["url"]
@@ -210,6 +211,15 @@ class Cluster:
                 return response.status == 200
         except aiohttp.ClientError:
             return False
+
+
+class Cluster(Deployment):
+    """A cluster of `keepline up` that is ready."""
+
+    def __init__(self, up: Up, line: dict[str, Any], data: Path, http: aiohttp.ClientSession) -> None:
+        super().__init__(line, http)
+        self.up = up
+        self.data = data
 
     def node_log(self, node: int) -> str:
         """What a node has logged."""
