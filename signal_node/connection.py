@@ -139,7 +139,8 @@ class Connection(asyncio.Protocol):
                 self._open(event)
             elif type(event) is Violated or type(event) is Refused:
                 self.session.stage = Stage.CLOSED
-        self._wake()
+        if self.framing.pending:
+            self._wake()
 
     def eof_received(self) -> bool:
         """The client will send no more."""

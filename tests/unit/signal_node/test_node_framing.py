@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Close, Frame, Opcode
@@ -24,9 +26,13 @@ class Wire:
     """A client and a node's framing, joined by hand."""
 
     def __init__(
-        self, path: str = "/v1", subprotocols: Sequence[str] = ("keepline.v1",), origin: str | None = None
+        self,
+        path: str = "/v1",
+        subprotocols: Sequence[str] = ("keepline.v1",),
+        origin: str | None = None,
+        max_bytes: int = MAX,
     ) -> None:
-        self.framing = Framing(MAX)
+        self.framing = Framing(max_bytes)
         self.client = ClientProtocol(
             parse_uri(f"ws://127.0.0.1{path}"),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
@@ -125,6 +131,70 @@ def test_a_text_is_one_message() -> None:
     wire.client.send_text("häl".encode())
     wire.client.send_text(b"lo")
     assert wire.deliver() == ["häl", "lo"]
+
+
+SOME_FRAMES = [
+    Frame(Opcode.TEXT, b""),
+    Frame(Opcode.TEXT, b"short"),
+    Frame(Opcode.TEXT, b"m" * 126),
+    Frame(Opcode.TEXT, b"l" * MAX),
+    Frame(Opcode.PING, b"ping"),
+    Frame(Opcode.PONG, b""),
+]
+
+
+@given(st.lists(st.sampled_from(SOME_FRAMES), max_size=6), st.lists(st.integers(1, 2 * MAX), max_size=6))
+def test_frames_mean_the_same_however_they_are_cut_into_packets(
+    frames: list[Frame], sizes: list[int]
+) -> None:
+    wire = Wire()
+    stream = b"".join(frame.serialize(mask=True) for frame in frames)
+    events: list[Event] = []
+    for size in [*sizes, len(stream)]:
+        packet, stream = stream[:size], stream[size:]
+        events += wire.framing.receive(packet)
+    assert events == [bytes(frame.data).decode() for frame in frames if frame.opcode is Opcode.TEXT]
+    pings = sum(frame.opcode is Opcode.PING for frame in frames)
+    assert [frame.opcode for frame in wire.back()] == [Opcode.PONG] * pings
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536, 100_000])
+def test_messages_of_every_size_go_both_ways(size: int) -> None:
+    wire = Wire(max_bytes=100_000)
+    wire.client.send_text(b"x" * size)
+    (data,) = wire.client.data_to_send()
+    assert wire.framing.receive(data) == ["x" * size]
+    wire.framing.send(b"y" * size)
+    (frame,) = wire.back()
+    assert bytes(frame.data) == b"y" * size
+
+
+def test_who_does_not_wait_for_the_handshake_is_refused() -> None:
+    client = ClientProtocol(parse_uri("ws://127.0.0.1/v1"), subprotocols=[Subprotocol("keepline.v1")])
+    client.send_request(client.connect())
+    early = Frame(Opcode.TEXT, b"early").serialize(mask=True)
+    framing = Framing(MAX)
+    events = framing.receive(b"".join(client.data_to_send()) + early[:7])
+    assert events == [Opened(None), Violated(closes.BAD_FRAME)]
+    assert framing.closing
+
+
+def test_a_close_ends_the_hearing_in_the_middle_of_a_packet() -> None:
+    wire = Wire()
+    late = Frame(Opcode.TEXT, b"late").serialize(mask=True)
+    assert wire.framing.receive(Frame(Opcode.CLOSE, b"").serialize(mask=True) + late) == []
+    assert wire.close is not None
+
+
+def test_what_answers_a_ping_and_what_is_sent_keep_their_order() -> None:
+    wire = Wire()
+    wire.framing.send(b"1")
+    wire.client.send_ping(b"2")
+    wire.deliver()
+    wire.framing.send(b"3")
+    assert wire.framing.pending
+    assert [bytes(frame.data) for frame in wire.back()] == [b"1", b"2", b"3"]
+    assert not wire.framing.pending
 
 
 def test_fragments_are_put_together() -> None:
