@@ -11,7 +11,7 @@ import pytest
 
 from tests.acceptance.bare_client import BareClient, Frame
 from tests.acceptance.raw_client import RawClient
-from tests.helpers.cluster import Cluster
+from tests.helpers.cluster import Deployment
 from tests.helpers.rows import row_of_room
 from tests.helpers.waiting import eventually
 
@@ -54,7 +54,7 @@ class Call:
 class Scene:
     """Connects clients to a cluster and closes them all in the end. `nodes` are Alice's and Bob's."""
 
-    def __init__(self, cluster: Cluster, nodes: Placement) -> None:
+    def __init__(self, cluster: Deployment, nodes: Placement) -> None:
         self.cluster = cluster
         self.nodes = nodes
         self._clients = AsyncExitStack()
