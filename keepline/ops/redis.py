@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis.asyncio
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from keepline.ops.settings import REDIS_SCHEMES
+from keepline.ops import redis_url
+from keepline.ops.redis_cluster import Cluster
+from keepline.ops.redis_sentinel import watched_by_sentinels
 
 Client = redis.asyncio.Redis
 
@@ -22,25 +27,56 @@ _HEALTH_CHECK_SECONDS = 10
 
 
 def connect(url: str, *, max_connections: int = 16, answer_seconds: float = ANSWER_SECONDS) -> Client:
-    """Return a client for a URL: `redis://`, `rediss://` (TLS) or `unix://`. Nothing is sent yet.
+    """Return a client of what a URL names (see `redis_url`): a server, a Sentinel set's master, a cluster.
 
-    Values come back as bytes. `answer_seconds` bounds the wait for one answer, so blocking commands must
-    block for less. A command is never repeated behind the caller's back: whether it may run twice only the
-    caller knows. At most `max_connections` are open; the next command waits for one up to 5 s.
+    Nothing is sent yet. Values come back as bytes. `answer_seconds` bounds the wait for one answer, so blocking
+    commands must block for less. A command is never repeated behind the caller's back: whether it may run twice
+    only the caller knows. At most `max_connections` to each server are open; the next command waits for one up
+    to 5 s.
 
-    Raises ValueError for another scheme. Commands raise `redis.exceptions.ConnectionError` or `TimeoutError`
+    Raises ValueError for a URL that is none. Commands raise `redis.exceptions.ConnectionError` or `TimeoutError`
     when the server is away.
     """
-    if urlsplit(url).scheme not in REDIS_SCHEMES:
-        raise ValueError(f"Redis URLs start with {', '.join(f'{s}://' for s in REDIS_SCHEMES)}")
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=_POOL_WAIT_SECONDS,
-        **_connection_options(url, answer_seconds),
-    )
-    client: Client = redis.asyncio.Redis.from_pool(pool)
-    return client
+    parsed = redis_url.parse(url)
+    pool_options = {"max_connections": max_connections, "timeout": _POOL_WAIT_SECONDS}
+
+    def open_server(server_url: str) -> Client:
+        options = _connection_options(server_url, answer_seconds)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(server_url, **pool_options, **options)
+        client: Client = redis.asyncio.Redis.from_pool(pool)
+        return client
+
+    if parsed.kind == "cluster":
+        return Cluster(parsed.addresses, lambda address: open_server(parsed.of_server(address)))
+    if parsed.kind == "sentinel":
+        sentinels = [open_server(parsed.of_sentinel(address)) for address in parsed.addresses]
+        server_url = parsed.of_server(parsed.addresses[0])
+        options = _connection_options(server_url, answer_seconds)
+        return watched_by_sentinels(sentinels, parsed.service, server_url, **pool_options, **options)
+    return open_server(url)
+
+
+def is_cluster(client: Client) -> bool:
+    """Whether keys are spread over servers: then the keys of one command, or script, have to share a hash tag."""
+    return isinstance(client, Cluster)
+
+
+async def servers(client: Client) -> list[Client]:
+    """A client of each server that has keys, for what a server is asked and not a key. Raises ConnectionError."""
+    return await client.masters() if isinstance(client, Cluster) else [client]
+
+
+@asynccontextmanager
+async def subscribed(client: Client, channel: str) -> AsyncIterator[PubSub]:
+    """Subscribe to a channel: on a cluster a shard channel, over a connection of its own. Raises RedisError."""
+    if not isinstance(client, Cluster):
+        async with client.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            yield pubsub
+        return
+    async with client.open(await client.owner(channel)) as server, server.pubsub() as pubsub:
+        await pubsub.ssubscribe(channel)
+        yield pubsub
 
 
 def _connection_options(url: str, answer_seconds: float) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from keepline.ops import redis_url
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 
 PREFIX = "KEEPLINE_"
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 POSTGRES_SCHEMES = ("postgres", "postgresql")
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-")
 
@@ -63,6 +63,11 @@ def _url_of(*schemes: str) -> AfterValidator:
         return url
 
     return AfterValidator(check)
+
+
+def _check_redis_url(url: str) -> str:
+    redis_url.parse(url)
+    return url
 
 
 def _check_origin(origin: str) -> str:
@@ -142,7 +147,9 @@ class CommonSettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    redis_url: Annotated[str, _url_of(*REDIS_SCHEMES)] = Field(validation_alias="REDIS_URL", repr=False)
+    redis_url: Annotated[str, AfterValidator(_check_redis_url)] = Field(
+        validation_alias="REDIS_URL", repr=False
+    )
     database_url: Annotated[str, _url_of(*POSTGRES_SCHEMES)] | None = Field(
         default=None, validation_alias="DATABASE_URL", repr=False
     )
