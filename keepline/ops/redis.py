@@ -16,6 +16,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from keepline.ops import redis_url
 from keepline.ops.redis_cluster import Cluster
+from keepline.ops.redis_connections import telling_losses
 from keepline.ops.redis_sentinel import watched_by_sentinels
 
 Client = redis.asyncio.Redis
@@ -43,6 +44,7 @@ def connect(url: str, *, max_connections: int = 16, answer_seconds: float = ANSW
     def open_server(server_url: str) -> Client:
         options = _connection_options(server_url, answer_seconds)
         pool = redis.asyncio.BlockingConnectionPool.from_url(server_url, **pool_options, **options)
+        pool.connection_class = telling_losses(pool.connection_class)
         client: Client = redis.asyncio.Redis.from_pool(pool)
         return client
 

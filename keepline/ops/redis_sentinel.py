@@ -18,6 +18,8 @@ from redis.asyncio.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from keepline.ops.redis_connections import telling_losses
+
 
 class _Pool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to the master; who finds none free waits."""
@@ -44,7 +46,8 @@ def watched_by_sentinels(sentinels: Sequence[Redis], service: str, server_url: s
     for replaced in ("host", "port"):
         login.pop(replaced)
     secure = login.get("connection_class") is SSLConnection
-    login["connection_class"] = SentinelManagedSSLConnection if secure else SentinelManagedConnection
+    kind = SentinelManagedSSLConnection if secure else SentinelManagedConnection
+    login["connection_class"] = telling_losses(kind)
     pool = cast(Any, _Pool)(service, manager, **login, **options)
     client = cast(_Master, _Master.from_pool(pool))
     client.sentinels = manager
