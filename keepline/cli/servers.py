@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from keepline.cli.binaries import RedisBinary, ServerError, find_redis
 from keepline.cli.process import Child, Command, describe_exit, tail
+from keepline.ops import redis as ops_redis
 
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 30.0
@@ -154,9 +155,17 @@ class Valkey(Server):
 
 
 async def ping(url: str) -> None:
-    """Send PING to the Redis at `url`; raises RedisError or OSError when no PONG comes within 5 s."""
-    async with _client(url) as client:
-        await client.ping()
+    """Send PING to what `url` names: a server, the master of Sentinels or each master of a cluster.
+
+    Raises RedisError or OSError when one does not answer within 5 s, ValueError when `url` is none.
+    """
+    client = ops_redis.connect(url)
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            for server in await ops_redis.servers(client):
+                await server.ping()
+    finally:
+        await client.aclose()
 
 
 async def _process_behind(url: str) -> int:
