@@ -164,7 +164,7 @@ class Node:
     def replaced(self, session: str) -> None:
         """Close the connection of a session that lost its user to a newer one."""
         connection = self.clients.get(session)
-        if connection is not None:
+        if connection is not None and not connection.session.closed():
             self.counts.replaced += 1
             connection.close(closes.REPLACED)
 
@@ -179,7 +179,10 @@ class Node:
                 loser = self.clients.get(held.session)
                 if loser is not None:
                     loser.session.release(after.room_id, ended=ended)
-                    if not ended and not holds.connected and not holds.left and not loser.framing.closing:
+                    if holds.connected:
+                        # The word that came for it may have been missed: one user has one connection.
+                        self.replaced(held.session)
+                    elif not ended and not holds.left and not loser.framing.closing:
                         # Somebody took this node for dead. It is not, so the session takes its side again.
                         self._loop.call_soon(self._retake, after, number, held.session)
             if holds.node == self.id and holds.session is not None:
@@ -190,7 +193,8 @@ class Node:
     def _retake(self, room: Room, side: SideNumber, session: str) -> None:
         room = self.rooms.get(room.room_id) or room
         if self.has(session) and not room.side(side).connected:
-            self._execute_quietly(room.room_id, commands.Join(side, self.id, session), room)
+            retake = commands.Join(side, self.id, session, only_if_free=True)
+            self._execute_quietly(room.room_id, retake, room)
 
     # --- commands that somebody waits for: of requests, the HTTP API, deadlines ---
 

@@ -20,11 +20,15 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A session takes a side, from nobody or from the session that held it."""
+    """A session takes a side, from nobody or from the session that held it.
+
+    With `only_if_free` not from another session: for one that lost the side by mistake.
+    """
 
     side: SideNumber
     node: str
     session: str
+    only_if_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)

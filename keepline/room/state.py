@@ -103,6 +103,8 @@ def _join(room: Room, command: Join, now: int, rules: Rules) -> Outcome:
     before = room.side(command.side)
     if before.session == command.session and before.node == command.node:
         return room, ()
+    if command.only_if_free and before.connected:
+        return room, ()
     side = replace(
         before,
         node=command.node,

@@ -52,7 +52,7 @@ openings = st.builds(
 )
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Join, sides, nodes, sessions),
-    st.builds(Join, sides, nodes, sessions),
+    st.builds(Join, sides, nodes, sessions, st.booleans()),
     st.builds(Leave, sides, sessions),
     st.builds(Lose, sides, sessions),
     st.builds(Post, sides, st.text(max_size=5)),

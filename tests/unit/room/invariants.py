@@ -144,6 +144,8 @@ def _of_what_may_change(
         yield "a session stepped out of a side that it did not hold"
     if isinstance(command, Join) and after.side(command.side).session != command.session:
         yield "a session joined and does not hold its side"
+    if isinstance(command, Join) and command.only_if_free and before.side(command.side).connected:
+        yield "a session took a side that was not free"
     posted = [effect.message for effect in told if isinstance(effect, Posted)]
     if [message.seq for message in posted] != list(range(before.last_seq + 1, after.last_seq + 1)):
         yield "the messages do not count on without a gap"

@@ -171,6 +171,17 @@ def test_who_takes_over_an_empty_side_replaces_nobody() -> None:
     assert call.join(1, "session-1b") == (PeerChanged(2, "reconnected"),)
 
 
+def test_a_session_that_lost_its_side_by_mistake_takes_it_again_unless_another_has_it() -> None:
+    call = video()
+    call.lose(1)
+    assert call.do(Join(1, "node-1", "session-1", only_if_free=True)) == (PeerChanged(2, "reconnected"),)
+    call.lose(1)
+    call.join(1, "session-1b")
+    before = call.room
+    assert call.do(Join(1, "node-1", "session-1", only_if_free=True)) == ()
+    assert call.room is before
+
+
 @pytest.mark.parametrize("command", [Lose, Leave])
 def test_a_session_that_was_replaced_no_longer_speaks_for_the_side(command: type[Lose | Leave]) -> None:
     call = video()
