@@ -64,6 +64,12 @@ class Fleet(Deployment):
         await asyncio.gather(*(self.programs[node].start() for node in nodes))
         await asyncio.gather(*(self.programs[node].until_ready() for node in nodes))
 
+    async def restart_unless_ready(self, node: int) -> None:
+        """Put a node that a test has killed, or left in a bad state, back to work."""
+        if not await self.is_ready(node):
+            await self.programs[node].kill()
+            await self.start(node)
+
     async def until_ready(self) -> None:
         """Wait until all nodes are ready."""
         for node in range(len(self.nodes)):
