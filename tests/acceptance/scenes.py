@@ -16,7 +16,8 @@ from tests.helpers.rows import row_of_room
 from tests.helpers.waiting import eventually
 
 Placement = tuple[int, int]
-PLACEMENTS = [pytest.param((0, 0), id="one node"), pytest.param((0, 1), id="two nodes")]
+ON_ONE_NODE, ON_TWO_NODES = (0, 0), (0, 1)
+PLACEMENTS = [pytest.param(ON_ONE_NODE, id="one node"), pytest.param(ON_TWO_NODES, id="two nodes")]
 
 STORED_SECONDS = 10.0
 
