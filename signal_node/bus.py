@@ -7,8 +7,13 @@ and new ones are dropped while `MAX_QUEUED` wait. Notices of commits come throug
 published by the commit script, and are not ordered against frames.
 
 Pub/sub can go deaf without anyone noticing, so the node sends itself a probe through its own inbox. What has not been
-heard for `DEAF_SECONDS` counts as deaf; then the subscription is made anew, and `on_subscribed` has the cache compared
+heard for `DEAF_SECONDS` counts as deaf; then the subscription is made anew, and `inbox_gap` has the cache compared
 with Redis. Packets are numbered, so that a gap shows as well.
+
+On a Redis Cluster there are several lanes (see `channels`), each with tasks of its own, so that a shard that is away
+holds up no other. All packets from one node to another take the same lane, which keeps them in order and spreads pairs
+of nodes over the shards. Where that lane fails, or nobody hears on it, they take the next from then on. The node is as
+deaf as the lane that has been silent for longest.
 
 A packet is `P`, the length of the sender's name and the name (the node and the start of its process), a u64 that counts
 the sender's packets to this node, then items of `kind`, the session (16 bytes), a u32 length and the payload. A notice
@@ -21,8 +26,9 @@ import asyncio
 import secrets
 import struct
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
+from zlib import crc32
 
 import structlog
 from redis.exceptions import ConnectionError, RedisError
@@ -30,6 +36,7 @@ from redis.exceptions import ConnectionError, RedisError
 from keepline.ops.backoff import Backoff
 from keepline.ops.redis import Client
 from keepline.room import keys
+from signal_node.channels import MESSAGE, MOVED, SUBSCRIBED, Channels
 
 MAX_QUEUED = 100_000
 """Frames that wait for Redis at the most."""
@@ -73,13 +80,55 @@ def notice(payload: bytes) -> bytes:
     return b"N" + payload
 
 
+class Publisher(Protocol):
+    """How packets leave where there is one lane; see `signal_node.publisher`."""
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Publish (channel, data), in order. Raises RedisError."""
+
+    async def aclose(self) -> None:
+        """Close what it keeps open."""
+
+
+class _Lane:
+    """One of the ways between nodes. `nodes` are those to whom something waits to be sent on it."""
+
+    __slots__ = ("heard", "heard_at", "nodes", "number", "wanted")
+
+    def __init__(self, number: int, now: float) -> None:
+        self.number = number
+        self.nodes: list[str] = []
+        self.wanted = asyncio.Event()
+        self.heard_at = now
+        self.heard = False
+
+    def add(self, node: str) -> None:
+        self.nodes.append(node)
+        self.wanted.set()
+
+    def take(self) -> list[str]:
+        nodes, self.nodes = self.nodes, []
+        self.wanted.clear()
+        return nodes
+
+
 class Bus:
     """This node's inbox, and the way to the others'. `run_sender` and `run_receiver` are to be run as tasks."""
 
     def __init__(
-        self, client: Client, node: str, receiver: Receiver, monotonic: Callable[[], float] = time.monotonic
+        self,
+        client: Client,
+        publisher: Publisher,
+        node: str,
+        receiver: Receiver,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        partitions: int = keys.DEFAULT_PARTITIONS,
     ) -> None:
-        self._client = client
+        self._channels = Channels(client, partitions)
+        self._publisher = publisher
+        self._lanes = [_Lane(number, monotonic()) for number in range(self._channels.lanes)]
+        self._lane_to: dict[str, _Lane] = {}
         self._node = node
         self._name = f"{node}/{secrets.token_hex(4)}"
         self._receiver = receiver
@@ -88,16 +137,13 @@ class Bus:
         self._queued = 0
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
-        self._wanted = asyncio.Event()
-        self._heard_at = monotonic()
         self._deaf_before = 0.0
-        self.heard = False
         self.gaps = 0
 
     @property
     def deaf(self) -> bool:
         """Whether nothing has come through the own inbox for too long, or ever."""
-        return not self.heard or self._silent_for() > DEAF_SECONDS
+        return not all(lane.heard for lane in self._lanes) or self._silent_for() > DEAF_SECONDS
 
     @property
     def deaf_seconds(self) -> float:
@@ -105,7 +151,7 @@ class Bus:
         return self._deaf_before + max(0.0, self._silent_for() - DEAF_SECONDS)
 
     def _silent_for(self) -> float:
-        return self._monotonic() - self._heard_at
+        return self._monotonic() - min(lane.heard_at for lane in self._lanes)
 
     # --- out ---
 
@@ -125,38 +171,78 @@ class Bus:
         queue = self._queues.get(node)
         if queue is None:
             self._queues[node] = [item]
-            self._wanted.set()
+            self._lane(node).add(node)
         else:
             queue.append(item)
 
+    def _lane(self, node: str) -> _Lane:
+        lane = self._lane_to.get(node)
+        if lane is None:
+            spread = crc32(f"{self._node} {node}".encode())
+            lane = self._lane_to[node] = self._lanes[spread % len(self._lanes)]
+        return lane
+
     async def run_sender(self) -> None:
         """Publish what gathers, until cancelled. What cannot be published is dropped: frames do not keep."""
+        try:
+            await self._on_each_lane(self._send)
+        finally:
+            await self._publisher.aclose()
+
+    async def _on_each_lane(self, work: Callable[[_Lane], Coroutine[Any, Any, None]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for lane in self._lanes:
+                tasks.create_task(work(lane))
+
+    async def _send(self, lane: _Lane) -> None:
         backoff = Backoff(0.05, 1.0)
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            queues, self._queues, self._queued = self._queues, {}, 0
+            await lane.wanted.wait()
+            queues = {node: self._queues.pop(node) for node in lane.take()}
+            frames = sum(map(len, queues.values()))
+            self._queued -= frames
             try:
-                await self._publish(queues)
+                unheard = await self._publish(lane, queues)
                 backoff.reset()
             except RedisError as error:
-                dropped = sum(len(queue) for queue in queues.values())
-                self._receiver.frames_dropped(dropped)
-                _log.warning("bus_publish_failed", error=str(error), dropped=dropped)
+                self._receiver.frames_dropped(frames)
+                _log.warning("bus_publish_failed", error=str(error), dropped=frames)
+                self._detour(lane, [*queues, *lane.take()])
                 await asyncio.sleep(backoff.next())
+            else:
+                self._detour(lane, unheard)
 
-    async def _publish(self, queues: dict[str, list[bytes]]) -> None:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for node, items in queues.items():
-                number = self._numbers[node] = self._numbers.get(node, 0) + 1
-                pipe.publish(keys.inbox(node), _pack(self._name, number, items))
-            await pipe.execute()
+    async def _publish(self, lane: _Lane, queues: dict[str, list[bytes]]) -> list[str]:
+        """Publish a packet for each node; returns the nodes that do not listen on this lane."""
+        packets = []
+        for node, items in queues.items():
+            number = self._numbers[node] = self._numbers.get(node, 0) + 1
+            packets.append((node, _pack(self._name, number, items)))
+        if self._channels.sharded:
+            heard = await self._channels.publish_to_shard(lane.number, packets)
+            return [node for node, count in zip(queues, heard, strict=True) if not count]
+        await self._publisher.publish_all(
+            [(self._channels.name(node, lane.number), data) for node, data in packets]
+        )
+        return []
+
+    def _detour(self, lane: _Lane, nodes: Iterable[str]) -> None:
+        """Take the next lane to some nodes from now on."""
+        following = self._lanes[(lane.number + 1) % len(self._lanes)]
+        for node in nodes:
+            self._lane_to[node] = following
+            if node in self._queues:
+                following.add(node)
 
     async def run_prober(self) -> None:
         """Send probes to the own inbox, until cancelled."""
+        await self._on_each_lane(self._probe)
+
+    async def _probe(self, lane: _Lane) -> None:
+        probe = bytes((_PROBE,)) + self._name.encode()
         while True:
             try:
-                await self._client.publish(keys.inbox(self._node), b"?" + self._name.encode())
+                await self._channels.publish(lane.number, self._node, probe)
             except RedisError as error:
                 _log.debug("probe_not_sent", error=str(error))
             await asyncio.sleep(PROBE_SECONDS)
@@ -165,47 +251,59 @@ class Bus:
 
     async def run_receiver(self) -> None:
         """Receive until cancelled; a subscription that is lost or deaf is made anew."""
+        await self._on_each_lane(self._listen)
+
+    async def _listen(self, lane: _Lane) -> None:
         backoff = Backoff(0.05, 1.0)
         while True:
             try:
-                await self._subscription(backoff)
+                await self._subscription(lane, backoff)
             except RedisError as error:
                 delay = backoff.next()
                 _log.warning(
-                    "inbox_lost", error=str(error) or type(error).__name__, retry_in_ms=round(delay * 1000)
+                    "inbox_lost",
+                    lane=lane.number,
+                    error=str(error) or type(error).__name__,
+                    retry_in_ms=round(delay * 1000),
                 )
                 await asyncio.sleep(delay)
 
-    async def _subscription(self, backoff: Backoff) -> None:
-        async with self._client.pubsub() as pubsub:
-            await pubsub.subscribe(keys.inbox(self._node))
+    async def _subscription(self, lane: _Lane, backoff: Backoff) -> None:
+        async with self._channels.subscribed(self._node, lane.number) as pubsub:
             listening_since = self._monotonic()
             while True:
                 message = await pubsub.get_message(timeout=PROBE_SECONDS)
-                if message is not None and message["type"] == "subscribe":
+                kind = None if message is None else message["type"]
+                if kind in MESSAGE:
+                    if self._receive(message["data"]):
+                        self._hear(lane)
+                elif kind in SUBSCRIBED:
                     backoff.reset()
                     self._seen.clear()
                     self._receiver.inbox_gap()
-                elif message is not None and message["type"] == "message":
-                    self._receive(message["data"])
-                if self._monotonic() - max(listening_since, self._heard_at) > DEAF_SECONDS:
+                elif kind == MOVED:
+                    raise ConnectionError("another server has the channel now")
+                if self._monotonic() - max(listening_since, lane.heard_at) > DEAF_SECONDS:
                     raise ConnectionError("the inbox is deaf")
 
-    def _hear(self) -> None:
-        self._deaf_before = self.deaf_seconds
-        self._heard_at = self._monotonic()
-        self.heard = True
+    def _hear(self, lane: _Lane) -> None:
+        deaf_until_now = self.deaf_seconds
+        lane.heard_at = self._monotonic()
+        lane.heard = True
+        self._deaf_before = deaf_until_now - max(0.0, self._silent_for() - DEAF_SECONDS)
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> bool:
+        """Take in a message; whether it is a probe of this node's own."""
         try:
             if data[0] == _PACKET:
                 self._unpack(data)
             elif data[0] == _NOTICE:
                 self._receiver.notice_received(data[1:])
-            elif data[0] == _PROBE and data[1:].decode() == self._name:
-                self._hear()
+            elif data[0] == _PROBE:
+                return data[1:].decode() == self._name
         except (IndexError, struct.error, ValueError) as error:
             _log.error("bus_message_unreadable", error=f"{type(error).__name__}: {error}", size=len(data))
+        return False
 
     def _unpack(self, data: bytes) -> None:
         at = 2 + data[1]

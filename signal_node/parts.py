@@ -25,6 +25,7 @@ from signal_node.epochs import Epochs
 from signal_node.ice import IceServers
 from signal_node.membership import Membership
 from signal_node.node import Node
+from signal_node.publisher import Publisher
 from signal_node.reconcile import Reconciler
 from signal_node.recovery import Recovery
 from signal_node.registry import Registry
@@ -68,7 +69,7 @@ class Parts:
             new_write_id=new_write_id,
             on_gap=self.reconciler.look_at,
         )
-        self.bus = Bus(client, name, self.node)
+        self.bus = Bus(client, Publisher(client), name, self.node, partitions=partitions)
         users = Users(client, name)
         ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
         self.requests = Requests(self.node, _verifier(settings), ice, archive, loop)

@@ -35,6 +35,7 @@ from keepline.room.codec import (
 )
 from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
+from signal_node.channels import Channels
 from signal_node.scripts import Script, StoreUnavailable, Value, text, translated
 
 MAX_EVENTS = 200_000
@@ -93,6 +94,7 @@ class RoomStore:
     def __init__(self, client: Client, partitions: int, tombstone_ms: int) -> None:
         self.partitions = partitions
         self._client = client
+        self._channels = Channels(client, partitions)
         self._tombstone_ms = tombstone_ms
         self._commit = Script(client, "commit.lua")
         self._merge_chat = Script(client, "merge_chat.lua")
@@ -237,10 +239,10 @@ class RoomStore:
             self._tombstone_ms if ended else "",
             MAX_EVENTS,
             len(added),
-            "PUBLISH",
+            self._channels.command,
         ]
         for node, payload in change.notices.items():
-            arguments += [keys.inbox(node), payload]
+            arguments += [self._channels.name(node, partition), payload]
         return names, arguments
 
 

@@ -60,9 +60,9 @@ def epoch(partition: int) -> str:
     return f"{tag(partition)}:epoch"
 
 
-def inbox(node: str) -> str:
-    """Channel: what is meant for a node's clients."""
-    return f"inbox:{node}"
+def inbox(node: str, partition: int | None = None) -> str:
+    """Channel: what is meant for a node's clients; on a Redis Cluster there is one for each partition."""
+    return f"inbox:{node}" if partition is None else f"{tag(partition)}:inbox:{node}"
 
 
 def user(user_id: str) -> str:

@@ -25,6 +25,7 @@ def test_keys_are_spelled_as_documented() -> None:
     assert keys.restored(7) == "{p07}:restored"
     assert keys.NODES == "nodes"
     assert keys.inbox("node-1") == "inbox:node-1"
+    assert keys.inbox("node-1", 7) == "{p07}:inbox:node-1"
     assert keys.user("u") == "user:u"
     assert keys.user_rooms("u") == "user:u:rooms"
     assert keys.node("node-1") == "node:node-1"
@@ -56,6 +57,7 @@ def test_every_key_of_a_room_lives_on_the_shard_of_its_partition() -> None:
             keys.epoch(3),
             keys.lease(3, "reap"),
             keys.restored(3),
+            keys.inbox("node-1", 3),
         )
     }
     assert slots == {key_slot(b"p03")}

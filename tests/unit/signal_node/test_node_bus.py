@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, cast
@@ -52,31 +52,6 @@ class Inbox:
         self.dropped.append(frames)
 
 
-class Pipeline:
-    """One write to Redis."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._published: list[tuple[str, bytes]] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._published.clear()
-
-    def publish(self, channel: str, data: bytes) -> None:
-        self._published.append((channel, data))
-
-    async def execute(self) -> None:
-        self._redis.writes.append(list(self._published))
-        await self._redis.open.wait()
-        if self._redis.failures:
-            raise self._redis.failures.pop(0)
-
-
 class PubSub:
     """A subscription; messages come from the test."""
 
@@ -105,19 +80,25 @@ class PubSub:
 
 
 class Redis:
-    """What the bus uses of a client. While `open` is not set, no write is answered."""
+    """What the bus uses of a client and of a publisher. While `open` is not set, no write is answered."""
 
     def __init__(self) -> None:
         self.writes: list[list[tuple[str, bytes]]] = []
         self.failures: list[Exception] = []
+        self.closed = False
         self.open = asyncio.Event()
         self.open.set()
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
         self.subscription = PubSub(self.messages)
 
-    def pipeline(self, *, transaction: bool) -> Pipeline:
-        assert not transaction
-        return Pipeline(self)
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        self.writes.append(list(messages))
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
 
     def pubsub(self) -> PubSub:
         return self.subscription
@@ -143,7 +124,7 @@ class Node:
         self.redis = Redis()
         self.inbox = Inbox()
         self.now = 100.0
-        self.bus = Bus(cast(Client, self.redis), "here", self.inbox, lambda: self.now)
+        self.bus = Bus(cast(Client, self.redis), self.redis, "here", self.inbox, lambda: self.now)
 
     async def written(self, count: int) -> list[list[tuple[str, bytes]]]:
         await eventually(lambda: len(self.redis.writes) >= count, what=f"{count} writes", interval=0.001)
@@ -164,7 +145,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
 def unpacked(data: bytes) -> list[Item]:
     """What a node makes of a packet."""
     inbox = Inbox()
-    receiving = Bus(cast(Client, None), "there", inbox)
+    receiving = Bus(cast(Client, None), Redis(), "there", inbox)
     receiving._receive(data)
     return inbox.items
 
@@ -224,6 +205,7 @@ async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
         await node.written(1)
         node.bus.send("there", SESSION_1, b"kept")
         _, second = await node.written(2)
+    assert node.redis.closed, "the publisher ends with its task"
     assert node.inbox.dropped == [3]
     assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
 
@@ -392,7 +374,7 @@ ITEMS = st.lists(SESSION | st.tuples(SESSION, st.binary(max_size=200)), min_size
 
 @given(ITEMS, st.text(alphabet="abc.-_", min_size=1, max_size=64))
 def test_unpacking_is_the_inverse_of_packing(items: list[Item], name: str) -> None:
-    sending = Bus(cast(Client, None), name, Inbox())
+    sending = Bus(cast(Client, None), Redis(), name, Inbox())
     for item in items:
         if isinstance(item, str):
             sending.replace("there", item)
