@@ -14,7 +14,10 @@ import uvloop
 from rich.console import Console
 
 from bench import report, runs, servers, socketio
+from bench.link import LinkError
+from bench.processes import ProcessError
 from bench.runs import Options
+from keepline.cli.errors import CommandError
 
 PARTS = ("same", "cross", "growth", "memory")
 
@@ -27,17 +30,24 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rate", type=float, default=2_000, help="messages a second of the paced load (2,000)"
     )
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"which of {', '.join(PARTS)} (all)")
+    parser.add_argument("--parts", type=_parts, default=PARTS, help=f"which of {','.join(PARTS)} (all)")
     parser.add_argument("--servers", default="", help="only these, such as keepline,websockets/uvloop (all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
     return parser.parse_args(words)
+
+
+def _parts(words: str) -> list[str]:
+    parts = words.split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is none of {', '.join(PARTS)}")
+    return parts
 
 
 async def _run(arguments: argparse.Namespace, console: Console) -> None:
     options = Options(arguments.pairs, arguments.seconds, arguments.rounds, arguments.rate)
     about = report.machine()
     single, double = _kinds(arguments.servers, console)
-    parts = arguments.parts.split(",")
+    parts = arguments.parts
     rows: list[runs.Row] = []
     memory: dict[str, int] = {}
     if "same" in parts:
@@ -86,8 +96,11 @@ def main() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # children inherit it
     console = Console(width=110)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(arguments, console))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(arguments, console))
+    except (CommandError, ProcessError, LinkError, OSError, TimeoutError) as error:
+        sys.exit(f"bench: {str(error) or type(error).__name__}")
 
 
 if __name__ == "__main__":
