@@ -1,6 +1,6 @@
 """WebSocket framing on `websockets`' Sans-I/O protocol: bytes in, messages out, and the other way round.
 
-Nearly all traffic is whole, unfragmented texts. Those are read and written here, in a third of the library's time;
+Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time;
 whatever else comes (the handshake, control frames, fragments, breaches) is the library's, which gets whole
 frames and so is always between two of them. Compression is not offered: signals are small, and a compressor per
 connection costs 60 times its memory.
