@@ -28,7 +28,7 @@ from keepline.room.state import IllegalTransition, apply
 from signal_node import bus
 from signal_node.routing import Notice, Routes, route
 from signal_node.scripts import StoreUnavailable
-from signal_node.store import Change, CommitResult, Committed, Conflict, Failed, RoomStore
+from signal_node.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
 
 MAX_BATCH = 128
 """Rooms whose changes go to Redis in one write."""
@@ -288,14 +288,20 @@ class Rooms:
         for entry in batch:
             entry.in_flight = True
         try:
-            results = await self._store.commit([self._change(entry) for entry in batch])
+            results = await self._store.commit_each([self._change(entry) for entry in batch])
         finally:
             for entry in batch:
                 entry.in_flight = False
+        away = [result.why for result in results if isinstance(result, Unavailable)]
         for entry, result in zip(batch, results, strict=True):
-            self._settle(entry, result)
+            if isinstance(result, Unavailable):
+                self._requeue(entry.journal[0].after.room_id, entry)
+            else:
+                self._settle(entry, result)
         if not self._dirty:
             self._wanted.clear()
+        if away and len(away) == len(results):
+            raise StoreUnavailable(away[0])
 
     def _change(self, entry: _Entry) -> Change:
         pending = entry.journal[0]
@@ -310,7 +316,7 @@ class Rooms:
             notices={node: bus.notice(data) for node, data in pending.routes.notices.items()},
         )
 
-    def _settle(self, entry: _Entry, result: CommitResult) -> None:
+    def _settle(self, entry: _Entry, result: Committed | Conflict | Failed) -> None:
         pending = entry.journal[0]
         room_id = pending.after.room_id
         match result:

@@ -8,6 +8,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
+from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError, RedisError
 
 from keepline.ops.redis import Client
@@ -33,44 +34,49 @@ def text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+Call = tuple[Sequence[str], Sequence[Value]]
+"""Keys and arguments of a script."""
+
+
 class Script:
-    """A script that Redis keeps by its digest; it is sent again when Redis has forgotten it."""
+    """A script that Redis keeps by its digest. To a server that does not know it, it is sent whole."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
-        self.text = files(__package__).joinpath(name).read_text()
-        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self._text = files(__package__).joinpath(name).read_text()
+        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, keys: Sequence[str], arguments: Sequence[Value]) -> Any:
         """Run it. Raises StoreUnavailable."""
         with translated():
             try:
-                return await self._client.evalsha(self.digest, len(keys), *keys, *arguments)
+                return await self._client.evalsha(self._digest, len(keys), *keys, *arguments)
             except NoScriptError:
-                await self.load()
-                return await self._client.evalsha(self.digest, len(keys), *keys, *arguments)
+                return await self._client.eval(self._text, len(keys), *keys, *arguments)
 
-    async def run_many(self, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]) -> list[Any]:
-        """Run it once for each of `calls`, in one write. Raises StoreUnavailable."""
+    async def run_many(self, calls: Sequence[Call]) -> list[Any]:
+        """Run it once for each of `calls`, in one write; errors are among the answers. Raises StoreUnavailable."""
         with translated():
-            answers = await self._pipelined(calls)
-            unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            if unknown:
-                await self.load()
-                again = await self._pipelined([calls[at] for at in unknown])
-                for at, answer in zip(unknown, again, strict=True):
-                    answers[at] = answer
-            for answer in answers:
-                if isinstance(answer, RedisError):
-                    raise answer
-        return answers
+            async with self._client.pipeline(transaction=False) as pipe:
+                for call in calls:
+                    self.add_to(pipe, call)
+                return await self.completed(calls, await pipe.execute(raise_on_error=False))
 
-    async def _pipelined(self, calls: Sequence[tuple[Sequence[str], Sequence[Value]]]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for keys, arguments in calls:
-                pipe.evalsha(self.digest, len(keys), *keys, *arguments)
-            return await pipe.execute(raise_on_error=False)
+    def add_to(self, pipe: Pipeline, call: Call) -> None:
+        """Have it run with others in a pipeline; the answers are to be `completed`."""
+        keys, arguments = call
+        pipe.evalsha(self._digest, len(keys), *keys, *arguments)
 
-    async def load(self) -> None:
-        """Make Redis know it."""
-        await self._client.script_load(self.text)
+    async def completed(self, calls: Sequence[Call], answers: Sequence[Any]) -> list[Any]:
+        """Run again what was answered by not knowing the script. Raises RedisError."""
+        completed = list(answers)
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for at in unknown:
+                    keys, arguments = calls[at]
+                    pipe.eval(self._text, len(keys), *keys, *arguments)
+                again = await pipe.execute(raise_on_error=False)
+            for at, answer in zip(unknown, again, strict=True):
+                completed[at] = answer
+        return completed

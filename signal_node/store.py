@@ -13,11 +13,13 @@ from typing import Any
 
 from redis.asyncio.client import Pipeline
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
-    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     TimeoutError,
     TryAgainError,
 )
@@ -36,7 +38,7 @@ from keepline.room.codec import (
 from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
 from signal_node.channels import Channels
-from signal_node.scripts import Script, StoreUnavailable, Value, text, translated
+from signal_node.scripts import Call, Script, StoreUnavailable, Value, text, translated
 
 MAX_EVENTS = 200_000
 """Events that a partition keeps while nobody consumes them, about; the oldest give way."""
@@ -46,7 +48,16 @@ INDEX_SECONDS = 24 * 3600
 
 
 # Answers of a server that will do its work again later, not words about the change itself.
-_PASSING = (BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError, TryAgainError)
+_PASSING = (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+    TryAgainError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,14 @@ class Failed:
     why: str
 
 
-CommitResult = Committed | Conflict | Failed
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The server that has the room could not be asked; the change may or may not be stored."""
+
+    why: str
+
+
+CommitResult = Committed | Conflict | Failed | Unavailable
 
 
 class RoomStore:
@@ -158,7 +176,8 @@ class RoomStore:
     ) -> list[tuple[int, list[str]]]:
         """Take rooms whose deadline passed at least `late_ms[partition]` ago: of each partition Redis' time and ids.
 
-        They are due again after the lease, unless a commit moves the deadline. Raises StoreUnavailable.
+        They are due again after the lease, unless a commit moves the deadline. Partitions that cannot be reached are
+        left out. Raises StoreUnavailable when none can be.
         """
         answers = await self._pop_due.run_many(
             [
@@ -166,7 +185,14 @@ class RoomStore:
                 for partition, late in enumerate(late_ms)
             ]
         )
-        return [(now, [text(room_id) for room_id in room_ids]) for now, *room_ids in answers]
+        errors = [answer for answer in answers if isinstance(answer, RedisError)]
+        if errors and len(errors) == len(answers):
+            raise StoreUnavailable(str(errors[0]))
+        return [
+            (answer[0], [text(room_id) for room_id in answer[1:]])
+            for answer in answers
+            if not isinstance(answer, RedisError)
+        ]
 
     async def clear_deadline(self, room_id: str) -> None:
         """Take away the deadline of a room that is gone. Raises StoreUnavailable."""
@@ -197,24 +223,29 @@ class RoomStore:
 
     async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
         """Store changes of different rooms; one result each. Raises StoreUnavailable: then any may be stored."""
+        results = await self.commit_each(changes)
+        for result in results:
+            if isinstance(result, Unavailable):
+                raise StoreUnavailable(result.why)
+        return results
+
+    async def commit_each(self, changes: Sequence[Change]) -> list[CommitResult]:
+        """Store changes of different rooms, as far as they can be now; one result each.
+
+        Raises StoreUnavailable when no server could be asked: then any may be stored.
+        """
+        calls = [self._arguments(change) for change in changes]
         with translated():
-            answers = await self._run(changes)
-            if any(isinstance(answer, NoScriptError) for answer in answers):
-                await self._commit.load()
-                answers = await self._run(changes)
+            async with self._client.pipeline(transaction=False) as pipe:
+                for call in calls:
+                    self._commit.add_to(pipe, call)
+                for change in changes:
+                    _index(pipe, change)
+                answers = await pipe.execute(raise_on_error=False)
+            answers = await self._commit.completed(calls, answers[: len(changes)])
         return [_result(answer) for answer in answers]
 
-    async def _run(self, changes: Sequence[Change]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for change in changes:
-                names, arguments = self._arguments(change)
-                pipe.evalsha(self._commit.digest, len(names), *names, *arguments)
-            for change in changes:
-                _index(pipe, change)
-            answers = await pipe.execute(raise_on_error=False)
-        return answers[: len(changes)]
-
-    def _arguments(self, change: Change) -> tuple[list[str], list[Value]]:
+    def _arguments(self, change: Change) -> Call:
         room = change.after
         partition = self.partition_of(room.room_id)
         nodes_before = set() if change.before is None else _nodes(change.before)
@@ -276,5 +307,5 @@ def _result(answer: Any) -> CommitResult:
         except BadRecord as error:
             return Failed(f"the record that is there cannot be read: {error}")
     if isinstance(answer, _PASSING):
-        raise StoreUnavailable(str(answer))
+        return Unavailable(f"{type(answer).__name__}: {answer}")
     return Failed(str(answer))

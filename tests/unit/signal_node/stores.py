@@ -31,7 +31,7 @@ class ScriptedStore:
     async def load(self, room_id: str) -> tuple[Room | None, list[object]]:
         return self.rooms.get(room_id), []
 
-    async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
+    async def commit_each(self, changes: Sequence[Change]) -> list[CommitResult]:
         answer: asyncio.Future[list[CommitResult]] = asyncio.get_running_loop().create_future()
         self._commits.put_nowait((changes, answer))
         return await answer

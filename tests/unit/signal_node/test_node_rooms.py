@@ -14,7 +14,7 @@ from signal_node import rooms as rooms_module
 from signal_node.rooms import Done, JournalFull, NotStored
 from signal_node.routing import Delivery, Notice
 from signal_node.scripts import StoreUnavailable
-from signal_node.store import Committed, Conflict, Failed
+from signal_node.store import Committed, Conflict, Failed, Unavailable
 from tests.unit.signal_node.calls import (
     OTHER_ROOM,
     ROOM,
@@ -297,6 +297,26 @@ async def test_while_redis_is_away_the_same_write_is_tried_again() -> None:
         await cache.store.commits()
         assert [version_of(outcomes), version_of(later)] == [4, 5]
         assert cache.rooms.counts.unavailable == 2
+
+
+async def test_a_server_that_is_away_does_not_hold_up_the_rooms_of_others() -> None:
+    away = Unavailable("its server is away")
+    async with running() as cache:
+        here = cache.do(text_room(), Post(1, "a"), ROOM, SESSION_1)
+        there = cache.do(text_room(room_id=OTHER_ROOM), Post(1, "b"), OTHER_ROOM, SESSION_1)
+        first, _ = await cache.store.asked()
+        cache.do(None, Post(1, "c"), OTHER_ROOM, SESSION_1)
+        await cache.store.answer(away, Committed())
+        assert (here, version_of(there)) == ([], 4)
+        again, second = await cache.store.asked()
+        assert second.message is not None
+        assert (again, second.message.text) == (first, "c")
+        await cache.store.answer(away, Committed())
+        assert await cache.store.asked() == [first]
+        await cache.store.answer(away)
+        assert await cache.store.asked() == [first]
+        await cache.store.answer(Committed())
+        assert version_of(here) == 4
 
 
 async def test_only_so_much_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
