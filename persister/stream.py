@@ -3,25 +3,33 @@
 What callers may assume: an entry is delivered to one worker at a time and again to another when the first has
 not acknowledged it for a while, so at least once; entries of one room come in order within a read, but a claimed
 one may come late. Nothing leaves a stream before it was acknowledged.
+
+One Redis is read with one command that waits for the first entry. A cluster refuses a command over streams of several
+slots, so there each stream is asked by itself, all in one write to each server, again and again while there is nothing.
+Streams whose server is away are left out meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from keepline.ops.redis import Client
+from keepline.ops.redis import Client, is_cluster
 from keepline.room import keys
 
 GROUP = "persister"
 EVENT_FIELD = b"event"
 MAX_DEAD_LETTERS = 10_000
 """Letters kept per partition; the oldest go beyond."""
+
+POLL_SECONDS = 0.05
+"""How long a worker waits before it asks the streams of a cluster again."""
 
 _GONE_MS = 3_600_000
 _FOLDER = Path(__file__).parent
@@ -95,13 +103,31 @@ class EventStreams:
         Raises StreamsLost.
         """
         each = -(-count // self._partitions)
+        if is_cluster(self._client):
+            return await self._poll(each, block_ms)
         wanted: Any = dict.fromkeys(self._streams, ">")
         try:
-            reply: Any = await self._client.xreadgroup(
-                GROUP, self._consumer, wanted, count=each, block=block_ms
-            )
+            reply = await self._client.xreadgroup(GROUP, self._consumer, wanted, count=each, block=block_ms)
         except ResponseError as error:
             raise _lost(error) from error
+        return self._entries(reply)
+
+    async def _poll(self, each: int, block_ms: int) -> list[Entry]:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + block_ms / 1000
+        while True:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for stream in self._streams:
+                    pipe.xreadgroup(GROUP, self._consumer, {stream: ">"}, count=each)
+                replies, lost = _answered(await pipe.execute(raise_on_error=False))
+            entries = [entry for reply in replies for entry in self._entries(reply)]
+            if lost is not None and not entries:
+                raise lost
+            if entries or loop.time() >= give_up_at:
+                return entries
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _entries(self, reply: Any) -> list[Entry]:
         return [
             Entry(self._streams[stream], entry_id, _data(fields))
             for stream, chunks in (reply or {}).items()
@@ -119,16 +145,16 @@ class EventStreams:
         async with self._client.pipeline(transaction=False) as pipe:
             for stream in self._streams:
                 pipe.xautoclaim(stream, GROUP, self._consumer, idle_ms, "0-0", count=each)
-            try:
-                replies: list[Any] = await pipe.execute()
-            except ResponseError as error:
-                raise _lost(error) from error
+            replies, lost = _answered(await pipe.execute(raise_on_error=False))
         entries = [
             Entry(partition, entry_id, _data(fields))
             for partition, reply in zip(self._streams.values(), replies, strict=True)
+            if reply is not None
             for entry_id, fields in reply[1]
         ]
-        return entries, sum(len(reply[2]) for reply in replies)
+        if lost is not None and not entries:
+            raise lost
+        return entries, sum(len(reply[2]) for reply in replies if reply is not None)
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
         """Mark entries as done: they will not be delivered again."""
@@ -233,6 +259,18 @@ def _after(entry_id: bytes) -> bytes:
     return b"%s-%d" % (ms, int(sequence) + 1)
 
 
-def _lost(error: ResponseError) -> Exception:
+def _answered(replies: list[Any]) -> tuple[list[Any], StreamsLost | None]:
+    """The replies, None in the place of errors, and what is to be raised unless there are entries among them.
+
+    Raises the first error when there is nothing else.
+    """
+    errors = [_lost(reply) for reply in replies if isinstance(reply, RedisError)]
+    lost = next((error for error in errors if isinstance(error, StreamsLost)), None)
+    if errors and len(errors) == len(replies):
+        raise lost or errors[0]
+    return [None if isinstance(reply, RedisError) else reply for reply in replies], lost
+
+
+def _lost(error: RedisError) -> Exception:
     text = str(error)
     return StreamsLost(text) if "NOGROUP" in text or "no such key" in text else error
