@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from keepline.ops.redis import Client
+from keepline.ops.redis import Client, servers
 from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
@@ -40,7 +40,7 @@ def change(
 async def contents(client: Client) -> dict[bytes, Any]:
     """Every key with its value; entries of streams without their ids, where those are times."""
     found: dict[bytes, Any] = {}
-    names: list[Any] = await client.keys()
+    names: list[Any] = [name for server in await servers(client) for name in await server.keys()]
     for key in sorted(names):
         found[key] = await _value(client, key)
     return found

@@ -1,24 +1,29 @@
-"""The servers that every test of this folder runs on: fakeredis, a real Valkey and a real Redis."""
+"""What every test of this folder runs on: fakeredis, a real Valkey, a real Redis and a cluster of three Valkeys."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import fakeredis
 import pytest
 import pytest_asyncio
+from redis.asyncio.client import PubSub
 
 from keepline.cli.binaries import redis_binaries
 from keepline.cli.servers import Valkey
 from keepline.ops.redis import Client, connect
+from keepline.ops.redis_cluster import Cluster
+from keepline.room import keys
 from tests.helpers.ports import free_port
+from tests.helpers.redis_cluster import running_cluster
 
 PROGRAMS = {"valkey": "valkey-server", "redis": "redis-server"}
 
 
 class RedisServer:
-    """One of the three. `url` is None for fakeredis, which lives in this process."""
+    """One of the four. `url` is None for fakeredis, which lives in this process."""
 
     def __init__(self, name: str, url: str | None) -> None:
         self.name = name
@@ -32,13 +37,33 @@ class RedisServer:
         client: Client = fakeredis.FakeAsyncRedis(server=self._fake)
         return client
 
+    @asynccontextmanager
+    async def listening(self, node: str, partition: int) -> AsyncIterator[PubSub]:
+        """Listen to the channel on which a node is told of a partition's rooms."""
+        async with AsyncExitStack() as stack:
+            client = self.connect()
+            stack.push_async_callback(client.aclose)
+            if isinstance(client, Cluster):
+                channel = keys.inbox(node, partition)
+                server = await stack.enter_async_context(client.open(await client.owner(channel)))
+                pubsub = await stack.enter_async_context(server.pubsub())
+                await pubsub.ssubscribe(channel)
+            else:
+                pubsub = await stack.enter_async_context(client.pubsub())
+                await pubsub.subscribe(keys.inbox(node))
+            yield pubsub
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["fakeredis", *PROGRAMS])
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["fakeredis", *PROGRAMS, "cluster"])
 async def redis_server(request: pytest.FixtureRequest, server_folder: Path) -> AsyncIterator[RedisServer]:
     """Each server in turn; one that is not on this machine is skipped."""
     name = request.param
     if name == "fakeredis":
         yield RedisServer(name, None)
+        return
+    if name == "cluster":
+        async with running_cluster(server_folder / "contract-cluster", replicas=False) as cluster:
+            yield RedisServer(name, cluster.url)
         return
     binary = next((found for found in redis_binaries() if found.server.name == PROGRAMS[name]), None)
     if binary is None:

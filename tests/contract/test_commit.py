@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from keepline.ops.redis import Client, connect
+from keepline.ops.redis import Client, connect, servers
 from keepline.room import keys
 from keepline.room.codec import Event, decode_event, decode_record, encode_record
 from keepline.room.commands import Command, End, Join, Leave, Lose, Post
@@ -82,13 +82,12 @@ async def events(client: Any) -> list[Event]:
 @asynccontextmanager
 async def inbox(server: RedisServer, node: str) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What is published to a node's inbox."""
-    client, heard = server.connect(), asyncio.Queue[bytes]()
+    heard = asyncio.Queue[bytes]()
 
     async def listen(ready: asyncio.Event) -> None:
-        async with client.pubsub() as pubsub:
-            await pubsub.subscribe(keys.inbox(node))
+        async with server.listening(node, PARTITION) as pubsub:
             async for message in pubsub.listen():
-                if message["type"] == "message":
+                if message["type"] in ("message", "smessage"):
                     heard.put_nowait(message["data"])
                 else:
                     ready.set()
@@ -102,7 +101,6 @@ async def inbox(server: RedisServer, node: str) -> AsyncIterator[asyncio.Queue[b
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await client.aclose()
 
 
 async def next_of(heard: asyncio.Queue[bytes]) -> bytes:
@@ -306,17 +304,19 @@ async def test_a_notice_that_may_not_be_published_does_not_stop_the_commit(
     if redis_server.url is None:
         pytest.skip("fakeredis has no access control")
     room = await text_room(store)
-    await client.acl_setuser(
-        "mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset_channels=True
-    )
-    mute = connect(redis_server.url.replace("redis://", "redis://mute:any@"))
+    for server in await servers(client):
+        await server.acl_setuser(
+            "mute", enabled=True, nopass=True, keys=["*"], commands=["+@all"], reset_channels=True
+        )
+    mute = connect(redis_server.url.replace("://", "://mute:any@"))
     try:
         posted = change(room, Post(1, "a"), notices={"node-2": b"unheard"})
         assert await RoomStore(mute, PARTITIONS, TOMBSTONE_MS).commit([posted]) == [Committed()]
         assert (await store.load(ROOM))[0] == posted.after
     finally:
         await mute.aclose()
-        await client.acl_deluser("mute")
+        for server in await servers(client):
+            await server.acl_deluser("mute")
 
 
 # --- several at once ---

@@ -75,14 +75,17 @@ class _Sentinel(Valkey):
 
 
 @asynccontextmanager
-async def running_cluster(folder: Path, masters: int = 3) -> AsyncIterator[RedisCluster]:
-    """Run a cluster of masters with a replica each while the context is open."""
-    ports = free_block(4 * masters)
+async def running_cluster(
+    folder: Path, *, masters: int = 3, replicas: bool = True
+) -> AsyncIterator[RedisCluster]:
+    """Run a cluster while the context is open, with one replica of each master or none."""
+    count = 2 * masters if replicas else masters
+    ports = free_block(2 * count)
     servers = []
     async with AsyncExitStack() as stack:
-        for number in range(2 * masters):
+        for number in range(count):
             options = (
-                *("--cluster-enabled", "yes", "--cluster-port", str(ports + 2 * masters + number)),
+                *("--cluster-enabled", "yes", "--cluster-port", str(ports + count + number)),
                 *("--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
                 *(*_NO_DISK, *_QUICK_SYNC),
             )
@@ -121,15 +124,17 @@ async def _form(cluster: RedisCluster) -> None:
         for number, admin in enumerate(admins):
             await admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number:
-                await admin.execute_command("CLUSTER", "MEET", LOOPBACK, first, first + 2 * count)
+                await admin.execute_command("CLUSTER", "MEET", LOOPBACK, first, first + len(admins))
         for number, admin in enumerate(admins[:count]):
             start, stop = (REDIS_CLUSTER_HASH_SLOTS * edge // count for edge in (number, number + 1))
             await admin.execute_command("CLUSTER", "ADDSLOTSRANGE", start, stop - 1)
         await eventually(lambda: _agree(admins), what="all servers know each other and all slots")
-        for master, replica in zip(admins[:count], admins[count:], strict=True):
+        replicas = admins[count:]
+        for master, replica in zip(admins, replicas, strict=False):
             name = await master.execute_command("CLUSTER", "MYID")
             await replica.execute_command("CLUSTER", "REPLICATE", name)
-        await eventually(lambda: _follow(admins), what="each replica follows its master")
+        if replicas:
+            await eventually(lambda: _follow(admins, replicas), what="each replica follows its master")
 
 
 async def _agree(admins: Sequence[Any]) -> bool:
@@ -138,9 +143,8 @@ async def _agree(admins: Sequence[Any]) -> bool:
     return all(wanted <= set(_text(info).split()) for info in infos)
 
 
-async def _follow(admins: Sequence[Any]) -> bool:
+async def _follow(admins: Sequence[Any], replicas: Sequence[Any]) -> bool:
     """Whether all replicas are in step, and every server knows of them."""
-    replicas = admins[len(admins) // 2 :]
     links = [(await admin.info("replication")).get("master_link_status") for admin in replicas]
     maps = [await admin.execute_command("CLUSTER", "SLOTS") for admin in admins]
     return set(links) == {"up"} and all(len(shard) == 4 for shards in maps for shard in shards)
