@@ -269,13 +269,12 @@ class Bus:
                 await asyncio.sleep(delay)
 
     async def _subscription(self, lane: _Lane, backoff: Backoff) -> None:
-        async with self._channels.subscribed(self._node, lane.number) as pubsub:
+        async with self._channels.subscribed(self._node, lane.number) as inbox:
             listening_since = self._monotonic()
             while True:
-                message = await pubsub.get_message(timeout=PROBE_SECONDS)
-                kind = None if message is None else message["type"]
+                kind, data = await inbox.receive(PROBE_SECONDS) or (None, b"")
                 if kind in MESSAGE:
-                    if self._receive(message["data"]):
+                    if self._receive(data):
                         self._hear(lane)
                 elif kind in SUBSCRIBED:
                     backoff.reset()

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 
-from redis.asyncio.client import PubSub
-
 from keepline.ops.redis import Client, is_cluster, subscribed
+from keepline.ops.redis_subscription import Subscription
 from keepline.room import keys
 
 SUBSCRIBED = ("subscribe", "ssubscribe")
@@ -46,6 +45,6 @@ class Channels:
                 pipe.spublish(self.name(node, lane), data)
             return await pipe.execute()
 
-    def subscribed(self, node: str, lane: int) -> AbstractAsyncContextManager[PubSub]:
+    def subscribed(self, node: str, lane: int) -> AbstractAsyncContextManager[Subscription]:
         """Subscribe to a node's inbox on one lane. Raises RedisError."""
         return subscribed(self._client, self.name(node, lane))

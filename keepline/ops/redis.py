@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis.asyncio
-from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
@@ -18,6 +17,7 @@ from keepline.ops import redis_url
 from keepline.ops.redis_cluster import Cluster
 from keepline.ops.redis_connections import telling_losses
 from keepline.ops.redis_sentinel import watched_by_sentinels
+from keepline.ops.redis_subscription import Subscription, listen
 
 Client = redis.asyncio.Redis
 
@@ -69,16 +69,16 @@ async def servers(client: Client) -> list[Client]:
 
 
 @asynccontextmanager
-async def subscribed(client: Client, channel: str) -> AsyncIterator[PubSub]:
+async def subscribed(client: Client, channel: str) -> AsyncIterator[Subscription]:
     """Subscribe to a channel: on a cluster a shard channel, over a connection of its own. Raises RedisError."""
     if not isinstance(client, Cluster):
-        async with client.pubsub() as pubsub:
+        async with listen(client) as pubsub:
             await pubsub.subscribe(channel)
-            yield pubsub
+            yield Subscription(pubsub)
         return
-    async with client.open(await client.owner(channel)) as server, server.pubsub() as pubsub:
+    async with client.open(await client.owner(channel)) as server, listen(server) as pubsub:
         await pubsub.ssubscribe(channel)
-        yield pubsub
+        yield Subscription(pubsub)
 
 
 def _connection_options(url: str, answer_seconds: float) -> dict[str, Any]:

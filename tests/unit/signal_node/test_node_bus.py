@@ -57,6 +57,7 @@ class PubSub:
 
     def __init__(self, messages: asyncio.Queue[Any]) -> None:
         self._messages = messages
+        self.is_connected = True
         self.channels: list[str] = []
 
     async def __aenter__(self) -> Self:
@@ -70,7 +71,11 @@ class PubSub:
     async def subscribe(self, channel: str) -> None:
         self.channels.append(channel)
 
-    async def get_message(self, timeout: float) -> Any:
+    @property
+    def connection(self) -> Self:
+        return self
+
+    async def read_response(self, **_: object) -> Any:
         message = await self._messages.get()
         if callable(message):
             return message()
@@ -100,7 +105,7 @@ class Redis:
     async def aclose(self) -> None:
         self.closed = True
 
-    def pubsub(self) -> PubSub:
+    def pubsub(self, **_: object) -> PubSub:
         return self.subscription
 
     async def publish(self, channel: str, data: bytes) -> None:
@@ -109,11 +114,11 @@ class Redis:
             raise self.failures.pop(0)
 
     async def subscribed(self) -> None:
-        self.messages.put_nowait({"type": "subscribe", "channel": b"inbox:here", "data": 1})
+        self.messages.put_nowait([b"subscribe", b"inbox:here", 1])
         await turns()
 
     async def publish_here(self, data: bytes) -> None:
-        self.messages.put_nowait({"type": "message", "channel": b"inbox:here", "data": data})
+        self.messages.put_nowait([b"message", b"inbox:here", data])
         await turns()
 
 
