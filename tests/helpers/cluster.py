@@ -30,7 +30,7 @@ from tests.helpers.processes import marked, new_mark, working_in
 from tests.helpers.waiting import eventually
 
 READY_SECONDS = 90.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 HTTP_SECONDS = 10.0
 
 _SET_BY_USERS = {"REDIS_URL", "DATABASE_URL"} | {name for name in os.environ if name.startswith("KEEPLINE_")}
