@@ -26,13 +26,9 @@ class Publisher:
 
     async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish (channel, data) in one write. Raises RedisError; then any part of them may have been published."""
-        if self._connection is None:
-            pool: Any = self._client.connection_pool
-            self._connection = pool.make_connection()
-            self._connection.socket_timeout = None  # the timeout is ours
-        connection = self._connection
         try:
             async with asyncio.timeout(self._answer_seconds):
+                connection = self._connection or await self._connect()
                 commands = [("PUBLISH", *message) for message in messages]
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
                 for _ in commands:
@@ -43,6 +39,13 @@ class Publisher:
         except BaseException:  # answers may be left, and must not be taken for those of the next batch
             await self.aclose()
             raise
+
+    async def _connect(self) -> Any:
+        pool: Any = self._client.connection_pool
+        self._connection = pool.make_connection()
+        self._connection.socket_timeout = None  # the timeout is ours
+        await self._connection.connect()  # by itself it would not ask Sentinels where the master is
+        return self._connection
 
     async def aclose(self) -> None:
         """Close the connection; the next batch opens another."""
