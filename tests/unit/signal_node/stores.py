@@ -7,13 +7,15 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import cast
 
-from keepline.room.commands import Command
-from keepline.room.record import Room
+from keepline.room.commands import Command, Post
+from keepline.room.record import ChatMode, Room
 from signal_node.rooms import Done, Outcome, Rooms
+from signal_node.routing import Delivery, Notice
 from signal_node.store import Change, CommitResult, Committed, RoomStore
-from tests.unit.signal_node.calls import RULES, T0
+from tests.unit.signal_node.calls import ROOM, RULES, SESSION_1, T0, after, met
 
 WAIT_SECONDS = 10.0
 
@@ -127,6 +129,27 @@ def version_of(outcomes: list[Outcome]) -> int:
     (outcome,) = outcomes
     assert isinstance(outcome, Done), outcome
     return outcome.room.version
+
+
+def text_room(node_2: str = "here", room_id: str = ROOM) -> Room:
+    return met("here", node_2, room_id, ChatMode.TEXT)
+
+
+def elsewhere(room: Room, *commands: Command) -> Room:
+    """The room as another node has changed it."""
+    return replace(after(room, *commands), write_id="elsewhere")
+
+
+def heard(room: Room, *frames: Delivery, replaced: tuple[str, ...] = ()) -> Notice:
+    return Notice(room, frames, replaced)
+
+
+async def keep(cache: Cache, room: Room) -> Room:
+    """Have the room in the cache, at the version after the given one."""
+    cache.do(room, Post(1, "kept"), room.room_id, SESSION_1)
+    change = await cache.store.commits()
+    cache.audience.told.clear()
+    return change.after
 
 
 @asynccontextmanager
