@@ -56,10 +56,10 @@ class Call:
         await self.alice.chat_shows(*before, ("own", text), ("peer", answer))
 
     async def fits_its_windows(self, folder: Path) -> None:
-        """Nobody has to scroll sideways. Pictures go to `folder`, for whoever changes the page."""
+        """Nobody has to scroll for nothing. Pictures go to `folder`, for whoever changes the page."""
         for name, page in zip(("desk", "phone"), self.pages, strict=True):
             await page.screenshot(folder / f"{name}.png")
-            assert not await page.overflows()
+            assert await page.fits()
 
     async def is_in_postgres(self, **expected: object) -> None:
         """Both nodes and the row in Postgres agree about the room, and it is as expected."""

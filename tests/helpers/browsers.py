@@ -75,6 +75,12 @@ _SHOWS_PICTURES = """() => {
   return video.videoWidth > 0 && !video.paused && video.currentTime > 0;
 }"""
 
+_FITS = """() => {
+  const { scrollWidth, clientWidth, scrollHeight, clientHeight } = document.documentElement;
+  const end = document.querySelector("main").getBoundingClientRect().bottom + scrollY;
+  return scrollWidth <= clientWidth && scrollHeight <= Math.max(clientHeight, Math.ceil(end));
+}"""
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -257,11 +263,10 @@ class DemoPage:
         assert await self.text("ended-reason") == reason
         assert not await self.is_visible("call")
 
-    async def overflows(self) -> bool:
-        """Whether the page is wider than its window, so that one has to scroll sideways."""
-        root = "document.documentElement"
-        wider: bool = await self._page.evaluate(f"{root}.scrollWidth > {root}.clientWidth")
-        return wider
+    async def fits(self) -> bool:
+        """Whether nobody has to scroll sideways, or down beyond the end of the content."""
+        fits: bool = await self._page.evaluate(_FITS)
+        return fits
 
     async def screenshot(self, path: Path) -> None:
         """Save a picture of the whole page, for human eyes."""
