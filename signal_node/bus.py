@@ -26,7 +26,7 @@ import asyncio
 import secrets
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -207,7 +207,7 @@ class Bus:
             except RedisError as error:
                 self._receiver.frames_dropped(frames)
                 _log.warning("bus_publish_failed", error=str(error), dropped=frames)
-                self._detour(lane, [*queues, *lane.take()])
+                self._detour(lane, [*queues, *lane.nodes])
                 await asyncio.sleep(backoff.next())
             else:
                 self._detour(lane, unheard)
@@ -226,13 +226,15 @@ class Bus:
         )
         return []
 
-    def _detour(self, lane: _Lane, nodes: Iterable[str]) -> None:
-        """Take the next lane to some nodes from now on."""
+    def _detour(self, lane: _Lane, nodes: Collection[str]) -> None:
+        """Take the next lane to some nodes from now on, also with what waits already."""
         following = self._lanes[(lane.number + 1) % len(self._lanes)]
-        for node in nodes:
-            self._lane_to[node] = following
-            if node in self._queues:
-                following.add(node)
+        if following is lane or not nodes:
+            return
+        waiting = lane.take()
+        self._lane_to |= dict.fromkeys(nodes, following)
+        for node in waiting:
+            self._lane_to[node].add(node)
 
     async def run_prober(self) -> None:
         """Send probes to the own inbox, until cancelled."""
