@@ -7,6 +7,7 @@ is and only the answer was lost. Writing a batch again, or an older one later, c
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +17,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from keepline.ops.postgres import Pool
-from keepline.room.rows import RoomRow
+from keepline.room.rows import ActivityRow, RoomRow
 from persister.fold import Batch
 
 _ACQUIRE_SECONDS = 10.0
@@ -53,8 +54,8 @@ def read_queries(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], (sql.strip() for sql in parts[2::2]), strict=True))
 
 
-# In the order of the parameters of upsert_rooms.
-_columns_of = attrgetter(*(field.name for field in fields(RoomRow)))
+_COLUMNS = {kind: attrgetter(*(field.name for field in fields(kind))) for kind in (RoomRow, ActivityRow)}
+"""The values of a row, in the order of the parameters of its statement."""
 
 _QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
 
@@ -96,8 +97,8 @@ class Database:
     async def _write(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
         if self._create_users:
             await connection.execute(_QUERIES["create_users"], batch.users)
-        columns = zip(*(_columns_of(row) for row in batch.rows), strict=True)
-        written = _count(await connection.execute(_QUERIES["upsert_rooms"], *(list(c) for c in columns)))
+        written = await _insert(connection, "upsert_rooms", batch.rows)
+        written += await _insert(connection, "upsert_activity", batch.activities)
         if batch.messages:
             written += _count(
                 await connection.execute(
@@ -107,6 +108,18 @@ class Database:
                 )
             )
         return written
+
+
+async def _insert(
+    connection: PoolConnectionProxy[asyncpg.Record],
+    query: str,
+    rows: Sequence[RoomRow] | Sequence[ActivityRow],
+) -> int:
+    """Run a statement that takes rows as one array for each column; return how many it wrote."""
+    if not rows:
+        return 0
+    columns = zip(*map(_COLUMNS[type(rows[0])], rows), strict=True)
+    return _count(await connection.execute(_QUERIES[query], *map(list, columns)))
 
 
 def _count(status: str) -> int:

@@ -36,3 +36,18 @@ UPDATE active_rooms AS room
 SET messages = keepline_merge_messages(room.messages, new.added)
 FROM (SELECT room_id, added::jsonb FROM unnest($1::uuid[], $2::text[]) AS given (room_id, added)) AS new
 WHERE room.room_id = new.room_id AND NOT room.messages @> new.added;
+
+-- name: upsert_activity
+-- After upsert_rooms, which has locked the rooms. A video room gives none, so its last one as a text room stays.
+INSERT INTO text_room_activity (
+    room_id, user_1_last_message_at, user_2_last_message_at, warning_started_at, version
+)
+SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::bigint[])
+    AS new (room_id)
+ORDER BY room_id
+ON CONFLICT (room_id) DO UPDATE SET
+    user_1_last_message_at = EXCLUDED.user_1_last_message_at,
+    user_2_last_message_at = EXCLUDED.user_2_last_message_at,
+    warning_started_at = EXCLUDED.warning_started_at,
+    version = EXCLUDED.version
+WHERE text_room_activity.version < EXCLUDED.version;

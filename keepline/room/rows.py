@@ -1,4 +1,4 @@
-"""A room as a row of `active_rooms`, and back. The only place that knows both.
+"""A room as a row of `active_rooms`, and back, and its row of `text_room_activity`. The only place that knows both.
 
 What a row does not hold (which node and session had a side, the timers of the moment) is gone after a loss of
 Redis; a room read back from Postgres has nobody connected.
@@ -35,6 +35,17 @@ class RoomRow:
     ended_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class ActivityRow:
+    """A row of `text_room_activity`: who of a text room wrote when, in one version of the room."""
+
+    room_id: UUID
+    user_1_last_message_at: datetime | None
+    user_2_last_message_at: datetime | None
+    warning_started_at: datetime | None
+    version: int
+
+
 def to_row(room: Room) -> RoomRow:
     """The row of a room. Raises ValueError when an id is no UUID."""
     return RoomRow(
@@ -52,6 +63,19 @@ def to_row(room: Room) -> RoomRow:
         version=room.version,
         ended_reason=None if room.ended_reason is None else room.ended_reason.value,
         ended_at=_to_time_or_none(room.ended_at),
+    )
+
+
+def to_activity(room: Room) -> ActivityRow | None:
+    """The activity of a text room; None for a video room. Raises ValueError when its id is no UUID."""
+    if room.chat_mode is not ChatMode.TEXT:
+        return None
+    return ActivityRow(
+        room_id=UUID(room.room_id),
+        user_1_last_message_at=_to_time_or_none(room.side_1.last_message_at),
+        user_2_last_message_at=_to_time_or_none(room.side_2.last_message_at),
+        warning_started_at=_to_time_or_none(room.warning_started_at),
+        version=room.version,
     )
 
 

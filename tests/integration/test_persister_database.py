@@ -28,7 +28,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 async def test_a_batch_delivered_again_changes_nothing(pool: Pool) -> None:
     database = Database(pool, create_users=True)
     batch = fold(map(change_of, encoded(call())))
-    assert await database.write(batch) == 2  # the room, and its messages
+    assert await database.write(batch) == 3  # the room, its activity and its messages
     before = await pool.fetch("SELECT xmin::text, * FROM active_rooms")
     assert await database.write(batch) == 0
     assert await pool.fetch("SELECT xmin::text, * FROM active_rooms") == before

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 
 from keepline.room.codec import Event, encode_event
-from keepline.room.commands import Command, End, Join, Open, Post
+from keepline.room.commands import AcceptVideo, Command, End, Join, Open, Post, RequestVideo
 from keepline.room.effects import Posted
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import Rules
@@ -40,6 +40,21 @@ def call(first: Open | None = None, *, lines: int = 3, end: bool = True) -> list
     if end:
         commands.append(End(EndReason.HANGUP))
     return list(changes(first or opening(), commands))
+
+
+def turned_to_video() -> list[Event]:
+    """A text room in which both write, then agree on video, write once more and hang up."""
+    commands: list[Command] = [
+        Join(1, "node-1", "a"),
+        Join(2, "node-2", "b"),
+        Post(1, "hi"),
+        Post(2, "video?"),
+        RequestVideo(2),
+        AcceptVideo(1),
+        Post(1, "there you are"),
+        End(EndReason.HANGUP),
+    ]
+    return list(changes(opening(), commands))
 
 
 def encoded(events: Iterable[Event]) -> list[bytes]:

@@ -9,16 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepline.room.codec import encode_event
-from keepline.room.rows import RoomRow
+from keepline.room.record import ChatMode
+from keepline.room.rows import ActivityRow, RoomRow
 from persister.fold import Batch, Change, Unwritable, change_of, fold
-from tests.unit.persister.calls import call, encoded, new_id, opening, said
+from tests.unit.persister.calls import call, encoded, new_id, opening, said, turned_to_video
 
 
 class Table:
-    """A model of `active_rooms` that knows the version guard and the union of messages."""
+    """A model of the tables that knows the version guards and the union of messages."""
 
     def __init__(self) -> None:
         self.rows: dict[UUID, RoomRow] = {}
+        self.activities: dict[UUID, ActivityRow] = {}
         self.messages: dict[UUID, dict[int, dict[str, Any]]] = {}
 
     def write(self, batch: Batch) -> None:
@@ -26,6 +28,10 @@ class Table:
             known = self.rows.get(row.room_id)
             if known is None or known.version < row.version:
                 self.rows[row.room_id] = row
+        for activity in batch.activities:
+            noted = self.activities.get(activity.room_id)
+            if noted is None or noted.version < activity.version:
+                self.activities[activity.room_id] = activity
         for room_id, added in batch.messages:
             kept = self.messages.setdefault(room_id, {})
             for message in added:
@@ -45,6 +51,7 @@ def test_any_split_and_order_gives_the_same_table(
     lives: list[tuple[int, bool]], seed: int, redelivered: int, cut: int
 ) -> None:
     changes = [change for lines, end in lives for change in read(encoded(call(lines=lines, end=end)))]
+    changes += read(encoded(turned_to_video()))
     in_order = Table()
     in_order.write(fold(changes))
 
@@ -56,6 +63,7 @@ def test_any_split_and_order_gives_the_same_table(
         anyhow.write(fold(shuffled[start : start + cut]))
 
     assert anyhow.rows == in_order.rows
+    assert anyhow.activities == in_order.activities
     assert anyhow.messages == in_order.messages
 
 
@@ -68,6 +76,14 @@ def test_the_last_version_and_all_messages_of_a_room_remain() -> None:
     assert room_id == row.room_id
     assert [message["text"] for message in messages] == ["line 1", "line 2", "line 3"]
     assert messages[0] == {"seq": 1, "from": row_user(row), "text": "line 1", "at": said(events)[0].at}
+
+
+def test_the_activity_of_a_room_that_turned_to_video_is_its_last_as_a_text_room() -> None:
+    events = turned_to_video()
+    batch = fold(read(encoded(events)))
+    (activity,) = batch.activities
+    last_text = [event.room for event in events if event.room.chat_mode is ChatMode.TEXT][-1]
+    assert (batch.rows[0].chat_mode, activity.version) == ("video", last_text.version)
 
 
 def row_user(row: RoomRow) -> str:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepline.room.commands import End
+from keepline.room.commands import End, Tick
 from keepline.room.record import ChatMode, EndReason, Message, Presence, Room, Status
-from keepline.room.rows import RoomRow, from_row, to_row
+from keepline.room.rows import ActivityRow, RoomRow, from_row, to_activity, to_row
 from tests.unit.room.calls import ROOM, T0, USER_1, USER_2, text, video
 from tests.unit.room.histories import random_lives, rooms
 
@@ -48,6 +48,20 @@ def test_a_row_says_what_the_record_says() -> None:
         ended_reason=None,
         ended_at=None,
     )
+
+
+def test_the_activity_of_a_text_room_says_who_wrote_when() -> None:
+    chat = text()
+    chat.at(7_000).post(2)
+    chat.at(130_000).do(Tick())
+    assert to_activity(chat.room) == ActivityRow(
+        room_id=UUID(ROOM),
+        user_1_last_message_at=None,
+        user_2_last_message_at=_time(T0 + 7_000),
+        warning_started_at=_time(T0 + 130_000),
+        version=chat.room.version,
+    )
+    assert to_activity(video().room) is None
 
 
 def test_the_row_of_an_ended_room_says_when_and_why() -> None:
