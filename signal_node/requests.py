@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import structlog
@@ -121,6 +120,9 @@ class Requests:
                 rooms=held,
             )
             connection.perform(welcome)
+        except Exception:
+            _log.exception("hello_failed")
+            connection.perform(session.postponed(effect.request_id, AWAY, RETRY_AFTER_MS))
         finally:
             connection.answered()
 
@@ -211,26 +213,34 @@ class Requests:
             except (JournalFull, BadRecord) as error:
                 _log.error("join_failed", room=effect.room_id, error=repr(error))
                 answer = self._unavailable(session, effect)
+            except Exception:
+                # A fault of ours: it is logged, and the client may try again rather than wait for nothing.
+                _log.exception("join_failed", room=effect.room_id)
+                answer = self._unavailable(session, effect)
             connection.perform(answer)
         finally:
             connection.answered()
 
     async def _joined(self, session: Session, effect: Join) -> Sequence[Effect]:
-        fail = partial(session.failed, room_id=effect.room_id, request_id=effect.request_id)
         room, messages = await self._node.store.load(effect.room_id)
         if session.closed():
             return ()
         side = None if room is None else room.side_of(session.user)
         if room is None:
-            return fail(ErrorCode.ROOM_NOT_FOUND, "there is no such room")
+            why = "there is no such room"
+            return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
         if side is None:
-            return fail(ErrorCode.NOT_A_MEMBER, "the user is not a member of this room")
+            return self._no_member(session, effect)
         join = commands.Join(side, self._node.id, session.id)
         outcome = await self._node.executed(room, room.room_id, join, session.id)
         if not isinstance(outcome, Done):
             return self._refusal(session, outcome, effect.room_id, effect.request_id)
         messages = await self._up_to_date(outcome.room, messages)
         return session.joined(outcome.room, messages, effect.request_id)
+
+    def _no_member(self, session: Session, effect: Join) -> Sequence[Effect]:
+        why = "the user is not a member of this room"
+        return session.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
 
     def _unavailable(self, session: Session, effect: Join | Act) -> Sequence[Effect]:
         return session.failed(ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS)
@@ -247,27 +257,27 @@ class Requests:
         A room fits when the other side is here or nowhere. The join waits in the journal for Redis, and is answered
         before it is stored: better a call on a promise than none.
         """
-        refusal = self._unavailable(session, effect)
-        room, messages = self._node.rooms.get(effect.room_id), list[Message]()
+        unavailable = self._unavailable(session, effect)
+        room = self._node.rooms.get(effect.room_id)
         archived = await self._archived(effect.room_id)
-        if archived is not None:
-            messages = archived.messages
-        if room is None and archived is not None:
-            side = archived.room.side_of(session.user)
-            if side is not None and not archived.held[other(side) - 1]:
-                room = archived.room
-        side = None if room is None else room.side_of(session.user)
-        if room is None or side is None or session.closed():
-            return refusal
-        if room.side(other(side)).node not in (None, self._node.id):
-            return refusal
+        known = room if room is not None or archived is None else archived.room
+        if known is None or session.closed():
+            return unavailable
+        side = known.side_of(session.user)
+        if side is None:
+            return self._no_member(session, effect)
+        elsewhere = known.side(other(side)).node not in (None, self._node.id)
+        if elsewhere or (room is None and archived is not None and archived.held[other(side) - 1]):
+            return unavailable
         try:
-            self._node.rooms.execute(
-                room, room.room_id, commands.Join(side, self._node.id, session.id), _ignore, session.id
-            )
-        except (IllegalTransition, JournalFull):
-            return refusal
-        return session.joined(self._node.rooms.get(room.room_id) or room, messages, effect.request_id)
+            join = commands.Join(side, self._node.id, session.id)
+            self._node.rooms.execute(known, known.room_id, join, _ignore, session.id)
+        except IllegalTransition as error:
+            return self._refusal(session, error, effect.room_id, effect.request_id)
+        except JournalFull:
+            return unavailable
+        messages = [] if archived is None else archived.messages
+        return session.joined(self._node.rooms.get(known.room_id) or known, messages, effect.request_id)
 
     async def _archived(self, room_id: str) -> Archived | None:
         if self._archive is None:
