@@ -13,7 +13,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.entries_read = Counter(
             "keepline_persister_entries_read",
-            "Entries of the event streams that were read, by how: new or claimed from another worker.",
+            "Entries of the event streams that were read, by how: new, own (again, after a lost answer) or claimed.",
             ["how"],
             registry=registry,
         )

@@ -112,6 +112,21 @@ class EventStreams:
             raise _lost(error) from error
         return self._entries(reply)
 
+    async def read_own(self, count: int) -> list[Entry]:
+        """Return about `count` entries that were read under this name before and never acknowledged.
+
+        The answer that brought them was lost, or its reader died. Raises StreamsLost.
+        """
+        each = -(-count // self._partitions)
+        async with self._client.pipeline(transaction=False) as pipe:
+            for stream in self._streams:
+                pipe.xreadgroup(GROUP, self._consumer, {stream: "0"}, count=each)
+            replies, lost = _answered(await pipe.execute(raise_on_error=False))
+        entries = [entry for reply in replies for entry in self._entries(reply)]
+        if lost is not None and not entries:
+            raise lost
+        return entries
+
     async def _poll(self, each: int, block_ms: int) -> list[Entry]:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + block_ms / 1000
@@ -133,6 +148,7 @@ class EventStreams:
             for stream, chunks in (reply or {}).items()
             for chunk in chunks
             for entry_id, fields in chunk
+            if fields  # else its content is gone; `claim` counts it
         ]
 
     async def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], int]:

@@ -68,6 +68,7 @@ class Worker:
         self._redis = redis
         self._postgres = postgres
         self._prepared = False
+        self._own_left = True  # entries may be this worker's without it knowing
         self._claim_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,6 +85,7 @@ class Worker:
                 self._prepared = False
                 await _sleep(backoff.next(), stop)
             except (RedisError, OSError) as error:
+                self._own_left = True
                 self._redis.failed(error)
                 self._metrics.retries.labels("redis").inc()
                 delay = backoff.next()
@@ -93,12 +95,20 @@ class Worker:
                 _log.warning("batch_left_for_others", reason="stopped while Postgres was away")
 
     async def _next(self) -> list[Entry]:
-        """Return the next entries: first, every so often, what dead workers have left."""
+        """Return the next entries: first those of a lost answer; every so often what dead workers have left."""
         if not self._prepared:
             await self._streams.prepare()
             self._prepared = True
-        entries = await self._claim() or await self._read()
+        entries = await self._read_own() or await self._claim() or await self._read()
         self._redis.succeeded()
+        return entries
+
+    async def _read_own(self) -> list[Entry]:
+        if not self._own_left:
+            return []
+        entries = await self._streams.read_own(self._limits.batch_entries)
+        self._own_left = bool(entries)
+        self._metrics.entries_read.labels("own").inc(len(entries))
         return entries
 
     async def _claim(self) -> list[Entry]:

@@ -31,6 +31,25 @@ async def test_two_workers_that_give_up_on_an_entry_bury_it_once(client: Client)
     assert [letter[b"reason"] for letter in await dead_letters(client)] == [b"broken"]
 
 
+async def test_what_was_read_and_not_acknowledged_can_be_read_again_under_the_same_name(
+    client: Client,
+) -> None:
+    streams, other = EventStreams(client, "one"), EventStreams(client, "other")
+    await streams.prepare()
+    await other.prepare()
+    for partition in (2, 7):
+        await client.xadd(keys.events(partition), {"event": b"x"})
+    gone: Any = await client.xadd(keys.events(9), {"event": b"gone"})
+    read = await streams.read(100, 100)
+    assert await streams.read(100, 10) == []
+    await client.xdel(keys.events(9), gone)
+    again = await streams.read_own(100)
+    assert again == [entry for entry in read if entry.partition != 9]
+    assert await other.read_own(100) == []
+    await streams.acknowledge(again)
+    assert await streams.read_own(100) == []
+
+
 async def test_only_acknowledged_entries_are_trimmed(client: Client) -> None:
     streams = EventStreams(client, "one")
     await streams.prepare()

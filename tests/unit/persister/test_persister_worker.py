@@ -26,6 +26,7 @@ class Streams:
         self.log = log
         self.batches = list(batches)
         self.claimable: list[list[Entry]] = []
+        self.own: list[list[Entry]] = []
         self.acknowledged: list[bytes] = []
         self.buried: dict[bytes, str] = {}
         self.fail_acknowledge = 0
@@ -42,6 +43,9 @@ class Streams:
         if isinstance(batch, Exception):
             raise batch
         return batch
+
+    async def read_own(self, count: int) -> list[Entry]:
+        return self.own.pop(0) if self.own else []
 
     async def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], int]:
         return (self.claimable.pop(0) if self.claimable else []), 0
@@ -211,3 +215,13 @@ async def test_an_error_of_our_own_ends_the_worker() -> None:
     bench = Bench(KeyError("bug"))
     with pytest.raises(KeyError):
         await asyncio.wait_for(bench.worker.run(bench.stop), 10)
+
+
+async def test_what_a_lost_answer_brought_is_read_again_at_once() -> None:
+    first, second = call(), call()
+    bench = Bench(RedisConnectionError("gone"), entries(*encoded(second)))
+    bench.streams.own = [[], entries(*encoded(first)), []]
+    await bench.run()
+    assert bench.tables.written == [UUID(events[0].room.room_id) for events in (first, second)]
+    assert bench.streams.own == []
+    assert bench.count("entries_read_total", how="own") == len(first)
