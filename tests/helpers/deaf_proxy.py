@@ -25,6 +25,7 @@ class DeafProxy:
         self._target = host, port
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -33,10 +34,11 @@ class DeafProxy:
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
-        connections = list(self._connections)
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        # Not cancelled: a server's own task that ends so is reported as an error by Python 3.11.
+        for writer in self._writers:
+            writer.transport.abort()
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await asyncio.gather(*self._connections)
 
     @property
     def redis_url(self) -> str:
@@ -48,14 +50,16 @@ class DeafProxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self._writers.add(writer)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 server_reader, server_writer = await asyncio.open_connection(*self._target)
             await _Link(self, reader, writer, server_reader, server_writer).run()
         except (OSError, TimeoutError):
-            writer.transport.abort()
+            await _abort(writer)
         finally:
             self._connections.discard(task)
+            self._writers.discard(writer)
 
 
 class _Link:
@@ -84,8 +88,7 @@ class _Link:
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            self._writer.transport.abort()
-            self._server_writer.transport.abort()
+            await _abort(self._writer, self._server_writer)
 
     async def _up(self) -> None:
         while data := await self._reader.read(_CHUNK):
@@ -101,3 +104,9 @@ class _Link:
                 continue
             self._writer.write(data)
             await self._writer.drain()
+
+
+async def _abort(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)

@@ -17,11 +17,14 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
 
 from keepline.cli.credentials import Credentials
 from keepline.cli.plan import Plan, node_environment, persister_environment, shared_environment
@@ -29,6 +32,7 @@ from keepline.cli.postgres import Postgres
 from keepline.cli.process import Command
 from keepline.cli.program import Program, python
 from keepline.cli.servers import LOOPBACK, Valkey
+from keepline.room.keys import DEFAULT_PARTITIONS, PARTITIONS, epoch
 from tests.helpers.cluster import HTTP_SECONDS, Deployment, inherited_environment
 from tests.helpers.deaf_proxy import DeafProxy
 from tests.helpers.ports import free_block, free_port
@@ -57,7 +61,9 @@ class Fleet(Deployment):
         self.programs = programs
         self.persister_programs = persister_programs
         self.proxies = proxies
-        self.redis: redis.asyncio.Redis = redis.asyncio.from_url(valkey.url, socket_timeout=HTTP_SECONDS)
+        self.redis: redis.asyncio.Redis = redis.asyncio.from_url(
+            valkey.url, socket_timeout=HTTP_SECONDS, retry=Retry(ConstantBackoff(0.1), 20)
+        )
 
     async def start(self, *nodes: int) -> None:
         """Start nodes that do not run, and wait until they are ready."""
@@ -69,6 +75,12 @@ class Fleet(Deployment):
         if not await self.is_ready(node):
             await self.programs[node].kill()
             await self.start(node)
+
+    def rename_nodes(self, suffix: str) -> None:
+        """Let nodes come back under other names at their next start, as containers do."""
+        for at, (node, program) in enumerate(zip(self.nodes, self.programs, strict=True)):
+            self.nodes[at] = replace(node, id=f"{node.id}-{suffix}")
+            program.command.environment["KEEPLINE_NODE_ID"] = self.nodes[at].id
 
     async def until_ready(self) -> None:
         """Wait until all nodes are ready."""
@@ -88,6 +100,15 @@ class Fleet(Deployment):
             return all(raw and seconds * 1_000 - json.loads(raw)["started_at"] > 7_500 for raw in found)
 
         await eventually(seasoned, timeout=READY_SECONDS, interval=0.1, what="the nodes may bury others")
+
+    async def until_whole(self) -> None:
+        """Wait until every partition of Redis has its epoch, so that recovery is over."""
+
+        async def whole() -> bool:
+            partitions = int(await self.redis.get(PARTITIONS) or DEFAULT_PARTITIONS)
+            return await self.redis.exists(*(epoch(n) for n in range(partitions))) == partitions
+
+        await eventually(whole, timeout=READY_SECONDS, interval=0.1, what="Redis is whole again")
 
     async def empty_redis(self) -> None:
         """Put another Redis that has nothing in the place of this one, which dies without a word."""
