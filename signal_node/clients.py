@@ -42,7 +42,7 @@ class Clients:
         self._hello_seconds = hello_seconds
         self._ping_seconds = ping_seconds
         self._pong_seconds = pong_seconds
-        self._accepted: set[Connection] = set()
+        self._accepted: dict[Connection, None] = {}
         self._by_session: dict[str, Connection] = {}
         self._by_user: dict[str, str] = {}
 
@@ -63,7 +63,7 @@ class Clients:
             max_outgoing=self._max_outgoing,
             origins=self._origins,
         )
-        self._accepted.add(connection)
+        self._accepted[connection] = None
         return connection
 
     def opened(self, connection: Connection) -> None:
@@ -77,7 +77,7 @@ class Clients:
     def closed(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         session = connection.session
-        self._accepted.discard(connection)
+        self._accepted.pop(connection, None)
         self._by_session.pop(session.id, None)
         if self._by_user.get(session.user) == session.id:
             del self._by_user[session.user]

@@ -21,13 +21,13 @@ class Clock:
         self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
     ) -> None:
         """Take the sources of time, both in seconds."""
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._offset = wall() - monotonic()
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
 
     def now(self) -> int:
         """Ms since 1970."""
-        return int((self._monotonic() + self._offset) * 1_000)
+        return int((self.monotonic() + self._offset) * 1_000)
 
     def learn(self, redis_seconds: float, asked: float, answered: float) -> None:
         """Redis said `redis_seconds` since 1970 between `asked` and `answered`, seconds of the monotonic clock."""

@@ -63,7 +63,7 @@ class Membership:
 
     async def beat(self) -> None:
         """Look at Redis' clock and say that this node lives. Raises StoreUnavailable."""
-        self._clock.learn(*await self._registry.time())
+        self._clock.learn(*await self._registry.time(self._clock.monotonic))
         await self._registry.beat(self._status(), self._clock.now())
         now = asyncio.get_running_loop().time()
         if self._in_touch_since is None or now - self._touched_at > HEARTBEAT_TTL_MS / 1_000:

@@ -48,14 +48,16 @@ class Parts:
         partitions: int,
         archive: Archive | None,
         draining: Callable[[], bool],
+        clock: Clock | None = None,
     ) -> None:
+        """Take `draining()`, whether the node is about to stop, and the clock where it is not this machine's."""
         self._settings = settings
         self._draining = draining
         name = settings.node_id
         cold_start_grace_ms = round(settings.cold_start_grace_seconds * 1_000)
         tombstone_ms = round(settings.tombstone_seconds * 1_000)
         rules, new_write_id = rules_of(settings), write_ids(name)
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self._started_at = self.clock.now()
         self.node = Node(name, _clients(settings, loop), loop)
         store = RoomStore(client, partitions, tombstone_ms)
@@ -69,7 +71,9 @@ class Parts:
             new_write_id=new_write_id,
             on_gap=self.reconciler.look_at,
         )
-        self.bus = Bus(client, Publisher(client), name, self.node, partitions=partitions)
+        self.bus = Bus(
+            client, Publisher(client), name, self.node, self.clock.monotonic, partitions=partitions
+        )
         users = Users(client, name)
         ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
         self.requests = Requests(self.node, _verifier(settings), ice, archive, loop)
