@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from keepline.cli import dead_letter_commands
 from keepline.cli.credentials import FILE, read_credentials
 from keepline.cli.errors import CommandError, UsageError
 from keepline.cli.plan import LOOPBACK, WILDCARDS, Plan
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(dead_letter_commands.commands)
 
 DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and logs of `keepline up`.")]
 

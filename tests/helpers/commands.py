@@ -1,0 +1,39 @@
+"""Run `keepline` as an operator does: in a process of its own."""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command left behind: its exit code and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def keepline(*arguments: str, **environ: str) -> Done:
+    """Run `keepline` with these arguments; `environ` is added to the environment of the tests."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "keepline.cli.main",
+        *arguments,
+        env={**os.environ, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_SECONDS):
+            stdout, stderr = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return Done(process.returncode, stdout.decode(), stderr.decode())
