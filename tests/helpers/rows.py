@@ -31,7 +31,8 @@ async def row_becomes(database_url: str, snapshot: dict[str, Any], timeout: floa
     """Wait until the row of the snapshot's room is the snapshot, in every column."""
 
     async def matches() -> bool:
-        assert await row_of_room(database_url, snapshot["room_id"]) == snapshot
+        found = await row_of_room(database_url, snapshot["room_id"])
+        assert found == snapshot, f"{found} is not {snapshot}"
         return True
 
     await eventually(matches, timeout=timeout, interval=0.1, what="the row is as the HTTP API says")
