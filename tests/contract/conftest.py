@@ -1,4 +1,5 @@
-"""What every test of this folder runs on: fakeredis, a real Valkey, a real Redis and a cluster of three Valkeys."""
+"""What every test of this folder runs on: fakeredis, a real Valkey, a real Redis, a cluster of three Valkeys, and the
+Redis of the simulation."""
 
 from __future__ import annotations
 
@@ -18,22 +19,26 @@ from keepline.ops.redis_cluster import Cluster
 from keepline.room import keys
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import running_cluster
+from tests.simulation.direct import DirectServer
 
 PROGRAMS = {"valkey": "valkey-server", "redis": "redis-server"}
 
 
 class RedisServer:
-    """One of the four. `url` is None for fakeredis, which lives in this process."""
+    """One of the five. `url` is None for those that live in this process."""
 
     def __init__(self, name: str, url: str | None) -> None:
         self.name = name
         self.url = url
         self._fake = fakeredis.FakeServer()
+        self._simulated = DirectServer()
 
     def connect(self) -> Client:
         """A new client, to be closed by the caller."""
         if self.url is not None:
             return connect(self.url)
+        if self.name == "simulated":
+            return self._simulated.connect()
         client: Client = fakeredis.FakeAsyncRedis(server=self._fake)
         return client
 
@@ -54,11 +59,11 @@ class RedisServer:
             yield pubsub
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["fakeredis", *PROGRAMS, "cluster"])
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["fakeredis", "simulated", *PROGRAMS, "cluster"])
 async def redis_server(request: pytest.FixtureRequest, server_folder: Path) -> AsyncIterator[RedisServer]:
     """Each server in turn; one that is not on this machine is skipped."""
     name = request.param
-    if name == "fakeredis":
+    if name in ("fakeredis", "simulated"):
         yield RedisServer(name, None)
         return
     if name == "cluster":
