@@ -92,10 +92,8 @@ async def test_what_was_buried_is_listed_shown_and_written_after_a_replay(
 
 
 async def test_people_get_a_table_and_the_whole_event(client: Client, redis_url: str) -> None:
-    entry = await client.xadd(
-        keys.dead_letters(3), {"entry": "1-1", "reason": "not [JSON]", "event": "{brok"}
-    )
-    letter = f"03:{entry.decode()}"
+    fields: dict[Any, Any] = {"entry": "1-1", "reason": "not [JSON]", "event": "{brok"}
+    letter = f"03:{await add(client, keys.dead_letters(3), fields)}"
     listed = await keepline("dead-letters", "list", REDIS_URL=redis_url, COLUMNS="200")
     assert listed.stdout.splitlines()[-1] == "1 dead letters"
     assert letter in listed.stdout
