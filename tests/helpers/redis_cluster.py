@@ -18,6 +18,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from keepline.cli.binaries import find_redis
 from keepline.cli.process import Command
 from keepline.cli.servers import LOOPBACK, Valkey
+from keepline.ops.redis_cluster import Cluster
+from keepline.ops.redis_url import Address
+from keepline.room.keys import DEFAULT_PARTITIONS, tag
 from tests.helpers.ports import free_block
 from tests.helpers.waiting import eventually
 
@@ -40,6 +43,46 @@ class RedisCluster:
     def master_of(self, key: str) -> Valkey:
         """The server that had a key at the start."""
         return self.masters[key_slot(key.encode()) * len(self.masters) // REDIS_CLUSTER_HASH_SLOTS]
+
+
+class Move:
+    """A slot on its way from one master to another."""
+
+    def __init__(self, client: Cluster, slot: int, source: Address, target: Address) -> None:
+        self._client = client
+        self._slot = slot
+        self.source, self.target = source, target
+
+    @classmethod
+    async def begin(cls, client: Cluster, name: str) -> Move:
+        """Let the slot of a name be on its way."""
+        source = await client.owner(name)
+        masters = {await client.owner(tag(partition)) for partition in range(DEFAULT_PARTITIONS)}
+        move = cls(client, key_slot(name.encode()), source, min(masters - {source}))
+        await move._say(move.target, "IMPORTING", await move._id(source))
+        await move._say(source, "MIGRATING", await move._id(move.target))
+        return move
+
+    async def carry(self, name: str) -> None:
+        """Take a key along."""
+        host, port = self.target
+        await self._at(self.source).migrate(host, port, name, 0, 5_000)
+
+    async def end(self) -> None:
+        """Let both masters know that it has arrived."""
+        target = await self._id(self.target)
+        for address in (self.target, self.source):
+            await self._say(address, "NODE", target)
+
+    async def _say(self, address: Address, state: str, node: str) -> None:
+        await self._at(address).execute_command("CLUSTER", "SETSLOT", self._slot, state, node)
+
+    async def _id(self, address: Address) -> str:
+        name: bytes = await self._at(address).execute_command("CLUSTER", "MYID")
+        return name.decode()
+
+    def _at(self, address: Address) -> Any:
+        return self._client.at(address)
 
 
 class SentinelSet:

@@ -9,15 +9,13 @@ from typing import Any, cast
 
 import pytest
 import pytest_asyncio
-from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops import redis
 from keepline.ops.redis_cluster import Cluster
-from keepline.ops.redis_url import Address
 from tests.helpers.ports import free_port
-from tests.helpers.redis_cluster import RedisCluster, running_cluster
+from tests.helpers.redis_cluster import Move, RedisCluster, running_cluster
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -143,45 +141,6 @@ async def test_a_server_that_is_no_cluster_is_an_error_that_says_so(redis_url: s
     async with connected(redis_url.removesuffix("/0").replace("redis:", "redis+cluster:")) as client:
         with pytest.raises(RedisConnectionError, match="cluster support disabled"):
             await client.get("key")
-
-
-class Move:
-    """A slot on its way from one master to another."""
-
-    def __init__(self, client: Cluster, slot: int, source: Address, target: Address) -> None:
-        self._client = client
-        self._slot = slot
-        self.source, self.target = source, target
-
-    @classmethod
-    async def begin(cls, client: Cluster, name: str) -> Move:
-        source = await client.owner(name)
-        masters = {await client.owner(other) for other in NAMES}
-        move = cls(client, key_slot(name.encode()), source, min(masters - {source}))
-        await move._say(move.target, "IMPORTING", await move._id(source))
-        await move._say(source, "MIGRATING", await move._id(move.target))
-        return move
-
-    async def carry(self, name: str) -> None:
-        """Take a key along."""
-        host, port = self.target
-        await self._at(self.source).migrate(host, port, name, 0, 5_000)
-
-    async def end(self) -> None:
-        """Let all masters know."""
-        target = await self._id(self.target)
-        for address in (self.target, self.source):
-            await self._say(address, "NODE", target)
-
-    async def _say(self, address: Address, state: str, node: str) -> None:
-        await self._at(address).execute_command("CLUSTER", "SETSLOT", self._slot, state, node)
-
-    async def _id(self, address: Address) -> str:
-        name: bytes = await self._at(address).execute_command("CLUSTER", "MYID")
-        return name.decode()
-
-    def _at(self, address: Address) -> Any:
-        return self._client.at(address)
 
 
 async def test_commands_follow_a_slot_that_moves(servers: RedisCluster, client: Cluster) -> None:
