@@ -17,7 +17,7 @@ UV ?= uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests chaos bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ system-packages: ## what the tests need beside Python packages: Chromium
 
 python-tests: $(INSTALLED) ## pytest alone
 	$(BIN)/pytest $(PYTEST)
+
+chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
+	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/test_chaos.py
 
 js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
 	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
