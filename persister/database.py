@@ -17,7 +17,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from keepline.ops.postgres import Pool
-from keepline.room.rows import ActivityRow, RoomRow
+from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
 from persister.fold import Batch
 
 _ACQUIRE_SECONDS = 10.0
@@ -40,6 +40,10 @@ class RowFault(Exception):
     """Something in the batch can never be written; the text says what."""
 
 
+class HistoryFault(RowFault):
+    """Nothing in the batch is wrong but that `chat_history`, which may be the app's own, does not take its calls."""
+
+
 class NotNow(Exception):
     """The batch could not be written at present. `cause` names the kind of reason for the metrics."""
 
@@ -54,7 +58,11 @@ def read_queries(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], (sql.strip() for sql in parts[2::2]), strict=True))
 
 
-_COLUMNS = {kind: attrgetter(*(field.name for field in fields(kind))) for kind in (RoomRow, ActivityRow)}
+_Rows = Sequence[RoomRow] | Sequence[ActivityRow] | Sequence[HistoryRow]
+
+_COLUMNS = {
+    kind: attrgetter(*(field.name for field in fields(kind))) for kind in (RoomRow, ActivityRow, HistoryRow)
+}
 """The values of a row, in the order of the parameters of its statement."""
 
 _QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
@@ -107,13 +115,18 @@ class Database:
                     [orjson.dumps(added).decode() for _, added in batch.messages],
                 )
             )
+        # At last: what refuses it is a table of the app's own, and is told apart from all that came before.
+        try:
+            written += await _insert(connection, "insert_history", batch.history)
+        except _FAULTS_OF_THE_ROW as error:
+            raise HistoryFault(_in_words(error)) from error
         return written
 
 
 async def _insert(
     connection: PoolConnectionProxy[asyncpg.Record],
     query: str,
-    rows: Sequence[RoomRow] | Sequence[ActivityRow],
+    rows: _Rows,
 ) -> int:
     """Run a statement that takes rows as one array for each column; return how many it wrote."""
     if not rows:

@@ -1,7 +1,8 @@
 """From events to what must be written: pure, so that any order and any split can be tried in a test.
 
-Of each room only the last version counts, and for its activity the last one as a text room; its messages are
-collected apart, because a batch that comes late must still add its messages although its version is old news.
+Of each room only the last version counts, for its activity the last one as a text room, for the history the last that
+is over; its messages are collected apart, because a batch that comes late must still add its messages although its
+version is old news.
 Everything is sorted by room id, so that workers that write at the same time take their locks in one order and never
 wait for each other in a circle.
 """
@@ -15,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from keepline.room.codec import decode_event, message_to_dict
-from keepline.room.rows import ActivityRow, RoomRow, to_activity, to_row
+from keepline.room.rows import ActivityRow, HistoryRow, RoomRow, to_activity, to_history, to_row
 
 
 class Unwritable(ValueError):
@@ -28,6 +29,7 @@ class Change:
 
     row: RoomRow
     activity: ActivityRow | None
+    history: tuple[HistoryRow, ...]
     message: dict[str, Any] | None
 
 
@@ -37,6 +39,7 @@ class Batch:
 
     rows: tuple[RoomRow, ...]
     activities: tuple[ActivityRow, ...]
+    history: tuple[HistoryRow, ...]
     messages: tuple[tuple[UUID, tuple[dict[str, Any], ...]], ...]
 
     @property
@@ -49,10 +52,11 @@ def change_of(data: bytes) -> Change:
     """Read an event. Raises Unwritable when it is broken or names what cannot be a row."""
     try:
         event = decode_event(data)
-        row, activity = to_row(event.room), to_activity(event.room)
+        row, activity, history = to_row(event.room), to_activity(event.room), to_history(event.room)
     except (ValueError, OverflowError, OSError, AttributeError, TypeError) as error:
         raise Unwritable(str(error) or type(error).__name__) from error
-    return Change(row, activity, None if event.message is None else message_to_dict(event.message))
+    message = None if event.message is None else message_to_dict(event.message)
+    return Change(row, activity, history, message)
 
 
 class _Versioned(Protocol):
@@ -70,21 +74,30 @@ def fold(changes: Iterable[Change]) -> Batch:
     """Reduce changes, in any order, to the last version of each room and all messages."""
     rows: dict[UUID, RoomRow] = {}
     activities: dict[UUID, ActivityRow] = {}
+    history: dict[UUID, tuple[HistoryRow, ...]] = {}
     messages: defaultdict[UUID, dict[int, dict[str, Any]]] = defaultdict(dict)
     for change in changes:
+        room_id = change.row.room_id
         _keep_newer(rows, change.row)
+        if change.history and _is_newer(change.history, history.get(room_id)):
+            history[room_id] = change.history
         if change.activity is not None:
             _keep_newer(activities, change.activity)
         if change.message is not None:
-            messages[change.row.room_id].setdefault(change.message["seq"], change.message)
+            messages[room_id].setdefault(change.message["seq"], change.message)
     return Batch(
         rows=tuple(rows[room_id] for room_id in sorted(rows)),
         activities=tuple(activities[room_id] for room_id in sorted(activities)),
+        history=tuple(entry for room_id in sorted(history) for entry in history[room_id]),
         messages=tuple(
             (room_id, tuple(by_seq[seq] for seq in sorted(by_seq)))
             for room_id, by_seq in sorted(messages.items())
         ),
     )
+
+
+def _is_newer(history: tuple[HistoryRow, ...], known: tuple[HistoryRow, ...] | None) -> bool:
+    return known is None or known[0].room_version < history[0].room_version
 
 
 def _keep_newer(rows: dict[UUID, _Row], row: _Row) -> None:

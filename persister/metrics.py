@@ -33,7 +33,8 @@ class Metrics:
         )
         self.dead_letters = Counter(
             "keepline_persister_dead_letters",
-            "Entries that were moved to the dead letters, by cause: event (unreadable) or row (refused).",
+            "Entries that were moved to the dead letters, by cause: event (unreadable), row (refused) or"
+            " history (the room is written, its call was refused).",
             ["cause"],
             registry=registry,
         )

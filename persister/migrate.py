@@ -2,7 +2,8 @@
 
 The files of `migrations/` are plain SQL that anyone may also run with psql: each is idempotent and sets its
 own transactions. This runner adds order, a record of what ran, a lock against a second runner, and patience
-with locks that the app holds. A file that has changed since it ran is run again.
+with locks that the app holds. A file that has changed since it ran is run again. What follows a line `-- by itself` is
+one statement that Postgres refuses to run together with others, such as CREATE INDEX CONCURRENTLY.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +49,11 @@ class Migration:
     sql: str
 
     @property
+    def commands(self) -> list[str]:
+        """The text in the pieces that have to be sent one by one."""
+        return re.split(r"^-- by itself$", self.sql, flags=re.MULTILINE)
+
+    @property
     def checksum(self) -> str:
         """SHA-256 of the text, in hex."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
@@ -79,6 +86,7 @@ async def pending(connection: Connection, migrations: Sequence[Migration]) -> li
 async def migrate(url: str, migrations: Sequence[Migration], say: _Say) -> list[str]:
     """Run what is pending and return its names. Raises MigrationError."""
     connection = await _connect(url)
+    connection.add_log_listener(lambda _, message: say(f"{message.severity.lower()}: {message.message}"))
     try:
         await _take_lock(connection, say)
         await _create_record(connection)
@@ -155,7 +163,8 @@ async def _create_record(connection: Connection) -> None:
 async def _run(connection: Connection, migration: Migration, say: _Say) -> None:
     async def attempt() -> None:
         try:
-            await connection.execute(migration.sql)
+            for command in migration.commands:
+                await connection.execute(command)
         except _LOCKED as error:
             await connection.execute("ROLLBACK")
             say(f"{migration.name}: {error}; trying again")

@@ -51,3 +51,20 @@ ON CONFLICT (room_id) DO UPDATE SET
     warning_started_at = EXCLUDED.warning_started_at,
     version = EXCLUDED.version
 WHERE text_room_activity.version < EXCLUDED.version;
+
+-- name: insert_history
+-- The index that it relies on holds only rows of the cluster's own.
+INSERT INTO chat_history (
+    room_id, user_id, partner_id, chat_mode, started_at, ended_at, duration_seconds, room_version
+)
+SELECT * FROM unnest(
+    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::integer[], $8::bigint[]
+) AS new (room_id, user_id)
+ORDER BY room_id, user_id
+ON CONFLICT (room_id, user_id) WHERE room_version IS NOT NULL DO UPDATE SET
+    chat_mode = EXCLUDED.chat_mode,
+    started_at = EXCLUDED.started_at,
+    ended_at = EXCLUDED.ended_at,
+    duration_seconds = EXCLUDED.duration_seconds,
+    room_version = EXCLUDED.room_version
+WHERE chat_history.room_version < EXCLUDED.room_version;

@@ -28,7 +28,7 @@ EVENT_FIELD = b"event"
 MAX_DEAD_LETTERS = 10_000
 """Letters kept per partition; the oldest go beyond."""
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 """How long a worker waits before it asks the streams of a cluster again."""
 
 _GONE_MS = 3_600_000

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from redis.exceptions import RedisError
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.health import Probe
-from persister.database import Database, NotNow, RowFault
+from persister.database import Database, HistoryFault, NotNow, RowFault
 from persister.fold import Change, Unwritable, change_of, fold
 from persister.metrics import Metrics
 from persister.stream import Entry, EventStreams, StreamsLost
@@ -153,13 +153,22 @@ class Worker:
             await self._commit(tasks, stop)
         except RowFault as error:
             if len(tasks) == 1:
-                await self._bury(tasks[0].entry, "row", str(error))
+                await self._give_up(tasks[0], error, stop)
                 return
             middle = len(tasks) // 2
             await self._write(tasks[:middle], stop)
             await self._write(tasks[middle:], stop)
             return
         await self._streams.acknowledge(task.entry for task in tasks)
+
+    async def _give_up(self, task: _Task, error: RowFault, stop: asyncio.Event) -> None:
+        """Bury an entry. When only the history refused it, the room is written: a replay adds the history."""
+        if isinstance(error, HistoryFault):
+            try:
+                await self._commit([replace(task, change=replace(task.change, history=()))], stop)
+            except RowFault as other:
+                error = other
+        await self._bury(task.entry, "history" if isinstance(error, HistoryFault) else "row", str(error))
 
     async def _commit(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
         """Write until it succeeds or cannot ever. Raises RowFault, or Stopped while waiting."""

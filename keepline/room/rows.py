@@ -1,4 +1,4 @@
-"""A room as a row of `active_rooms`, and back, and its row of `text_room_activity`. The only place that knows both.
+"""A room as a row of `active_rooms`, and back, and as rows of the tables beside it. The only place that knows both.
 
 What a row does not hold (which node and session had a side, the timers of the moment) is gone after a loss of
 Redis; a room read back from Postgres has nobody connected.
@@ -13,6 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from keepline.room.record import ChatMode, EndReason, Message, Room, Side
+
+SHORTEST_CALL_MS = 5_000
+"""Calls in which both sides were connected for less leave nothing in the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,20 @@ class ActivityRow:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """A row of `chat_history`: a call that is over, as one of its two users had it."""
+
+    room_id: UUID
+    user_id: UUID
+    partner_id: UUID
+    chat_mode: str
+    started_at: datetime
+    ended_at: datetime
+    duration_seconds: int
+    room_version: int
+
+
 def to_row(room: Room) -> RoomRow:
     """The row of a room. Raises ValueError when an id is no UUID."""
     return RoomRow(
@@ -76,6 +93,33 @@ def to_activity(room: Room) -> ActivityRow | None:
         user_2_last_message_at=_to_time_or_none(room.side_2.last_message_at),
         warning_started_at=_to_time_or_none(room.warning_started_at),
         version=room.version,
+    )
+
+
+def to_history(room: Room) -> tuple[HistoryRow, ...]:
+    """What a room leaves in the history of its users: a row each, or nothing.
+
+    Nothing while it lasts, when they never met, and when both were there for less than 5 s; the wait for one who does
+    not come back any more is not counted. Raises ValueError when an id is no UUID.
+    """
+    if room.ended_at is None or room.met_at is None:
+        return ()
+    together_until = min([room.ended_at, *(s.absent_since for s in room.sides if s.absent_since is not None)])
+    if together_until - room.met_at < SHORTEST_CALL_MS:
+        return ()
+    users = UUID(room.side_1.user), UUID(room.side_2.user)
+    return tuple(
+        HistoryRow(
+            room_id=UUID(room.room_id),
+            user_id=user,
+            partner_id=partner,
+            chat_mode=room.chat_mode.value,
+            started_at=_to_time(room.met_at),
+            ended_at=_to_time(room.ended_at),
+            duration_seconds=(room.ended_at - room.met_at) // 1_000,
+            room_version=room.version,
+        )
+        for user, partner in (users, users[::-1])
     )
 
 

@@ -121,6 +121,63 @@ async def test_tables_of_the_app_keep_their_columns_and_rows(
         await connection.execute("UPDATE chat_history SET chat_mode = 'smoke'")
 
 
+@pytest.mark.parametrize("apply", WAYS)
+async def test_calls_the_app_wrote_before_are_in_nobodys_way(
+    empty_database_url: str, connection: Connection, apply: Callable[[str], Awaitable[None]]
+) -> None:
+    """Rows without a room, and several of one user for one room."""
+    await connection.execute(
+        """
+        CREATE TABLE users (user_id UUID PRIMARY KEY);
+        CREATE TABLE chat_history (user_id UUID, room_id UUID, ended_at TIMESTAMP);
+        INSERT INTO users SELECT gen_random_uuid() FROM generate_series(1, 2);
+        INSERT INTO chat_history (user_id) SELECT user_id FROM users, generate_series(1, 3);
+        INSERT INTO chat_history (user_id, room_id)
+        SELECT user_id, '00000000-0000-4000-8000-000000000001' FROM users, generate_series(1, 3);
+        """
+    )
+    await apply(empty_database_url)
+    ours = (
+        "INSERT INTO chat_history (user_id, room_id, room_version)"
+        " SELECT user_id, '00000000-0000-4000-8000-000000000001', 7 FROM users"
+    )
+    await connection.execute(ours)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.execute(ours)
+    assert await connection.fetchval("SELECT count(*) FROM chat_history") == 14
+
+
+async def test_an_index_whose_build_was_interrupted_is_built_anew(
+    empty_database_url: str, connection: Connection
+) -> None:
+    await apply_with_runner(empty_database_url)
+    index = "'chat_history_room_id_user_id_idx'::regclass"
+    await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {index}")
+    await connection.execute("DELETE FROM schema_migrations WHERE filename LIKE '004%'")
+    await apply_with_runner(empty_database_url)
+    assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {index}")
+
+
+async def test_the_operator_is_told_what_the_history_of_the_app_wants(
+    empty_database_url: str, connection: Connection
+) -> None:
+    await connection.execute(
+        "CREATE TABLE chat_history (n SERIAL, user_id UUID NOT NULL, mood TEXT NOT NULL, tone TEXT NOT NULL)"
+    )
+    said: list[str] = []
+    await migrate(empty_database_url, FILES, said.append)
+    (warning,) = [text for text in said if text.startswith("warning:")]
+    assert "needs a value in mood, tone," in warning
+
+
+async def test_a_history_that_can_never_take_a_call_is_refused_in_words(
+    empty_database_url: str, connection: Connection
+) -> None:
+    await connection.execute("CREATE TABLE chat_history (user_id UUID, room_id INTEGER)")
+    with pytest.raises(MigrationError, match=r"chat_history has columns of another type.*room_id int4"):
+        await apply_with_runner(empty_database_url)
+
+
 async def test_psql_after_the_runner_and_the_runner_after_psql_agree(
     empty_database_url: str, connection: Connection
 ) -> None:

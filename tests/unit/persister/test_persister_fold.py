@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keepline.room.codec import encode_event
 from keepline.room.record import ChatMode
-from keepline.room.rows import ActivityRow, RoomRow
+from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
 from persister.fold import Batch, Change, Unwritable, change_of, fold
 from tests.unit.persister.calls import call, encoded, new_id, opening, said, turned_to_video
 
@@ -21,6 +21,7 @@ class Table:
     def __init__(self) -> None:
         self.rows: dict[UUID, RoomRow] = {}
         self.activities: dict[UUID, ActivityRow] = {}
+        self.history: dict[tuple[UUID, UUID], HistoryRow] = {}
         self.messages: dict[UUID, dict[int, dict[str, Any]]] = {}
 
     def write(self, batch: Batch) -> None:
@@ -32,6 +33,10 @@ class Table:
             noted = self.activities.get(activity.room_id)
             if noted is None or noted.version < activity.version:
                 self.activities[activity.room_id] = activity
+        for entry in batch.history:
+            entered = self.history.get((entry.room_id, entry.user_id))
+            if entered is None or entered.room_version < entry.room_version:
+                self.history[entry.room_id, entry.user_id] = entry
         for room_id, added in batch.messages:
             kept = self.messages.setdefault(room_id, {})
             for message in added:
@@ -64,6 +69,8 @@ def test_any_split_and_order_gives_the_same_table(
 
     assert anyhow.rows == in_order.rows
     assert anyhow.activities == in_order.activities
+    assert anyhow.history == in_order.history
+    assert len(in_order.history) == 2 * sum(end and lines >= 4 for lines, end in lives) + 2
     assert anyhow.messages == in_order.messages
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops.health import Health
-from persister.database import NotNow, RowFault
+from persister.database import HistoryFault, NotNow, RowFault
 from persister.fold import Batch
 from persister.metrics import Metrics
 from persister.stream import Entry, StreamsLost
@@ -68,6 +68,7 @@ class Tables:
         self.log = log
         self.failures: list[Exception] = []
         self.poison: set[UUID] = set()
+        self.takes_history = True
         self.written: list[UUID] = []
         self.on_failure: Callable[[], None] = lambda: None
 
@@ -78,6 +79,8 @@ class Tables:
         rooms = [row.room_id for row in batch.rows]
         if self.poison.intersection(rooms):
             raise RowFault("no such user")
+        if batch.history and not self.takes_history:
+            raise HistoryFault("mood may not be null")
         self.written += rooms
         self.log.append("commit")
         return len(rooms)
@@ -146,6 +149,17 @@ async def test_a_row_at_fault_is_buried_alone() -> None:
     assert sorted(bench.streams.acknowledged) == [b"1-0", b"2-0", b"3-0", b"5-0", b"6-0", b"7-0"]
     assert len(bench.tables.written) == 6
     assert bench.count("dead_letters_total", cause="row") == 1
+
+
+async def test_a_call_that_the_history_refuses_is_buried_and_its_room_written() -> None:
+    long, short = call(lines=5), call(lines=0)
+    bench = Bench(entries(encoded(long)[-1], encoded(short)[-1]))
+    bench.tables.takes_history = False
+    await bench.run()
+    assert bench.streams.buried == {b"1-0": "mood may not be null"}
+    assert bench.streams.acknowledged == [b"2-0"]
+    assert sorted(bench.tables.written) == sorted(UUID(events[0].room.room_id) for events in (long, short))
+    assert bench.count("dead_letters_total", cause="history") == 1
 
 
 async def test_an_unreadable_event_is_buried_and_the_rest_written() -> None:

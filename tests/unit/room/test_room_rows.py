@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keepline.room.commands import End, Tick
 from keepline.room.record import ChatMode, EndReason, Message, Presence, Room, Status
-from keepline.room.rows import ActivityRow, RoomRow, from_row, to_activity, to_row
+from keepline.room.rows import ActivityRow, HistoryRow, RoomRow, from_row, to_activity, to_history, to_row
 from tests.unit.room.calls import ROOM, T0, USER_1, USER_2, text, video
 from tests.unit.room.histories import random_lives, rooms
 
@@ -62,6 +62,48 @@ def test_the_activity_of_a_text_room_says_who_wrote_when() -> None:
         version=chat.room.version,
     )
     assert to_activity(video().room) is None
+
+
+def test_a_call_that_is_over_is_in_the_history_of_both() -> None:
+    call = video(met=False)
+    call.join(1)
+    call.at(2_000).join(2)
+    assert to_history(call.room) == ()
+    call.at(62_900).do(End(EndReason.HANGUP))
+    first, second = to_history(call.room)
+    assert first == HistoryRow(
+        room_id=UUID(ROOM),
+        user_id=UUID(USER_1),
+        partner_id=UUID(USER_2),
+        chat_mode="video",
+        started_at=_time(T0 + 2_000),
+        ended_at=_time(T0 + 62_900),
+        duration_seconds=60,
+        room_version=4,
+    )
+    assert second == replace(first, user_id=UUID(USER_2), partner_id=UUID(USER_1))
+
+
+@pytest.mark.parametrize(("together_ms", "rows"), [(4_999, 0), (5_000, 2)])
+def test_a_call_under_five_seconds_leaves_no_history(together_ms: int, rows: int) -> None:
+    hung_up = video()
+    hung_up.at(together_ms).do(End(EndReason.HANGUP))
+    lost = video()
+    lost.at(together_ms).lose(2)
+    lost.at(together_ms + 10_000).do(Tick())
+    assert (hung_up.room.ended_reason, lost.room.ended_reason) == (
+        EndReason.HANGUP,
+        EndReason.GRACE_EXPIRED,
+    )
+    assert [len(to_history(call.room)) for call in (hung_up, lost)] == [rows, rows]
+
+
+def test_a_call_in_which_they_never_met_leaves_no_history() -> None:
+    call = video(met=False)
+    call.join(1)
+    call.at(60_000).do(Tick())
+    assert call.room.ended_reason is EndReason.NO_SHOW
+    assert to_history(call.room) == ()
 
 
 def test_the_row_of_an_ended_room_says_when_and_why() -> None:
