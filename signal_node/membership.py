@@ -102,7 +102,7 @@ class Membership:
             self._on_nodes(live)
         if dead and self._may_bury():
             for node in dead:
-                await self._bury(node, self._grace_ms(nodes))
+                await self.bury(node, self._grace_ms(nodes))
 
     def _may_bury(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -124,17 +124,19 @@ class Membership:
         cold = all(status.get("started_at", 0) > since for status in nodes.values())
         return self._cold_start_grace_ms if cold else None
 
-    async def _bury(self, dead: str, grace_ms: int | None) -> None:
-        """Lose all sides that a dead node held; nodes share the partitions by leases."""
-        done = True
+    async def bury(self, dead: str, grace_ms: int | None = None) -> None:
+        """Lose all sides that a dead node held; nodes share the partitions by leases. Raises StoreUnavailable.
+
+        It is forgotten when none is left, whoever has done the work.
+        """
         for partition in range(self._partitions):
-            if not await self._registry.lease(partition, f"bury:{dead}", LEASE_MS):
-                done = False
-                continue
-            await self._bury_partition(dead, partition, grace_ms)
-        if done:
-            await self._registry.forget(dead)
-            _log.info("node_buried", node=dead)
+            if await self._registry.lease(partition, f"bury:{dead}", LEASE_MS):
+                await self._bury_partition(dead, partition, grace_ms)
+        for partition in range(self._partitions):
+            if await self._registry.held(partition, dead, 1):
+                return  # whoever has the lease is still at it, or died over it
+        await self._registry.forget(dead)
+        _log.info("node_buried", node=dead)
 
     async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:
         while room_ids := await self._registry.held(partition, dead, AT_MOST):
