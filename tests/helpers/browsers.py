@@ -70,6 +70,9 @@ _FRAMES_DECODED = """async () => {
   return video?.framesDecoded ?? 0;
 }"""
 
+_ICE_FRAGMENT = """(which) =>
+  /a=ice-ufrag:(\\S+)/.exec(watched.connections.at(-1)?.[which]?.sdp)?.[1] ?? null"""
+
 _SHOWS_PICTURES = """() => {
   const video = document.querySelector("#remote-video");
   return video.videoWidth > 0 && !video.paused && video.currentTime > 0;
@@ -230,6 +233,24 @@ class DemoPage:
 
         what = "video of the other side is decoded and shown"
         await eventually(moves, timeout=MEDIA_SECONDS, interval=0.1, what=what)
+
+    async def restart_ice(self, peer: "DemoPage") -> None:
+        """Have ICE negotiated anew, and wait until both sides use what was agreed."""
+        before = await self._ice_fragment("currentLocalDescription")
+        await self._page.evaluate("watched.connections.at(-1).restartIce()")
+
+        async def agreed() -> bool:
+            own = await self._ice_fragment("currentLocalDescription")
+            theirs = await peer._ice_fragment("currentRemoteDescription")
+            assert own not in (None, before), (before, own)
+            assert own == theirs, (own, theirs)
+            return True
+
+        await eventually(agreed, timeout=PAGE_SECONDS, what="both have negotiated anew")
+
+    async def _ice_fragment(self, description: str) -> str | None:
+        fragment: str | None = await self._page.evaluate(_ICE_FRAGMENT, description)
+        return fragment
 
     async def say(self, text: str) -> None:
         """Write `text` and press Enter."""
