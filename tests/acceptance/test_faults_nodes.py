@@ -48,7 +48,7 @@ async def comes_back(scene: Scene, call: Call, node: int) -> None:
 
 
 async def test_a_killed_node_takes_no_call_with_it(fleet: Fleet) -> None:
-    """Holds the reaper (`Membership.run_reaper`), and the fence of `Lose` against what it does late."""
+    """Holds the reaper (`Membership.run_reaper`)."""
     now = asyncio.get_running_loop().time
     async with Scene(fleet, (0, 1)) as scene, Scene(fleet, (1, 1)) as within:
         gone, late, early = [await scene.call() for _ in range(3)]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 
 from keepline.cli.postgres import Postgres
 from tests.acceptance.faults import agreed
-from tests.acceptance.scenes import PLACEMENTS, Placement, Scene
-from tests.helpers.fleet import running_fleet
+from tests.acceptance.scenes import Scene
+from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.rows import row_of_room
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet() -> AsyncIterator[Fleet]:
+    """Two nodes, a persister and their servers; each test leaves all of them running."""
+    async with running_fleet(nodes=2) as fleet:
+        yield fleet
 
 
 async def dies(postgres: Postgres) -> None:
@@ -24,10 +34,11 @@ async def is_stopped(postgres: Postgres) -> None:
 
 @pytest.mark.parametrize("goes_away", [dies, is_stopped])
 async def test_callers_notice_nothing_while_postgres_is_away_and_the_rows_arrive_after(
+    fleet: Fleet,
     goes_away: Callable[[Postgres], Awaitable[None]],
 ) -> None:
     """Holds that nothing waits for Postgres, and that the persister keeps what it could not write."""
-    async with running_fleet(nodes=2) as fleet, Scene(fleet, (0, 1)) as scene:
+    async with Scene(fleet, (0, 1)) as scene:
         before = await scene.call()
         await before.alice.client.ask("chat", "ok", room=before.room, text="before")
         await before.bob.client.expect("chat", room=before.room)
@@ -61,12 +72,11 @@ async def test_callers_notice_nothing_while_postgres_is_away_and_the_rows_arrive
         await meanwhile.goes_on()
 
 
-@pytest.mark.parametrize("nodes", PLACEMENTS)
-async def test_nodes_without_a_database_do_all_but_keep(nodes: Placement) -> None:
+async def test_nodes_without_a_database_do_all_but_keep() -> None:
     """Holds that a node needs no `DATABASE_URL`: calls go on, and are put back after Redis has lost all."""
     async with (
         running_fleet(nodes=2, persisters=0, nodes_use_postgres=False) as fleet,
-        Scene(fleet, nodes) as scene,
+        Scene(fleet, (0, 1)) as scene,
     ):
         call = await scene.call()
         line = (await call.alice.client.ask("chat", "ok", room=call.room, text="hello"))["message"]
