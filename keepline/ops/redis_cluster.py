@@ -9,6 +9,7 @@ this is the least that we need over plain clients, one for each server, with the
 - A pipeline is split by server, and the parts leave at once. What goes to one slot stays in order. With
   `raise_on_error=False` the answers of a shard that is away are errors, those of the others are answers.
 - A redirection (MOVED, ASK) is followed: the command was not carried out. Any other error is the caller's.
+- A server that let a command wait for too long gets no more until it has answered: only the first waits for it.
 - Whatever hints at a change (a redirection, a server that is away, CLUSTERDOWN) makes the client ask all servers for
   the map in the background, and take what most of them say. No command waits for that but the first ever.
 """
@@ -18,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import redis.asyncio
@@ -34,12 +34,12 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as AnswerTimeout
 
+from keepline.ops.redis_slots import ON_EVERY_SERVER, Ranges, View, slot_of, view_in
 from keepline.ops.redis_url import Address
 
 Server = redis.asyncio.Redis
 OpenServer = Callable[[Address], Server]
 _Command = tuple[tuple[Any, ...], Mapping[str, Any]]
-_Ranges = tuple[tuple[int, int, Address], ...]
 
 REFRESH_SECONDS = 0.25
 """The least time between two looks at the map."""
@@ -48,18 +48,8 @@ ANSWER_SECONDS = 2.0
 """How long a look waits for servers that do not answer."""
 
 _REDIRECTIONS = 5
-_ON_EVERY_SERVER = frozenset({"PING", "SCRIPT LOAD", "SCRIPT FLUSH", "FLUSHALL"})
-_ON_ANY_SERVER = frozenset({"TIME"})
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What one server says: which master has which slots, and all servers there are."""
-
-    masters: _Ranges
-    servers: frozenset[Address]
 
 
 class Cluster(redis.asyncio.Redis):
@@ -75,6 +65,7 @@ class Cluster(redis.asyncio.Redis):
         self._servers: dict[Address, Server] = {}
         self._owners: list[Address | None] = []
         self._known: frozenset[Address] = frozenset()
+        self._silent: set[Address] = set()
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = float("-inf")
         self._problem = ""
@@ -92,7 +83,7 @@ class Cluster(redis.asyncio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Carry out a command. Raises RedisError."""
-        if args[0] in _ON_EVERY_SERVER:
+        if args[0] in ON_EVERY_SERVER:
             return await self._execute_everywhere(*args, **options)
         (answer,) = await self.execute_all([(args, options)])
         if isinstance(answer, Exception):
@@ -116,7 +107,7 @@ class Cluster(redis.asyncio.Redis):
         for _ in range(_REDIRECTIONS):
             groups: dict[Address, list[int]] = {}
             for at in left:
-                slot = _slot_of(commands[at][0])
+                slot = slot_of(commands[at][0])
                 owner = self._owners[slot]
                 if owner is None:
                     answers[at] = ClusterDownError(f"no server has slot {slot}")
@@ -138,6 +129,8 @@ class Cluster(redis.asyncio.Redis):
         """Carry out what goes to one server."""
         server: Any = self.at(address)
         try:
+            if address in self._silent:
+                raise ConnectionError(f"{address[0]}:{address[1]} does not answer")
             if len(part) == 1:
                 args, options = commands[part[0]]
                 found = [await server.execute_command(*args, **options)]
@@ -168,7 +161,7 @@ class Cluster(redis.asyncio.Redis):
     async def execute_transaction(self, commands: Sequence[_Command]) -> list[Any]:
         """Carry out commands on keys of one slot as one transaction. Raises RedisError."""
         await self._located()
-        slot = _slot_of(commands[0][0])
+        slot = slot_of(commands[0][0])
         for attempt in range(_REDIRECTIONS):
             owner = self._owners[slot]
             if owner is None:
@@ -220,6 +213,8 @@ class Cluster(redis.asyncio.Redis):
         """Take from an error what it says of the map."""
         if isinstance(error, MovedError) and asked is not None:
             self._owners[error.slot_id] = _address(error, asked)
+        if isinstance(error, AnswerTimeout) and asked is not None:
+            self._silent.add(asked)
         if isinstance(error, MovedError | ClusterDownError | ConnectionError | AnswerTimeout):
             self._refresh()
 
@@ -240,6 +235,7 @@ class Cluster(redis.asyncio.Redis):
         asked = self._known.union(self._named, self._servers)
         views = await asyncio.gather(*(self._view_of(address) for address in asked))
         self._refreshed_at = loop.time()
+        self._silent -= {address for address, view in zip(asked, views, strict=True) if view is not None}
         answered = [view for view in views if view is not None]
         if not answered:
             _log.warning("cluster_unavailable", servers=len(asked), error=self._problem)
@@ -249,7 +245,7 @@ class Cluster(redis.asyncio.Redis):
         gone = self._servers.keys() - self._known.union(self._named)
         await asyncio.gather(*(self._servers.pop(address).aclose() for address in gone))
 
-    async def _view_of(self, address: Address) -> _View | None:
+    async def _view_of(self, address: Address) -> View | None:
         """The map as one server has it; None when it does not say."""
         server: Any = self.at(address)
         try:
@@ -258,14 +254,9 @@ class Cluster(redis.asyncio.Redis):
         except (RedisError, OSError, TimeoutError) as error:
             self._problem = f"{type(error).__name__}: {error}"
             return None
-        masters, servers = [], []
-        for first, last, *holders in slots:
-            found = [((holder[0] or b"").decode() or address[0], int(holder[1])) for holder in holders]
-            masters.append((first, last, found[0]))
-            servers += found
-        return _View(tuple(sorted(masters)), frozenset(servers))
+        return view_in(slots, address)
 
-    def _use(self, ranges: _Ranges) -> None:
+    def _use(self, ranges: Ranges) -> None:
         owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, address in ranges:
             owners[first : last + 1] = [address] * (last + 1 - first)
@@ -292,25 +283,6 @@ class _ClusterPipeline(Pipeline):
                 if isinstance(answer, Exception):
                     raise answer
         return answers
-
-
-def _slot_of(args: Sequence[Any]) -> int:
-    """The slot of a command's first key."""
-    key = _key_of(args)
-    return key_slot(key if isinstance(key, bytes) else str(key).encode())
-
-
-def _key_of(args: Sequence[Any]) -> Any:
-    command = args[0]
-    if command in ("EVALSHA", "EVAL"):
-        return args[3]
-    if command == "XREADGROUP":
-        return args[args.index(b"STREAMS") + 1]
-    if command in _ON_ANY_SERVER:
-        return b""
-    if len(args) < 2 or command in _ON_EVERY_SERVER:
-        raise ValueError(f"{command} has no key to find its server by")
-    return args[1]
 
 
 def _address(error: AskError, asked: Address) -> Address:

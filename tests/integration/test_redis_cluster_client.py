@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -11,9 +12,11 @@ import pytest
 import pytest_asyncio
 from redis.exceptions import ClusterDownError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as AnswerTimeout
 
 from keepline.ops import redis
 from keepline.ops.redis_cluster import Cluster
+from tests.helpers.fleet import paused
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import Move, RedisCluster, running_cluster
 from tests.helpers.waiting import eventually
@@ -199,3 +202,26 @@ async def test_a_server_that_is_away_takes_only_its_own_with_it(
     there_still = [name for name, is_there in zip(NAMES, there, strict=True) if is_there]
     counts = [await client.get(f"{name}:count") for name in there_still]
     assert counts == [b"1"] * len(counts), "nothing was repeated"
+
+
+async def test_only_the_first_waits_for_a_server_that_is_silent(servers: RedisCluster) -> None:
+    silent = servers.master_of(NAMES[7])
+
+    async with connected(servers.url, answer_seconds=0.3) as client:
+
+        async def answers() -> bool:
+            try:
+                return await client.get(NAMES[7]) is None
+            except RedisError:
+                return False
+
+        await client.ping()
+        with paused(silent.pid):
+            with pytest.raises(AnswerTimeout):
+                await client.get(NAMES[7])
+            started = time.monotonic()
+            for _ in range(100):
+                with pytest.raises(RedisConnectionError, match="does not answer"):
+                    await client.get(NAMES[7])
+            assert time.monotonic() - started < 0.3
+        await eventually(answers, what="the server is asked again")
