@@ -108,7 +108,7 @@ async def everybody_agrees(fleet: Fleet, call: LoadedCall) -> bool:
         return True
     assert (shown["status"], shown["user_1_connected"], shown["user_2_connected"]) == ("active", True, True)
     partition = keys.partition_of(call.room, keys.DEFAULT_PARTITIONS)
-    record = json.loads(await fleet.redis.get(keys.room(partition, call.room)) or "null")
+    record = json.loads(await fleet.redis.get(keys.room(partition, call.room)))
     held = [side["node"] for side in record["sides"]]
     assert held == [member.client.node for member in call.members]
     for member in call.members:

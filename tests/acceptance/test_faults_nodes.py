@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from keepline.room import keys
 from tests.acceptance.faults import agreed, hear, holders, nothing_left_of
 from tests.acceptance.scenes import Call, Scene
 from tests.helpers.fleet import Fleet, paused, running_fleet
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -107,6 +109,27 @@ async def test_deadlines_outlive_the_node_that_set_them(fleet: Fleet) -> None:
         assert now() - killed_at < 4.0 < NOTICED_SECONDS
         for call in calls:
             await agreed(fleet, call.room, 0, status="ended", ended_reason="grace_expired")
+
+
+async def test_what_is_due_is_kept_in_redis_and_nowhere_else(fleet: Fleet) -> None:
+    """Holds the deadlines' sorted set: without its entry no timer of a node ends the room."""
+    async with Scene(fleet, (0, 1)) as scene:
+        call = await scene.call()
+        call.bob.client.cut()
+        await hear((call,), "peer", state="reconnecting")
+        expires = (await fleet.room(call.room))["grace_period_expires"]
+        deadlines = keys.deadlines(keys.partition_of(call.room, keys.DEFAULT_PARTITIONS))
+        assert await fleet.redis.zscore(deadlines, call.room) == expires
+        await fleet.redis.zrem(deadlines, call.room)
+
+        async def overdue() -> bool:
+            seconds, _ = await fleet.redis.time()
+            return bool(seconds * 1_000 > expires + 1_000)
+
+        await eventually(overdue, timeout=10.0, interval=0.1, what="the grace period is over")
+        assert (await fleet.room(call.room))["status"] == "grace_period"
+        await fleet.redis.zadd(deadlines, {call.room: expires})
+        await hear((call,), "ended", reason="grace_expired")
 
 
 async def test_wrong_clocks_of_nodes_do_no_harm(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ class Fleet(Deployment):
         self.programs = programs
         self.persister_programs = persister_programs
         self.proxies = proxies
-        self.redis: redis.asyncio.Redis = redis.asyncio.from_url(
+        # The library's types cannot tell which commands answer with what.
+        self.redis: Any = redis.asyncio.from_url(
             valkey.url, socket_timeout=HTTP_SECONDS, retry=Retry(ConstantBackoff(0.1), 20)
         )
 
@@ -106,7 +107,7 @@ class Fleet(Deployment):
 
         async def whole() -> bool:
             partitions = int(await self.redis.get(PARTITIONS) or DEFAULT_PARTITIONS)
-            return await self.redis.exists(*(epoch(n) for n in range(partitions))) == partitions
+            return bool(await self.redis.exists(*(epoch(n) for n in range(partitions))) == partitions)
 
         await eventually(whole, timeout=READY_SECONDS, interval=0.1, what="Redis is whole again")
 
