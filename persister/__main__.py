@@ -16,6 +16,7 @@ from keepline.ops import http, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
 from keepline.ops.settings import PersisterSettings
 from keepline.ops.tasks import Tasks
+from persister.cleanup import Cleanup, Periods
 from persister.database import Database
 from persister.housekeeping import Housekeeping
 from persister.metrics import Metrics
@@ -23,6 +24,7 @@ from persister.stream import EventStreams
 from persister.worker import Limits, Worker
 
 _CLOSE_SECONDS = 5.0
+_DAY_SECONDS = 86_400.0
 
 _log = structlog.get_logger(__name__)
 
@@ -65,20 +67,33 @@ async def _start(
     stack.push_async_callback(client.aclose)
     pool = await postgres.create_pool(str(settings.database_url), application="keepline-persister")
     stack.push_async_callback(_close, pool)
-    database = Database(pool, create_users=settings.create_users)
+    database = Database(
+        pool, create_users=settings.create_users, late_seconds=settings.keep_ended_seconds / 2
+    )
     streams = EventStreams(client, settings.worker_id)
     counts = Metrics(registry)
     limits = Limits(settings.batch_entries, settings.claim_idle_seconds, settings.retry_cap_seconds)
     worker = Worker(streams, database, counts, limits, redis=redis_probe, postgres=postgres_probe)
     chores = Housekeeping(streams, database, counts, redis=redis_probe, postgres=postgres_probe)
+    cleanup = Cleanup(database, counts, _periods(settings), postgres=postgres_probe)
 
     stack.push_async_callback(tasks.aclose)
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
     tasks.start("watch-postgres", chores.watch_postgres, restart=True)
     tasks.start("keep-streams", chores.keep_streams, restart=True)
+    tasks.start("cleanup", cleanup.run, restart=True)
     work = tasks.start("worker", lambda: worker.run(stop), restart=False)
     stack.push_async_callback(asyncio.wait, [work], timeout=settings.drain_seconds)
     _log.info("started", worker=settings.worker_id, ops=f"http://{host}:{port}")
+
+
+def _periods(settings: PersisterSettings) -> Periods:
+    return Periods(
+        ended=settings.keep_ended_seconds,
+        removed=settings.keep_removed_days * _DAY_SECONDS,
+        referrals=settings.keep_referrals_days * _DAY_SECONDS,
+        interval=settings.cleanup_seconds,
+    )
 
 
 async def _close(pool: postgres.Pool) -> None:

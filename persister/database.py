@@ -7,7 +7,9 @@ is and only the answer was lost. Writing a batch again, or an older one later, c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -21,6 +23,9 @@ from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
 from persister.fold import Batch
 
 _ACQUIRE_SECONDS = 10.0
+
+LATE_SECONDS = 1800.0
+"""A room that has not changed for longer may have been removed already; younger ones cannot have been."""
 
 # The row is at fault and will be next time. All else may pass: a server that is away, restarts, is read-only or
 # full, a deadlock, a password or a table that the operator has yet to set up. Nothing is given up for those.
@@ -65,34 +70,39 @@ _COLUMNS = {
 }
 """The values of a row, in the order of the parameters of its statement."""
 
-_QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
+QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
 
 
 class Database:
     """The tables that the persister writes."""
 
-    def __init__(self, pool: Pool, *, create_users: bool) -> None:
-        """With `create_users` unknown members of rooms are added to `users`, else their rooms are faults."""
+    def __init__(self, pool: Pool, *, create_users: bool, late_seconds: float = LATE_SECONDS) -> None:
+        """With `create_users` unknown members of rooms are added to `users`, else their rooms are faults.
+
+        `late_seconds` must be less than ended rooms are kept, by more than clocks differ.
+        """
         self._pool = pool
         self._create_users = create_users
+        self._late_ms = late_seconds * 1000
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[PoolConnectionProxy[asyncpg.Record]]:
+        """Lend a connection. What Postgres refuses meanwhile, and may not later, raises NotNow."""
+        try:
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                yield connection
+        except _PASSING as error:
+            raise NotNow(_cause(error), _in_words(error)) from error
 
     async def write(self, batch: Batch) -> int:
         """Write a batch and return how many rows were inserted or changed. Raises RowFault or NotNow."""
-        try:
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                return await self._transact(connection, batch)
-        except _PASSING as error:
-            raise NotNow(_cause(error), _in_words(error)) from error
+        async with self.connection() as connection:
+            return await self._transact(connection, batch)
 
     async def ping(self) -> None:
         """Raise NotNow unless Postgres answers and has the tables."""
-        try:
-            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                await connection.fetchval(
-                    "SELECT version FROM active_rooms LIMIT 0", timeout=_ACQUIRE_SECONDS
-                )
-        except _PASSING as error:
-            raise NotNow(_cause(error), _in_words(error)) from error
+        async with self.connection() as connection:
+            await connection.fetchval("SELECT version FROM active_rooms LIMIT 0", timeout=_ACQUIRE_SECONDS)
 
     async def _transact(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
         # Only here can a row be at fault: an error of the same kind while connecting is the operator's.
@@ -104,13 +114,13 @@ class Database:
 
     async def _write(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
         if self._create_users:
-            await connection.execute(_QUERIES["create_users"], batch.users)
+            await connection.execute(QUERIES["create_users"], batch.users)
         written = await _insert(connection, "upsert_rooms", batch.rows)
         written += await _insert(connection, "upsert_activity", batch.activities)
         if batch.messages:
             written += _count(
                 await connection.execute(
-                    _QUERIES["append_messages"],
+                    QUERIES["append_messages"],
                     [room_id for room_id, _ in batch.messages],
                     [orjson.dumps(added).decode() for _, added in batch.messages],
                 )
@@ -120,6 +130,9 @@ class Database:
             written += await _insert(connection, "insert_history", batch.history)
         except _FAULTS_OF_THE_ROW as error:
             raise HistoryFault(_in_words(error)) from error
+        late = batch.last_changed_before(round(time.time() * 1000 - self._late_ms))
+        if late:
+            written -= _count(await connection.execute(QUERIES["drop_removed_rooms"], late))
         return written
 
 
@@ -132,7 +145,7 @@ async def _insert(
     if not rows:
         return 0
     columns = zip(*map(_COLUMNS[type(rows[0])], rows), strict=True)
-    return _count(await connection.execute(_QUERIES[query], *map(list, columns)))
+    return _count(await connection.execute(QUERIES[query], *map(list, columns)))
 
 
 def _count(status: str) -> int:

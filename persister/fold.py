@@ -25,9 +25,13 @@ class Unwritable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one event asks for: a room in one version, and perhaps a message (as it is stored)."""
+    """What one event asks for: a room in one version, and perhaps a message (as it is stored).
+
+    `updated_at` is when the room came to this version, ms since 1970.
+    """
 
     row: RoomRow
+    updated_at: int
     activity: ActivityRow | None
     history: tuple[HistoryRow, ...]
     message: dict[str, Any] | None
@@ -35,9 +39,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What to write in one transaction, sorted by room id; messages ascend by `seq` within their room."""
+    """What to write in one transaction, sorted by room id; messages ascend by `seq` within their room.
+
+    `updated_at` has for each of `rows` when it changed last, ms since 1970.
+    """
 
     rows: tuple[RoomRow, ...]
+    updated_at: tuple[int, ...]
     activities: tuple[ActivityRow, ...]
     history: tuple[HistoryRow, ...]
     messages: tuple[tuple[UUID, tuple[dict[str, Any], ...]], ...]
@@ -46,6 +54,11 @@ class Batch:
     def users(self) -> list[UUID]:
         """The members of all rooms, each once, sorted."""
         return sorted({user for row in self.rows for user in (row.user_1, row.user_2)})
+
+    def last_changed_before(self, ms: int) -> list[UUID]:
+        """The rooms of which nothing in the batch is newer than that, sorted."""
+        changes = zip(self.rows, self.updated_at, strict=True)
+        return [row.room_id for row, updated_at in changes if updated_at < ms]
 
 
 def change_of(data: bytes) -> Change:
@@ -56,7 +69,7 @@ def change_of(data: bytes) -> Change:
     except (ValueError, OverflowError, OSError, AttributeError, TypeError) as error:
         raise Unwritable(str(error) or type(error).__name__) from error
     message = None if event.message is None else message_to_dict(event.message)
-    return Change(row, activity, history, message)
+    return Change(row, event.room.updated_at, activity, history, message)
 
 
 class _Versioned(Protocol):
@@ -73,12 +86,14 @@ _Row = TypeVar("_Row", bound=_Versioned)
 def fold(changes: Iterable[Change]) -> Batch:
     """Reduce changes, in any order, to the last version of each room and all messages."""
     rows: dict[UUID, RoomRow] = {}
+    updated_at: dict[UUID, int] = {}
     activities: dict[UUID, ActivityRow] = {}
     history: dict[UUID, tuple[HistoryRow, ...]] = {}
     messages: defaultdict[UUID, dict[int, dict[str, Any]]] = defaultdict(dict)
     for change in changes:
         room_id = change.row.room_id
         _keep_newer(rows, change.row)
+        updated_at[room_id] = max(change.updated_at, updated_at.get(room_id, 0))
         if change.history and _is_newer(change.history, history.get(room_id)):
             history[room_id] = change.history
         if change.activity is not None:
@@ -87,6 +102,7 @@ def fold(changes: Iterable[Change]) -> Batch:
             messages[room_id].setdefault(change.message["seq"], change.message)
     return Batch(
         rows=tuple(rows[room_id] for room_id in sorted(rows)),
+        updated_at=tuple(updated_at[room_id] for room_id in sorted(rows)),
         activities=tuple(activities[room_id] for room_id in sorted(activities)),
         history=tuple(entry for room_id in sorted(history) for entry in history[room_id]),
         messages=tuple(

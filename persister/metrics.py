@@ -22,6 +22,12 @@ class Metrics:
             "Rows that were inserted or changed.",
             registry=registry,
         )
+        self.rows_removed = Counter(
+            "keepline_persister_rows_removed",
+            "Rows that were kept long enough and removed, by table.",
+            ["table"],
+            registry=registry,
+        )
         self.batches = Counter(
             "keepline_persister_batches", "Transactions that were committed.", registry=registry
         )

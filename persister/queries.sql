@@ -68,3 +68,50 @@ ON CONFLICT (room_id, user_id) WHERE room_version IS NOT NULL DO UPDATE SET
     duration_seconds = EXCLUDED.duration_seconds,
     room_version = EXCLUDED.room_version
 WHERE chat_history.room_version < EXCLUDED.room_version;
+
+-- name: drop_removed_rooms
+-- After all else: an event that came very late has brought back a room that was removed. It holds the row's lock since
+-- upsert_rooms, so if the room is removed at the same time, either that has ended and is seen here, or it waits.
+DELETE FROM active_rooms AS room
+USING removed_rooms AS removed
+WHERE room.room_id = ANY ($1::uuid[]) AND removed.room_id = room.room_id;
+
+-- name: remove_ended_rooms
+WITH due AS (
+    SELECT room_id FROM active_rooms
+    WHERE status = 'ended' AND updated_at < now() - make_interval(secs => $1)
+    ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM active_rooms USING due WHERE active_rooms.room_id = due.room_id RETURNING due.room_id
+), remembered AS (
+    INSERT INTO removed_rooms (room_id) SELECT room_id FROM removed ON CONFLICT (room_id) DO NOTHING
+)
+SELECT count(*) FROM removed;
+
+-- name: forget_removed_rooms
+WITH due AS (
+    SELECT room_id FROM removed_rooms WHERE removed_at < now() - make_interval(secs => $1)
+    ORDER BY removed_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM removed_rooms USING due WHERE removed_rooms.room_id = due.room_id RETURNING 1
+)
+SELECT count(*) FROM removed;
+
+-- name: remove_referrals
+WITH due AS (
+    SELECT referral_code FROM referral_mappings WHERE created_at < now() - make_interval(secs => $1)
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM referral_mappings USING due
+    WHERE referral_mappings.referral_code = due.referral_code RETURNING 1
+)
+SELECT count(*) FROM removed;
+
+-- name: remove_expired_limits
+WITH due AS (
+    SELECT ip_address FROM rate_limits WHERE expires_at < now() - make_interval(secs => $1)
+    ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), removed AS (
+    DELETE FROM rate_limits USING due WHERE rate_limits.ip_address = due.ip_address RETURNING 1
+)
+SELECT count(*) FROM removed;

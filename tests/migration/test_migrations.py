@@ -101,6 +101,7 @@ async def test_an_empty_database_gets_every_table_and_a_second_run_changes_nothi
         "chat_history",
         "reports",
         "active_rooms",
+        "removed_rooms",
         "referral_mappings",
         "text_room_activity",
         "rate_limits",

@@ -106,6 +106,15 @@ def test_rooms_and_users_are_sorted_so_that_workers_lock_in_one_order() -> None:
     assert len(batch.users) == 40
 
 
+def test_a_room_changed_last_when_the_newest_of_its_versions_came_about() -> None:
+    first, second = call(lines=0), call(lines=5)
+    batch = fold(read(encoded([*first, *reversed(second)])))
+    ids = {events[0].room.room_id: UUID(events[0].room.room_id) for events in (first, second)}
+    assert batch.last_changed_before(second[-1].room.updated_at) == [ids[first[0].room.room_id]]
+    assert batch.last_changed_before(second[-1].room.updated_at + 1) == sorted(ids.values())
+    assert batch.last_changed_before(first[-1].room.updated_at) == []
+
+
 def test_a_user_of_two_rooms_counts_once() -> None:
     user = new_id()
     events = [event for _ in range(2) for event in call(opening(user_1=user), lines=0)]
