@@ -1,0 +1,112 @@
+"""What has been promised in a run, and which of it may be broken because all copies of it were destroyed.
+
+A promise is kept in Redis, in Postgres and in the caches of living nodes. Whenever something destroys copies, what has
+none left is written off. Whatever else is missing in the end is a violation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from keepline.room.record import Room, Status
+from tests.simulation.trace import Trace
+
+
+@dataclass(slots=True)
+class Copies:
+    """What there is of one room just now, all places taken together."""
+
+    found: bool = False
+    ended: bool = False
+    lines: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Promise:
+    """A room that was acknowledged. `lines` are those of chat that were, by number."""
+
+    room_id: str
+    users: tuple[str, str]
+    lines: dict[int, str] = field(default_factory=dict)
+    ended: bool = False
+    written_off: bool = False
+    contested: set[int] = field(default_factory=set)
+    """Numbers of lines that were lost: they may stand for two lines."""
+
+
+class Knowledge:
+    """The promises of a run."""
+
+    def __init__(self, trace: Trace, copies_of: Callable[[str], Copies]) -> None:
+        self.rooms: dict[str, Promise] = {}
+        self._trace = trace
+        self._copies_of = copies_of
+
+    def opened(self, room_id: str, users: tuple[str, str]) -> None:
+        """The backend was told that the room is open."""
+        self.rooms[room_id] = Promise(room_id, users)
+
+    def line_acknowledged(self, room_id: str, line: dict[str, Any]) -> None:
+        """The writer was told that the line is stored."""
+        promise, seq = self.rooms[room_id], line["seq"]
+        if seq in promise.lines and seq not in promise.contested:
+            self._trace.violate(f"line {seq} of {room_id[:8]} was given out twice")
+        promise.lines[seq] = line["text"]
+
+    def line_shown(self, who: str, room_id: str, line: dict[str, Any]) -> None:
+        """A client was shown a line."""
+        promise, seq = self.rooms[room_id], line["seq"]
+        known = promise.lines.get(seq)
+        if known is not None and known != line["text"] and seq not in promise.contested:
+            self._trace.violate(f"{who} was shown another line {seq} of {room_id[:8]} than was acknowledged")
+
+    def snapshot_shown(self, who: str, room_id: str, lines: Iterable[dict[str, Any]]) -> None:
+        """A client was shown the chat."""
+        seqs = [line["seq"] for line in lines]
+        if seqs != sorted(set(seqs)):
+            self._trace.violate(f"{who} was shown the chat of {room_id[:8]} as {seqs}")
+        for line in lines:
+            self.line_shown(who, room_id, line)
+
+    def told_twice(self, who: str, room_id: str, line: dict[str, Any]) -> None:
+        """A client was told a line that it had, or one before it."""
+        if not self.rooms[room_id].contested:
+            self._trace.violate(f"{who} was told line {line['seq']} of {room_id[:8]} twice or late")
+
+    def not_found(self, who: str, room_id: str) -> None:
+        """A client was told that there is no such room."""
+        if not self.rooms[room_id].written_off and not self.rooms[room_id].ended:
+            self._trace.violate(f"{who} was told that {room_id[:8]} is not there")
+
+    def lives_again(self, who: str, room_id: str) -> None:
+        """A client was let into a room of which it had been told the end."""
+        if self.rooms[room_id].ended:
+            self._trace.violate(f"{who} was let into {room_id[:8]}, which has ended")
+
+    def stored(self, before: Room | None, after: Room) -> None:
+        """Redis has been given a record."""
+        promise = self.rooms.get(after.room_id)
+        if promise is None:
+            return
+        if after.status is Status.ENDED:
+            promise.ended = True
+        elif promise.ended and (before is None or before.status is Status.ENDED):
+            self._trace.violate(f"{after.room_id[:8]} has ended, and v{after.version} of it is stored live")
+
+    def count_copies(self) -> None:
+        """Copies have been destroyed: write off what has none left."""
+        for promise in self.rooms.values():
+            copies = self._copies_of(promise.room_id)
+            short = promise.room_id[:8]
+            if not copies.found and not promise.written_off:
+                promise.written_off = True
+                self._trace.note("lost", f"room {short}")
+            if promise.ended and not copies.ended:
+                promise.ended = False
+                self._trace.note("lost", f"the end of {short}")
+            for seq in [seq for seq in promise.lines if seq not in copies.lines]:
+                del promise.lines[seq]
+                promise.contested.add(seq)
+                self._trace.note("lost", f"line {seq} of {short}")

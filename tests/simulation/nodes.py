@@ -1,0 +1,151 @@
+"""A signal node as a process of the simulation: all its real parts, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from keepline.ops.backoff import Backoff
+from keepline.ops.settings import NodeSettings
+from keepline.ops.tasks import Tasks
+from keepline.room.record import Room
+from signal_node.archive import Archive
+from signal_node.clock import Clock
+from signal_node.drain import drain
+from signal_node.parts import Parts
+from signal_node.scripts import StoreUnavailable
+from tests.simulation.loop import Process, SimulationLoop
+from tests.simulation.network import WALL_AT_START, Redis
+from tests.simulation.redis_client import as_client
+from tests.simulation.trace import Trace
+from tests.simulation.wire_link import Wire
+
+DRAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all nodes of a run share."""
+
+    loop: SimulationLoop
+    random: Random
+    redis: Redis
+    archive: Archive
+    trace: Trace
+    partitions: int
+    settings: Callable[[str], NodeSettings]
+
+
+class SimulatedNode:
+    """One life of a node, from its start to its end."""
+
+    def __init__(self, name: str, around: Surroundings, *, clock_off_by: float) -> None:
+        """`clock_off_by` is by how many seconds this machine's time of day is wrong."""
+        self.name = name
+        self.process = Process(name)
+        self.link = around.redis.link(name)
+        self.accepting = False
+        self.alive = True
+        self.wires: dict[Wire, None] = {}
+        self._around = around
+        self._context = self.process.context()
+        self._stopping = False
+        self._tasks: Tasks
+        self.parts: Parts
+        wall = WALL_AT_START + clock_off_by
+        self._clock = Clock(around.loop.time, lambda: wall + around.loop.time())
+        self.main = around.loop.spawn(self.process, self._run())
+
+    async def _run(self) -> None:
+        """As the program does it: start all tasks, bury the predecessor, then accept clients."""
+        around = self._around
+        self._tasks = Tasks(self._failed, new_backoff=lambda: Backoff(uniform=around.random.uniform))
+        self.parts = Parts(
+            around.settings(self.name),
+            around.loop,
+            as_client(self.link),
+            around.partitions,
+            around.archive,
+            lambda: self._stopping,
+            self._clock,
+        )
+        self.parts.start(self._tasks)
+        while True:
+            try:
+                await self.parts.membership.bury_predecessor()
+                break
+            except StoreUnavailable as error:  # the program ends, and whoever runs it starts it again
+                around.trace.note(self.name, f"cannot start: {error}")
+                await asyncio.sleep(around.random.uniform(0.2, 1.0))
+        self.accepting = True
+        around.trace.note(self.name, "accepts")
+
+    def _failed(self, task: str, error: BaseException) -> None:
+        self._around.trace.violate(f"task {task} of {self.name} failed: {error!r}")
+
+    @property
+    def ready(self) -> bool:
+        """What the load balancer is told."""
+        return (
+            self.alive
+            and self.accepting
+            and not self._stopping
+            and not self.parts.bus.deaf
+            and self.parts.recovery.open
+        )
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the load balancer may still send clients: it learns late, and of a frozen node nothing."""
+        return self.alive and self.accepting and not self._stopping
+
+    def connect(self, on_frame: Callable[[dict[str, Any]], None], on_close: Callable[[int], None]) -> Wire:
+        """A client connects."""
+        around = self._around
+        connection = self.parts.node.accept()
+        wire = Wire(around.loop, around.random, connection, self._context, on_frame, on_close)
+        self.wires[wire] = None
+        return wire
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Run a coroutine in this node's process."""
+        return self._around.loop.spawn(self.process, work)
+
+    def kill(self) -> None:
+        """The process is gone, from one moment to the next."""
+        self.alive = self.accepting = False
+        self._around.loop.freeze(self.process)
+        self._around.redis.drop_link(self.link)
+        for wire in self.wires:
+            wire.node_died()
+
+    async def drain(self) -> None:
+        """As on SIGTERM; in the node's own process."""
+        self._stopping = True
+        await drain(self.parts.node, DRAIN_SECONDS, asyncio.Event(), self._around.random.random)
+        try:
+            await self.parts.registry.leave()
+        except StoreUnavailable as error:
+            self._around.trace.note(self.name, f"could not leave: {error}")
+        self._around.trace.note(self.name, "has drained")
+        await self._tasks.aclose()
+        await self.parts.requests.aclose()
+        self._around.loop.call_soon(self.kill, context=Process("end").context())
+
+    def cached(self) -> dict[str, Room]:
+        """The rooms of the cache."""
+        rooms = self.parts.rooms
+        return {room_id: room for room_id in rooms.ids() if (room := rooms.get(room_id)) is not None}
+
+    def sessions(self) -> dict[str, set[str]]:
+        """The sides that open sessions believe to hold: session by room."""
+        held: dict[str, set[str]] = {}
+        for connection in self.parts.node.clients:
+            session = connection.session
+            if not session.closed():
+                for room_id in session.rooms:
+                    held.setdefault(room_id, set()).add(session.id)
+        return held

@@ -1,0 +1,170 @@
+"""Postgres and its persisters, as far as rooms are concerned.
+
+Rows are written as the persister's SQL does it: only over an older version, and lines of chat as a union by number.
+Workers read the event streams as a consumer group: what one has read and not acknowledged another takes over, so
+batches are written late, twice, and in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from keepline.room import keys
+from keepline.room.codec import message_from_dict
+from keepline.room.rows import RoomRow, from_row
+from persister.fold import Batch, change_of, fold
+from signal_node.archive import Archive, Archived, ArchiveUnavailable
+from tests.simulation.network import RedisLink
+from tests.simulation.server import Server
+from tests.simulation.trace import Trace
+from tests.simulation.values import EntryId, Stream
+
+BATCH_ROWS = 4
+CLAIM_SECONDS = 4.0
+IDLE_SECONDS = 0.3
+
+_Read = list[tuple[bytes, EntryId, bytes]]
+
+
+@dataclass(slots=True)
+class Row:
+    """A row of `active_rooms`."""
+
+    room: RoomRow
+    messages: dict[int, dict[str, Any]]
+    updated_at: datetime
+
+    def archived(self) -> Archived:
+        lines = [message_from_dict(self.messages[seq]) for seq in sorted(self.messages)]
+        raw = {**asdict(self.room), "updated_at": self.updated_at}
+        held = (self.room.user_1_connected, self.room.user_2_connected)
+        return Archived(from_row(raw, lines), lines, held)
+
+
+class Postgres:
+    """The table. `away`: it cannot be asked."""
+
+    def __init__(self, now_ms: Callable[[], int], trace: Trace) -> None:
+        self.rows: dict[str, Row] = {}
+        self.away = False
+        self._now_ms = now_ms
+        self._trace = trace
+
+    def write(self, batch: Batch) -> None:
+        """Upsert the rooms, then add the lines."""
+        now = datetime.fromtimestamp(self._now_ms() / 1_000, UTC)
+        for room in batch.rows:
+            room_id = str(room.room_id)
+            row = self.rows.get(room_id)
+            if row is None:
+                self.rows[room_id] = Row(room, {}, now)
+            elif row.room.version < room.version:
+                if row.room.status == "ended" and room.status != "ended":
+                    self._trace.violate(f"room {room_id[:8]} lives again in Postgres, v{room.version}")
+                row.room, row.updated_at = room, now
+        for room_uuid, lines in batch.messages:
+            row = self.rows[str(room_uuid)]
+            for line in lines:
+                if row.messages.setdefault(line["seq"], line) is line:
+                    row.updated_at = now
+
+
+class SimulatedArchive(Archive):
+    """What nodes read."""
+
+    def __init__(self, postgres: Postgres, random: Random) -> None:
+        self._postgres = postgres
+        self._random = random
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(self._random.uniform(0.001, 0.02))
+        if self._postgres.away:
+            raise ArchiveUnavailable("ConnectionRefusedError")
+
+    async def load(self, room_id: str) -> Archived | None:
+        await self._ask()
+        row = self._postgres.rows.get(room_id)
+        return None if row is None else row.archived()
+
+    async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
+        await self._ask()
+        found = [row.archived() for row in self._postgres.rows.values()]
+        for start in range(0, len(found), BATCH_ROWS):
+            await self._ask()
+            yield found[start : start + BATCH_ROWS]
+
+    async def limited(self) -> AsyncIterator[list[Any]]:
+        """Nobody has failed to log in."""
+        await self._ask()
+        for nothing in list[list[Any]]():
+            yield nothing
+
+
+class Persister:
+    """One worker. `run` is to be run as a task of a process of its own."""
+
+    def __init__(
+        self, name: str, postgres: Postgres, link: RedisLink, partitions: int, random: Random, trace: Trace
+    ) -> None:
+        self.name = name
+        self._postgres = postgres
+        self._link = link
+        self._streams = [keys.events(partition).encode() for partition in range(partitions)]
+        self._random = random
+        self._trace = trace
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                read = await self._link.perform(lambda server: self._read(server, loop.time()))
+            except RedisError:
+                await asyncio.sleep(self._random.uniform(0.1, 1.0))
+                continue
+            if not read:
+                await asyncio.sleep(self._random.uniform(0.5, 1.5) * IDLE_SECONDS)
+                continue
+            await self._write(read)
+
+    async def _write(self, read: _Read) -> None:
+        batch = fold(change_of(data) for _, _, data in read)
+        while True:
+            await asyncio.sleep(self._random.uniform(0.001, 0.1))
+            if not self._postgres.away:
+                break
+        self._postgres.write(batch)
+        try:
+            await self._link.perform(lambda server: self._acknowledge(server, read))
+        except RedisError as error:
+            self._trace.note(self.name, f"could not acknowledge: {error}")
+
+    def _read(self, server: Server, now: float) -> _Read:
+        read: _Read = []
+        for key in self._streams:
+            stream = server.typed(key, Stream)
+            if stream is None:
+                continue
+            for entry_id, fields in stream.entries:
+                owner = stream.pending.get(entry_id)
+                new = entry_id > stream.read_to
+                if new or (owner is not None and now - owner[1] > CLAIM_SECONDS):
+                    stream.pending[entry_id] = (self.name, now)
+                    stream.read_to = max(stream.read_to, entry_id)
+                    read.append((key, entry_id, fields[b"event"]))
+        return read
+
+    def _acknowledge(self, server: Server, read: _Read) -> None:
+        for key, entry_id, _ in read:
+            stream = server.typed(key, Stream)
+            if stream is None:
+                continue
+            stream.pending.pop(entry_id, None)
+            kept = min(stream.pending, default=(stream.read_to[0], stream.read_to[1] + 1))
+            stream.entries = [entry for entry in stream.entries if entry[0] >= kept]
