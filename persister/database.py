@@ -19,6 +19,7 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from keepline.ops.postgres import Pool
+from keepline.room.attempts import Attempts
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
 from persister.fold import Batch
 
@@ -63,10 +64,11 @@ def read_queries(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], (sql.strip() for sql in parts[2::2]), strict=True))
 
 
-_Rows = Sequence[RoomRow] | Sequence[ActivityRow] | Sequence[HistoryRow]
+_Rows = Sequence[RoomRow] | Sequence[ActivityRow] | Sequence[HistoryRow] | Sequence[Attempts]
 
 _COLUMNS = {
-    kind: attrgetter(*(field.name for field in fields(kind))) for kind in (RoomRow, ActivityRow, HistoryRow)
+    kind: attrgetter(*(field.name for field in fields(kind)))
+    for kind in (RoomRow, ActivityRow, HistoryRow, Attempts)
 }
 """The values of a row, in the order of the parameters of its statement."""
 
@@ -92,6 +94,9 @@ class Database:
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 yield connection
         except _PASSING as error:
+            if isinstance(error, asyncpg.exceptions.ReadOnlySQLTransactionError):
+                # Sessions that were begun on a standby, or while the database was read-only, stay so for good.
+                await self._pool.expire_connections()
             raise NotNow(_cause(error), _in_words(error)) from error
 
     async def write(self, batch: Batch) -> int:
@@ -125,6 +130,7 @@ class Database:
                     [orjson.dumps(added).decode() for _, added in batch.messages],
                 )
             )
+        written += await _insert(connection, "upsert_attempts", batch.attempts)
         # At last: what refuses it is a table of the app's own, and is told apart from all that came before.
         try:
             written += await _insert(connection, "insert_history", batch.history)

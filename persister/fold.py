@@ -3,6 +3,7 @@
 Of each room only the last version counts, for its activity the last one as a text room, for the history the last that
 is over; its messages are collected apart, because a batch that comes late must still add its messages although its
 version is old news.
+Of the failed logins of an address the last count is the one that stays.
 Everything is sorted by room id, so that workers that write at the same time take their locks in one order and never
 wait for each other in a circle.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from keepline.room.attempts import Attempts, decode_attempts, is_attempts
 from keepline.room.codec import decode_event, message_to_dict
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow, to_activity, to_history, to_row
 
@@ -49,6 +51,7 @@ class Batch:
     activities: tuple[ActivityRow, ...]
     history: tuple[HistoryRow, ...]
     messages: tuple[tuple[UUID, tuple[dict[str, Any], ...]], ...]
+    attempts: tuple[Attempts, ...]
 
     @property
     def users(self) -> list[UUID]:
@@ -61,15 +64,22 @@ class Batch:
         return [row.room_id for row, updated_at in changes if updated_at < ms]
 
 
-def change_of(data: bytes) -> Change:
+def change_of(data: bytes) -> Change | Attempts:
     """Read an event. Raises Unwritable when it is broken or names what cannot be a row."""
     try:
+        if is_attempts(data):
+            return decode_attempts(data)
         event = decode_event(data)
         row, activity, history = to_row(event.room), to_activity(event.room), to_history(event.room)
     except (ValueError, OverflowError, OSError, AttributeError, TypeError) as error:
         raise Unwritable(str(error) or type(error).__name__) from error
     message = None if event.message is None else message_to_dict(event.message)
     return Change(row, event.room.updated_at, activity, history, message)
+
+
+def subject_of(change: Change | Attempts) -> str:
+    """What a change is about, to sort by: a room or an address."""
+    return change.address if isinstance(change, Attempts) else str(change.row.room_id)
 
 
 class _Versioned(Protocol):
@@ -83,14 +93,20 @@ class _Versioned(Protocol):
 _Row = TypeVar("_Row", bound=_Versioned)
 
 
-def fold(changes: Iterable[Change]) -> Batch:
+def fold(changes: Iterable[Change | Attempts]) -> Batch:
     """Reduce changes, in any order, to the last version of each room and all messages."""
+    attempts: dict[str, Attempts] = {}
     rows: dict[UUID, RoomRow] = {}
     updated_at: dict[UUID, int] = {}
     activities: dict[UUID, ActivityRow] = {}
     history: dict[UUID, tuple[HistoryRow, ...]] = {}
     messages: defaultdict[UUID, dict[int, dict[str, Any]]] = defaultdict(dict)
     for change in changes:
+        if isinstance(change, Attempts):
+            counted = attempts.get(change.address)
+            if counted is None or change.is_newer_than(counted):
+                attempts[change.address] = change
+            continue
         room_id = change.row.room_id
         _keep_newer(rows, change.row)
         updated_at[room_id] = max(change.updated_at, updated_at.get(room_id, 0))
@@ -109,6 +125,7 @@ def fold(changes: Iterable[Change]) -> Batch:
             (room_id, tuple(by_seq[seq] for seq in sorted(by_seq)))
             for room_id, by_seq in sorted(messages.items())
         ),
+        attempts=tuple(attempts[address] for address in sorted(attempts)),
     )
 
 

@@ -115,3 +115,18 @@ WITH due AS (
     DELETE FROM rate_limits USING due WHERE rate_limits.ip_address = due.ip_address RETURNING 1
 )
 SELECT count(*) FROM removed;
+
+-- name: upsert_attempts
+INSERT INTO rate_limits (ip_address, attempts, first_attempt_at, last_attempt_at, expires_at)
+SELECT
+    address::inet, attempts, to_timestamp(first_at / 1000.0), to_timestamp(last_at / 1000.0),
+    to_timestamp(expires_at / 1000.0)
+FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[])
+    AS new (address, attempts, first_at, last_at, expires_at)
+ORDER BY address
+ON CONFLICT (ip_address) DO UPDATE SET
+    attempts = EXCLUDED.attempts,
+    first_attempt_at = EXCLUDED.first_attempt_at,
+    last_attempt_at = EXCLUDED.last_attempt_at,
+    expires_at = EXCLUDED.expires_at
+WHERE (rate_limits.last_attempt_at, rate_limits.attempts) < (EXCLUDED.last_attempt_at, EXCLUDED.attempts);

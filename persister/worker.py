@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.health import Probe
+from keepline.room.attempts import Attempts
 from persister.database import Database, HistoryFault, NotNow, RowFault
-from persister.fold import Change, Unwritable, change_of, fold
+from persister.fold import Change, Unwritable, change_of, fold, subject_of
 from persister.metrics import Metrics
 from persister.stream import Entry, EventStreams, StreamsLost
 
@@ -44,7 +45,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class _Task:
     entry: Entry
-    change: Change
+    change: Change | Attempts
 
 
 class Worker:
@@ -141,7 +142,7 @@ class Worker:
                 tasks.append(_Task(entry, change_of(entry.data)))
             except Unwritable as error:
                 await self._bury(entry, "event", str(error))
-        tasks.sort(key=lambda task: task.change.row.room_id)
+        tasks.sort(key=lambda task: subject_of(task.change))
         await self._write(tasks, stop)
         self._metrics.batch_seconds.observe(time.monotonic() - started)
 
@@ -163,7 +164,7 @@ class Worker:
 
     async def _give_up(self, task: _Task, error: RowFault, stop: asyncio.Event) -> None:
         """Bury an entry. When only the history refused it, the room is written: a replay adds the history."""
-        if isinstance(error, HistoryFault):
+        if isinstance(error, HistoryFault) and isinstance(task.change, Change):
             try:
                 await self._commit([replace(task, change=replace(task.change, history=()))], stop)
             except RowFault as other:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from keepline.ops.postgres import Pool
+from keepline.room.attempts import Attempts
 from keepline.room.codec import BadRecord, message_from_dict
 from keepline.room.record import Message, Room
 from keepline.room.rows import from_row
@@ -19,6 +20,10 @@ _COLUMNS = """room_id, user_1, user_2, started_at, duration_seconds, chat_mode, 
 _ONE = f"SELECT {_COLUMNS} FROM active_rooms WHERE room_id = $1::uuid"  # noqa: S608 - no value in it
 _UNFINISHED = f"""SELECT {_COLUMNS} FROM active_rooms
     WHERE status <> 'ended' OR updated_at > now() - make_interval(secs => $1)"""  # noqa: S608 - no value in it
+
+_LIMITED = """SELECT abbrev(ip_address), attempts, (extract(epoch FROM first_attempt_at) * 1000)::bigint,
+    (extract(epoch FROM last_attempt_at) * 1000)::bigint, (extract(epoch FROM expires_at) * 1000)::bigint
+    FROM rate_limits WHERE expires_at > now()"""
 
 
 class ArchiveUnavailable(Exception):
@@ -65,6 +70,16 @@ class Archive:
                 cursor = await connection.cursor(_UNFINISHED, ended_within_seconds)
                 while rows := await cursor.fetch(BATCH_ROWS):
                     yield [_archived(row) for row in rows]
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def limited(self) -> AsyncIterator[list[Attempts]]:
+        """The failed logins that still count, in batches. Raises ArchiveUnavailable."""
+        try:
+            async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+                cursor = await connection.cursor(_LIMITED)
+                while rows := await cursor.fetch(BATCH_ROWS):
+                    yield [Attempts(*row) for row in rows]
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
 

@@ -16,7 +16,7 @@ PARTITIONS = "keepline:partitions"
 
 
 def partition_of(room_id: str, partitions: int) -> int:
-    """The partition of a room, 0 to partitions - 1."""
+    """The partition of a room, or of an IP address; 0 to partitions - 1."""
     return crc_hqx(room_id.encode(), 0) % partitions
 
 
@@ -92,3 +92,13 @@ def lease(partition: int, name: str) -> str:
 def restored(partition: int) -> str:
     """Set with a TTL: nodes that have put back what they hold of a partition that was lost."""
     return f"{tag(partition)}:restored"
+
+
+def failed_logins(partition: int, address: str) -> str:
+    """Sorted set with a TTL: the failed logins of an address, by their ms."""
+    return f"{tag(partition)}:limit:login:{address}"
+
+
+def open_connections(partition: int, address: str) -> str:
+    """Hash with a TTL: how many connections of an address each process of a node has."""
+    return f"{tag(partition)}:limit:conn:{address}"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keepline.room.attempts import Attempts
 from keepline.room.codec import encode_event
 from keepline.room.record import ChatMode
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
@@ -43,7 +44,7 @@ class Table:
                 kept.setdefault(message["seq"], message)
 
 
-def read(events: list[bytes]) -> list[Change]:
+def read(events: list[bytes]) -> list[Change | Attempts]:
     return [change_of(data) for data in events]
 
 
