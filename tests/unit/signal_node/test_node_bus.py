@@ -215,6 +215,20 @@ async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
     assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
 
 
+async def test_what_gathers_during_a_failure_is_sent_next() -> None:
+    node = Node()
+    node.redis.failures.append(RedisConnectionError("gone"))
+    node.redis.open.clear()
+    async with running(node.bus.run_sender()):
+        node.bus.send("there", SESSION_1, b"lost")
+        await node.written(1)
+        node.bus.send("there", SESSION_1, b"kept")
+        node.redis.open.set()
+        _, second = await node.written(2)
+    assert node.inbox.dropped == [1]
+    assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
+
+
 async def test_only_so_many_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus_module, "MAX_QUEUED", 2)
     node = Node()
