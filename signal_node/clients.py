@@ -12,6 +12,9 @@ from signal_node.connection import CLOSE_SECONDS, Connection, Handler, Writer
 from signal_node.framing import Framing
 from signal_node.session import Limits, Session, Stage
 
+LIMITED_SECONDS = 1.0
+"""How long a connection that is to be refused may take to say hello."""
+
 
 def new_session_id() -> str:
     """An id that no other session of the cluster has: 16 characters, 64 random bits."""
@@ -117,7 +120,10 @@ class Clients:
             if now - connection.opened_at > self._hello_seconds:
                 connection.abort()
         elif connection.session.stage is Stage.NEW:
-            if now - connection.opened_at > self._hello_seconds:
+            waited = now - connection.opened_at
+            if waited > LIMITED_SECONDS:
+                connection.perform(connection.session.dismissed())
+            if waited > self._hello_seconds:
                 connection.close(closes.NO_HELLO)
         elif connection.pinged_at is not None:
             if now - connection.pinged_at > self._pong_seconds:

@@ -83,8 +83,10 @@ class Connection(asyncio.Protocol):
         "_pending_answers",
         "_transport",
         "_writer",
+        "address",
         "closed_as",
         "closing_since",
+        "forwarded_for",
         "framing",
         "heard_at",
         "opened_at",
@@ -109,6 +111,8 @@ class Connection(asyncio.Protocol):
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
         self.closed_as: closes.Close | None = None
+        self.forwarded_for = ""
+        self.address: str | None = None
         self._handler = handler
         self._writer = writer
         self._loop = loop
@@ -158,6 +162,12 @@ class Connection(asyncio.Protocol):
         self.session.stage = Stage.CLOSED
         self._held.clear()
         self._handler.closed(self)
+
+    @property
+    def peer_host(self) -> str | None:
+        """The IP address at the other end of the socket: the client's, or a proxy's. None when it has gone again."""
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        return peer[0] if isinstance(peer, tuple) else None
 
     # --- what the node does with it ---
 
@@ -247,6 +257,7 @@ class Connection(asyncio.Protocol):
             self._writer.add(self)
 
     def _open(self, opened: Opened) -> None:
+        self.forwarded_for = opened.forwarded_for
         self._handler.opened(self)
         if opened.origin is not None and not {"*", opened.origin} & self._origins:
             self.close(closes.ORIGIN_REFUSED)

@@ -37,9 +37,10 @@ _MASK_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The handshake is through. `origin` is None outside of browsers."""
+    """The handshake is through. `origin` is None outside of browsers, `forwarded_for` what proxies wrote, if any."""
 
     origin: str | None
+    forwarded_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class Framing:
         protocol.send_response(response)
         if response.status_code != 101:
             return Refused()
-        return Opened(request.headers.get("Origin"))
+        return Opened(request.headers.get("Origin"), ",".join(request.headers.get_all("X-Forwarded-For")))
 
     def eof(self) -> None:
         """The client closed its half of the connection."""

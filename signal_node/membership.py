@@ -31,6 +31,11 @@ AT_MOST = 500
 _log = structlog.get_logger(__name__)
 
 
+def process_name(node: str, started_at: int) -> str:
+    """What a process of a node is called where its end matters at once."""
+    return f"{node}@{started_at}"
+
+
 class Membership:
     """Heartbeat and reaper. `run_heartbeat` and `run_reaper` are to be run as tasks."""
 
@@ -58,6 +63,7 @@ class Membership:
         self._on_nodes = on_nodes
         self._live: list[str] = []
         self._seen_at: dict[str, float] = {}
+        self._processes: set[str] = set()
         self._in_touch_since: float | None = None
         self._touched_at = 0.0
 
@@ -73,6 +79,10 @@ class Membership:
     def recently_live(self) -> set[str]:
         """The nodes that lived a moment ago, also if Redis has forgotten them since."""
         return {self._node.id, *self._seen_at}
+
+    def other_processes(self) -> set[str]:
+        """The processes of other nodes that live, by `process_name`: a node that starts again is another process."""
+        return self._processes
 
     async def run_heartbeat(self) -> None:
         """Beat every second, until cancelled."""
@@ -94,6 +104,11 @@ class Membership:
     async def _look(self) -> None:
         nodes, dead = await self._registry.nodes()
         live = list(nodes)
+        self._processes = {
+            process_name(name, status.get("started_at", 0))
+            for name, status in nodes.items()
+            if name != self._node.id
+        }
         now = asyncio.get_running_loop().time()
         self._seen_at |= dict.fromkeys(live, now)
         self._seen_at = {name: at for name, at in self._seen_at.items() if now - at < IN_TOUCH_SECONDS}

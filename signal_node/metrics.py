@@ -45,6 +45,12 @@ class NodeCollector(Collector):
         logins.add_metric(["ok"], requests.accepted)
         logins.add_metric(["refused"], requests.refused)
         yield logins
+        limited = CounterMetricFamily(
+            "keepline_limited", "What was refused because its address had had its share.", labels=["limit"]
+        )
+        limited.add_metric(["connections"], parts.limits.counts.connections)
+        limited.add_metric(["logins"], parts.limits.counts.logins)
+        yield limited
         yield CounterMetricFamily("keepline_resumes", "Sessions that were resumed.", value=requests.resumed)
         yield CounterMetricFamily(
             "keepline_replaced",

@@ -19,6 +19,7 @@ from signal_node import closes
 from signal_node.bus import Bus
 from signal_node.clients import Clients
 from signal_node.connection import Connection
+from signal_node.limits import AddressLimits
 from signal_node.reconcile import Reconciler
 from signal_node.rooms import Done, JournalFull, OnDone, Outcome, Rooms
 from signal_node.routing import decode_notice
@@ -56,6 +57,7 @@ class Node:
         self.store: RoomStore
         self.users: Users
         self.bus: Bus
+        self._limits: AddressLimits
         self._begin: Begin
         self._let_go: Callable[[str, str], None]
         self._reconciler: Reconciler
@@ -70,13 +72,14 @@ class Node:
         reconciler: Reconciler,
         begin: Begin,
         let_go: Callable[[str, str], None],
+        limits: AddressLimits,
     ) -> None:
         """Take what in turn needs the node.
 
         `begin` is called with each request of a client, `let_go(user, session)` when a session that had one is over.
         """
         self.rooms, self.store, self.users, self.bus = rooms, store, users, bus
-        self._reconciler, self._begin, self._let_go = reconciler, begin, let_go
+        self._reconciler, self._begin, self._let_go, self._limits = reconciler, begin, let_go, limits
 
     # --- connections (connection.Handler) ---
 
@@ -87,11 +90,13 @@ class Node:
     def opened(self, connection: Connection) -> None:
         """A client has done the handshake."""
         self.clients.opened(connection)
+        self._limits.opened(connection)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone: its sides are lost, at once or when its successor has had time to take them."""
         session = connection.session
         self.clients.closed(connection)
+        self._limits.closed(connection)
         if session.user:
             self._let_go(session.user, session.id)
         if not session.rooms:

@@ -22,8 +22,10 @@ from signal_node.bus import Bus
 from signal_node.clients import Clients
 from signal_node.clock import Clock
 from signal_node.epochs import Epochs
+from signal_node.failures import FailedLogins
 from signal_node.ice import IceServers
-from signal_node.membership import Membership
+from signal_node.limits import AddressLimits
+from signal_node.membership import Membership, process_name
 from signal_node.node import Node
 from signal_node.publisher import Publisher
 from signal_node.reconcile import Reconciler
@@ -32,6 +34,7 @@ from signal_node.registry import Registry
 from signal_node.requests import Requests
 from signal_node.rooms import Rooms
 from signal_node.session import Limits
+from signal_node.shares import OpenConnections
 from signal_node.store import RoomStore
 from signal_node.timekeeper import Timekeeper
 from signal_node.users import Users
@@ -76,9 +79,24 @@ class Parts:
         )
         users = Users(client, name)
         ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
-        self.requests = Requests(self.node, _verifier(settings), ice, archive, loop)
+        self.logins = FailedLogins(
+            client,
+            partitions,
+            settings.limit_failed_logins,
+            round(settings.limit_failed_login_window_seconds * 1_000),
+            self.clock.now,
+        )
+        self.limits = AddressLimits(self.node.clients, self.logins, settings.trusted_proxies)
+        self.requests = Requests(self.node, _verifier(settings), ice, archive, self.limits, loop)
         self.node.connect(
-            self.rooms, store, users, self.bus, self.reconciler, self.requests.begin, self.requests.let_go
+            self.rooms,
+            store,
+            users,
+            self.bus,
+            self.reconciler,
+            self.requests.begin,
+            self.requests.let_go,
+            self.limits,
         )
         self.registry = Registry(client, name)
         self.timekeeper = Timekeeper(self.node, store)
@@ -91,6 +109,15 @@ class Parts:
             on_nodes=self.timekeeper.use_nodes,
             cold_start_grace_ms=cold_start_grace_ms,
         )
+        self.connections = self.limits.connections = OpenConnections(
+            client,
+            partitions,
+            process_name(name, self._started_at),
+            settings.limit_connections_per_ip,
+            others=self.membership.other_processes,
+            now=self.clock.now,
+            refuse=self.limits.refuse,
+        )
         self.recovery = Recovery(
             name,
             self.rooms,
@@ -100,6 +127,7 @@ class Parts:
             Epochs(client, partitions),
             self.registry,
             archive,
+            self.limits,
             rules,
             grace_ms=cold_start_grace_ms,
             tombstone_ms=tombstone_ms,
@@ -135,6 +163,8 @@ class Parts:
         tasks.start("reaper", self.membership.run_reaper, restart=True)
         tasks.start("recovery", self.recovery.run, restart=True)
         tasks.start("deadlines", self.timekeeper.run, restart=True)
+        tasks.start("failed-logins", self.logins.run, restart=True)
+        tasks.start("connections", self.connections.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
 
 

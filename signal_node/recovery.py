@@ -22,6 +22,7 @@ from keepline.room.rules import Rules
 from keepline.room.state import apply
 from signal_node.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.epochs import Epochs
+from signal_node.limits import AddressLimits
 from signal_node.reconcile import Reconciler
 from signal_node.registry import Registry
 from signal_node.rooms import Rooms
@@ -63,6 +64,7 @@ class Recovery:
         epochs: Epochs,
         registry: Registry,
         archive: Archive | None,
+        limits: AddressLimits,
         rules: Rules,
         *,
         grace_ms: int,
@@ -83,6 +85,7 @@ class Recovery:
         self._epochs = epochs
         self._registry = registry
         self._archive = archive
+        self._limits = limits
         self._rules = rules
         self._grace_ms = grace_ms
         self._tombstone_ms = tombstone_ms
@@ -118,6 +121,7 @@ class Recovery:
             # Also when another node has been quicker: what is held here must be put back by this node.
             await self._reconciler.reconcile(self._rooms.ids())
             await self._users.put_back()
+            await self._limits.put_back()
         for partition in lost:
             await self._epochs.put_back(partition, self._node)
         if lost:
@@ -151,6 +155,8 @@ class Recovery:
             await asyncio.sleep(0.05)
 
     async def _fill(self, archive: Archive, partitions: frozenset[int]) -> None:
+        async for limited in archive.limited():
+            await self._limits.logins.restore(limited, partitions)
         async for batch in archive.unfinished(self._tombstone_ms / 1_000):
             concerned = [a for a in batch if self._store.partition_of(a.room.room_id) in partitions]
             stored = await self._store.load_many([a.room.room_id for a in concerned])

@@ -23,6 +23,7 @@ from signal_node.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.auth import KeysUnavailable, Unauthorized, Verifier
 from signal_node.connection import Connection
 from signal_node.ice import IceServers
+from signal_node.limits import AddressLimits
 from signal_node.node import Node
 from signal_node.rooms import Done, JournalFull, NotStored, Outcome
 from signal_node.scripts import StoreUnavailable
@@ -60,6 +61,7 @@ class Requests:
         verifier: Verifier,
         ice: IceServers,
         archive: Archive | None,
+        limits: AddressLimits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.counts = LoginCounts()
@@ -67,6 +69,7 @@ class Requests:
         self._verifier = verifier
         self._ice = ice
         self._archive = archive
+        self._limits = limits
         self._loop = loop
         self._work: set[asyncio.Task[None]] = set()
 
@@ -102,6 +105,9 @@ class Requests:
     async def _authenticate(self, connection: Connection, effect: Authenticate) -> None:
         session = connection.session
         try:
+            await self._limits.admit(connection)
+            if session.closed():
+                return
             user = await self._user_of(connection, effect)
             if user is None or session.closed():
                 return
@@ -133,6 +139,7 @@ class Requests:
                 return await self._verifier.user_of(effect.token)
         except Unauthorized as error:
             self.counts.refused += 1
+            await self._limits.login_failed(connection)
             connection.perform(session.refused(effect.request_id, str(error)))
         except (KeysUnavailable, TimeoutError) as error:
             connection.perform(session.postponed(effect.request_id, str(error), RETRY_AFTER_MS))

@@ -103,7 +103,19 @@ class Stage(Enum):
 class Session:
     """The state of one connection. `id` is unique in the cluster; it fences what the session may change."""
 
-    __slots__ = ("_backlog", "_bucket", "_limits", "_strikes", "id", "past", "rooms", "stage", "user")
+    __slots__ = (
+        "_backlog",
+        "_bucket",
+        "_hello_id",
+        "_limits",
+        "_refusal",
+        "_strikes",
+        "id",
+        "past",
+        "rooms",
+        "stage",
+        "user",
+    )
 
     def __init__(self, session_id: str, limits: Limits) -> None:
         self.id = session_id
@@ -115,6 +127,8 @@ class Session:
         self._bucket = Bucket(limits.frames_per_second, limits.frames_burst)
         self._strikes = 0
         self._backlog: list[str] = []
+        self._hello_id: RequestId = UNSET
+        self._refusal: tuple[str, int] | None = None
 
     def closed(self) -> bool:
         """Whether nothing is to be done for this session any more."""
@@ -157,6 +171,9 @@ class Session:
         if not isinstance(frame, wire.Hello):
             return self._unauthorized(frame.id, "the first frame is hello")
         self.stage = Stage.AUTHENTICATING
+        self._hello_id = frame.id
+        if self._refusal is not None:
+            return self.dismissed()
         resume = None if frame.resume is UNSET else frame.resume
         return (Authenticate(frame.token, resume, frame.id),)
 
@@ -246,6 +263,22 @@ class Session:
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         return self._unauthorized(request_id, message)
+
+    def limited(self, message: str, retry_after_ms: int) -> Sequence[Effect]:
+        """The client's address has had its share: its hello is refused, now or when it comes.
+
+        Not before: a client that is about to write would find a connection that is closed, and not be told why.
+        """
+        self._refusal = message, retry_after_ms
+        return () if self.stage is Stage.NEW else self.dismissed()
+
+    def dismissed(self) -> Sequence[Effect]:
+        """Refuse a session that is limited, with or without its hello; nothing for others."""
+        if self._refusal is None or self.closed():
+            return ()
+        message, retry_after_ms = self._refusal
+        error = self.failed(ErrorCode.RATE_LIMITED, message, UNSET, self._hello_id, retry_after_ms)
+        return (*error, *self.close(closes.RATE_LIMITED))
 
     def postponed(self, request_id: RequestId, message: str, retry_after_ms: int) -> Sequence[Effect]:
         """The token cannot be checked just now: the client may say hello again."""

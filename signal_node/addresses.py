@@ -1,0 +1,76 @@
+"""Which address a connection is from: what limits count by.
+
+`X-Forwarded-For` is written by anybody; each proxy appends whom it was reached by. So it is read from the right, and
+only as far as those that wrote it are trusted: the first entry that is no trusted proxy's is the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from keepline.ops.settings import Network
+
+IPAddress = IPv4Address | IPv6Address
+
+MAX_HOPS = 16
+MAX_FORWARDED = 1_024
+"""Characters of the header that are looked at, from its end."""
+
+_CLIENT_PREFIX = 64
+
+
+def client_address(peer: str | None, forwarded: str, trusted: Sequence[Network]) -> str | None:
+    """What a connection from `peer` counts as, given its `X-Forwarded-For`, None when nobody can tell.
+
+    IPv4 counts as it is, IPv6 by its /64, which is what one customer gets (RFC 6177).
+    """
+    address = _parsed(peer or "")
+    if address is None:
+        return None
+    if forwarded and _is_in(address, trusted):
+        address = _forwarded(address, forwarded, trusted)
+    return _counted_as(address)
+
+
+def _forwarded(proxy: IPAddress, forwarded: str, trusted: Sequence[Network]) -> IPAddress:
+    """The client that trusted proxies say was at the other end; the last of them if what it says is no address."""
+    address = proxy
+    entries = forwarded[-MAX_FORWARDED:].split(",")
+    if len(forwarded) > MAX_FORWARDED:
+        entries[0] = ""  # cut in two
+    for entry in reversed(entries[-MAX_HOPS:]):
+        client = _parsed(_without_port(entry.strip()))
+        if client is None:
+            break
+        address = client
+        if not _is_in(address, trusted):
+            break
+    return address
+
+
+def _without_port(entry: str) -> str:
+    """Some proxies write `192.0.2.1:4711` and `[2001:db8::1]:4711`."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry
+
+
+def _parsed(text: str) -> IPAddress | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or address
+    return address
+
+
+def _is_in(address: IPAddress, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _counted_as(address: IPAddress) -> str:
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((address, _CLIENT_PREFIX), strict=False))

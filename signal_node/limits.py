@@ -1,0 +1,89 @@
+"""What one IP address may do, over all nodes: have so many connections open, fail so many logins within a window.
+
+Nothing here is on the path of a signal, and no socket waits for Redis: a hello does, for one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from keepline.ops.settings import Network
+from signal_node.addresses import client_address
+from signal_node.clients import Clients
+from signal_node.connection import Connection
+from signal_node.failures import FailedLogins
+from signal_node.shares import OpenConnections
+
+RETRY_AFTER_MS = 5_000
+"""When a connection too many may try again: by then those of a node that died count no more."""
+
+TOO_MANY_CONNECTIONS = "too many connections from this address"
+TOO_MANY_FAILURES = "too many failed logins from this address"
+
+
+@dataclass(slots=True)
+class LimitCounts:
+    """How often a limit was hit."""
+
+    connections: int = 0
+    logins: int = 0
+
+
+class AddressLimits:
+    """Refuses connections and logins of addresses that have had their share."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        logins: FailedLogins,
+        trusted_proxies: Sequence[Network],
+    ) -> None:
+        self.counts = LimitCounts()
+        self.logins = logins
+        self.connections: OpenConnections
+        self._clients = clients
+        self._trusted_proxies = trusted_proxies
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection whose handshake is done, or close it."""
+        address = client_address(connection.peer_host, connection.forwarded_for, self._trusted_proxies)
+        connection.address = address
+        if address is not None and not self.connections.opened(address, connection.session.id):
+            self._refuse(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        if connection.address is not None:
+            self.connections.closed(connection.address, connection.session.id)
+
+    def refuse(self, session: str) -> None:
+        """Close a connection: the nodes together have too many of its address."""
+        connection = self._clients.get(session)
+        if connection is not None:
+            self._refuse(connection)
+
+    def _refuse(self, connection: Connection) -> None:
+        self.counts.connections += 1
+        connection.perform(connection.session.limited(TOO_MANY_CONNECTIONS, RETRY_AFTER_MS))
+
+    async def admit(self, connection: Connection) -> None:
+        """Let a hello have its token looked at, or refuse it: then the session is closed."""
+        address = connection.address
+        if address is None:
+            return
+        await self.connections.settled(address, connection.session.id)
+        wait_ms = 0 if connection.session.closed() else await self.logins.wait_ms(address)
+        if wait_ms:
+            self.counts.logins += 1
+            connection.perform(connection.session.limited(TOO_MANY_FAILURES, wait_ms))
+
+    async def login_failed(self, connection: Connection) -> None:
+        """Count a token that was not good."""
+        if connection.address is not None:
+            await self.logins.failed(connection.address, connection.session.id)
+
+    async def put_back(self) -> None:
+        """Write again what Redis may have lost. Raises StoreUnavailable."""
+        self.connections.put_back()
+        await self.logins.put_back()

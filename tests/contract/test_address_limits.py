@@ -1,0 +1,382 @@
+"""What may be assumed of the counts by address, on each server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from keepline.ops.redis import Client, connect
+from keepline.room import keys
+from keepline.room.attempts import Attempts, decode_attempts
+from signal_node import failures
+from signal_node.failures import FailedLogins
+from signal_node.shares import LEASE_MS, OpenConnections
+from tests.contract.conftest import RedisServer
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually
+
+T0 = 1_767_225_600_000
+PARTITIONS = 16
+LIMIT = 3
+WINDOW_MS = 60_000
+ADDRESS = "198.51.100.7"
+OTHER = "2001:db8:1:2::/64"
+ALL = frozenset(range(PARTITIONS))
+
+
+class Clock:
+    """Stands still unless it is set."""
+
+    def __init__(self) -> None:
+        self.now = T0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def whole_server(redis_server: RedisServer) -> None:
+    """Clients of the simulation have no address, so its Redis has none of the commands that are used here."""
+    if redis_server.name == "simulated":
+        pytest.skip("nothing has an address in the simulation")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def new_node(client: Client, clock: Clock) -> Callable[[], FailedLogins]:
+    """Another node, or the same one started again."""
+    return lambda: FailedLogins(client, PARTITIONS, LIMIT, WINDOW_MS, clock)
+
+
+@pytest.fixture
+def here(new_node: Callable[[], FailedLogins]) -> FailedLogins:
+    return new_node()
+
+
+@pytest.fixture
+def there(new_node: Callable[[], FailedLogins]) -> FailedLogins:
+    return new_node()
+
+
+async def fail(node: FailedLogins, clock: Clock, *attempts: str, every_ms: int = 1_000) -> None:
+    for attempt in attempts:
+        await node.failed(ADDRESS, attempt)
+        clock.now += every_ms
+
+
+async def events(client: Client, address: str = ADDRESS) -> list[Attempts]:
+    found: Any = await client.xrange(keys.events(keys.partition_of(address, PARTITIONS)))
+    return [decode_attempts(fields[b"event"]) for _, fields in found]
+
+
+async def test_failures_on_two_nodes_block_an_address_on_both_until_the_first_leaves_the_window(
+    here: FailedLogins, there: FailedLogins, clock: Clock
+) -> None:
+    await fail(here, clock, "a")
+    await fail(there, clock, "b")
+    assert await here.wait_ms(ADDRESS) == await there.wait_ms(ADDRESS) == 0
+    await fail(here, clock, "c")
+    assert await here.wait_ms(ADDRESS) == await there.wait_ms(ADDRESS) == WINDOW_MS - 3_000
+    assert await here.wait_ms(OTHER) == 0
+    clock.now = T0 + WINDOW_MS - 1
+    assert await here.wait_ms(ADDRESS) == await there.wait_ms(ADDRESS) == 1
+    clock.now = T0 + WINDOW_MS
+    assert await here.wait_ms(ADDRESS) == await there.wait_ms(ADDRESS) == 0
+
+
+async def test_the_window_slides(here: FailedLogins, there: FailedLogins, clock: Clock) -> None:
+    await fail(here, clock, "a", "b", every_ms=40_000)
+    await fail(here, clock, "c", every_ms=0)
+    assert await there.wait_ms(ADDRESS) == 0, "the first has left the window"
+    await fail(here, clock, "d", every_ms=0)
+    assert await there.wait_ms(ADDRESS) == 20_000
+
+
+async def test_a_node_that_starts_again_finds_the_block(
+    here: FailedLogins, new_node: Callable[[], FailedLogins], clock: Clock
+) -> None:
+    await fail(here, clock, "a", "b", "c", every_ms=0)
+    assert await new_node().wait_ms(ADDRESS) == WINDOW_MS
+
+
+async def test_keys_expire_with_the_window(here: FailedLogins, clock: Clock, client: Client) -> None:
+    await fail(here, clock, "a")
+    key = keys.failed_logins(keys.partition_of(ADDRESS, PARTITIONS), ADDRESS)
+    assert 0 < await client.pttl(key) <= WINDOW_MS
+    assert await here.wait_ms(OTHER) == 0
+    assert not await client.exists(keys.failed_logins(keys.partition_of(OTHER, PARTITIONS), OTHER))
+
+
+async def test_no_more_than_the_limit_is_kept(
+    here: FailedLogins, there: FailedLogins, clock: Clock, client: Client
+) -> None:
+    for attempt in range(5 * LIMIT):
+        await (here, there)[attempt % 2].failed(ADDRESS, f"{attempt}")
+    assert await client.zcard(keys.failed_logins(keys.partition_of(ADDRESS, PARTITIONS), ADDRESS)) == LIMIT
+
+
+async def test_what_redis_has_lost_is_put_back_by_those_who_saw_it(
+    here: FailedLogins,
+    there: FailedLogins,
+    new_node: Callable[[], FailedLogins],
+    clock: Clock,
+    client: Client,
+) -> None:
+    await fail(here, clock, "a", "b")
+    await fail(there, clock, "c")
+    await client.flushall()
+    assert await new_node().wait_ms(ADDRESS) == 0
+    for node in (here, there, here):  # once too often
+        await node.put_back()
+    assert await new_node().wait_ms(ADDRESS) == WINDOW_MS - 3_000
+
+
+async def test_the_persister_is_told_of_a_block_at_once(
+    here: FailedLogins, there: FailedLogins, clock: Clock, client: Client
+) -> None:
+    await fail(here, clock, "a", "b")
+    assert await events(client) == []
+    await fail(there, clock, "c")
+    assert await events(client) == [Attempts(ADDRESS, 3, T0, T0 + 2_000, T0 + 2_000 + WINDOW_MS)]
+
+
+async def test_what_postgres_knows_blocks_again_and_no_longer_than_before(
+    here: FailedLogins, new_node: Callable[[], FailedLogins], clock: Clock, client: Client
+) -> None:
+    await fail(here, clock, "a", "b", "c")
+    (known,) = await events(client)
+    await client.flushall()
+    restored = new_node()
+    await restored.restore([known], ALL)
+    assert await restored.wait_ms(ADDRESS) == WINDOW_MS - 3_000
+    clock.now = T0 + WINDOW_MS
+    assert await new_node().wait_ms(ADDRESS) == 0
+
+
+async def test_what_nodes_have_put_back_is_not_counted_again(
+    here: FailedLogins, there: FailedLogins, clock: Clock, client: Client
+) -> None:
+    await fail(here, clock, "a", "b")
+    known = Attempts(ADDRESS, 2, T0, T0 + 1_000, T0 + 1_000 + WINDOW_MS)
+    await there.restore([known], ALL)
+    await there.restore([known], ALL)
+    assert await there.wait_ms(ADDRESS) == 0
+    await there.failed(ADDRESS, "c")
+    assert await here.wait_ms(ADDRESS) == WINDOW_MS - 2_000
+
+
+async def test_what_other_nodes_had_seen_is_added(
+    here: FailedLogins, there: FailedLogins, clock: Clock, client: Client
+) -> None:
+    clock.now += 500
+    await here.failed(ADDRESS, "b")
+    known = Attempts(ADDRESS, 3, T0, T0 + 500, T0 + 500 + WINDOW_MS)
+    await there.restore([known], ALL)
+    assert await there.wait_ms(ADDRESS) == WINDOW_MS - 500
+
+
+async def test_only_what_still_counts_and_belongs_to_lost_partitions_is_restored(
+    here: FailedLogins, clock: Clock
+) -> None:
+    partition = keys.partition_of(ADDRESS, PARTITIONS)
+    known = Attempts(ADDRESS, 3, T0, T0, T0 + WINDOW_MS)
+    await here.restore([known], ALL - {partition})
+    clock.now = T0 + WINDOW_MS
+    await here.restore([known], ALL)
+    clock.now = T0
+    assert await here.wait_ms(ADDRESS) == 0
+    await here.restore([known], frozenset({partition}))
+    assert await here.wait_ms(ADDRESS) == WINDOW_MS
+
+
+async def test_attempts_leave_the_stream_half_empty(
+    here: FailedLogins, clock: Clock, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "_MAX_EVENTS", 2)
+    stream = keys.events(keys.partition_of(ADDRESS, PARTITIONS))
+    await client.xadd(stream, {"event": "of a room"})
+    await client.xadd(stream, {"event": "of a room"})
+    await fail(here, clock, "a", "b", "c")
+    assert await client.xlen(stream) == 2
+    assert await here.wait_ms(ADDRESS) > 0
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_again(
+    here: FailedLogins, clock: Clock, client: Client
+) -> None:
+    await client.script_flush()
+    await fail(here, clock, "a", "b", "c", every_ms=0)
+    assert await here.wait_ms(ADDRESS) == WINDOW_MS
+
+
+async def test_without_a_server_a_node_counts_alone(clock: Clock) -> None:
+    nowhere = connect(f"redis://127.0.0.1:{free_port()}")
+    alone = FailedLogins(nowhere, PARTITIONS, LIMIT, WINDOW_MS, clock)
+    try:
+        await fail(alone, clock, "a", "b", "c", every_ms=0)
+        assert await alone.wait_ms(ADDRESS) == WINDOW_MS
+        assert await alone.wait_ms(OTHER) == 0
+    finally:
+        await nowhere.aclose()
+
+
+# --- open connections ---
+
+MOST = 4
+
+
+class Process:
+    """The connections of one process of a node; `run` runs until the test is over."""
+
+    def __init__(self, client: Client, clock: Clock, name: str, live: set[str]) -> None:
+        self.refused: list[str] = []
+        self.name = name
+        self.connections = OpenConnections(
+            client,
+            PARTITIONS,
+            name,
+            MOST,
+            others=lambda: live - {name},
+            now=clock,
+            refuse=self.refused.append,
+        )
+
+    async def open(self, *sessions: str) -> None:
+        """Open connections at once and wait until they are settled."""
+        for session in sessions:
+            if not self.connections.opened(ADDRESS, session):
+                self.refused.append(session)
+        async with asyncio.timeout(10):
+            for session in sessions:
+                await self.connections.settled(ADDRESS, session)
+
+    def close(self, *sessions: str) -> None:
+        for session in sessions:
+            self.connections.closed(ADDRESS, session)
+
+
+@pytest.fixture
+def live() -> set[str]:
+    """The processes that live."""
+    return {"a@1", "b@1"}
+
+
+@pytest.fixture
+async def processes(client: Client, clock: Clock, live: set[str]) -> AsyncIterator[list[Process]]:
+    """Those of two nodes."""
+    processes = [Process(client, clock, name, live) for name in sorted(live)]
+    tasks = [asyncio.create_task(process.connections.run()) for process in processes]
+    yield processes
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def shares(client: Client) -> dict[bytes, int]:
+    key = keys.open_connections(keys.partition_of(ADDRESS, PARTITIONS), ADDRESS)
+    found: Any = await client.hgetall(key)
+    return {name: int(value.split()[0]) for name, value in found.items()}
+
+
+async def test_two_nodes_together_take_so_many_connections(processes: list[Process], client: Client) -> None:
+    a, b = processes
+    await a.open("a1", "a2", "a3")
+    await b.open("b1", "b2")
+    assert (a.refused, b.refused) == ([], ["b2"])
+    b.close("b2")
+    await a.open("a4")
+    assert a.refused == ["a4"]
+    a.close("a1")
+
+    async def a_has_two() -> bool:
+        return (await shares(client)) == {b"a@1": 2, b"b@1": 1}
+
+    await eventually(a_has_two)
+    await b.open("b3")
+    assert b.refused == ["b2"]
+
+
+async def test_of_many_at_once_the_first_are_taken(processes: list[Process]) -> None:
+    a, b = processes
+    await b.open("b1", "b2")
+    await a.open(*(f"a{number}" for number in range(10)))
+    assert sorted(a.refused) == [f"a{number}" for number in range(2, 10)]
+
+
+async def test_a_process_that_lives_no_more_does_not_count(processes: list[Process], live: set[str]) -> None:
+    a, b = processes
+    await a.open("a1", "a2", "a3", "a4")
+    await b.open("b1")
+    assert b.refused == ["b1"]
+    live.remove("a@1")
+    live.add("a@2")
+    await b.open("b2")
+    assert b.refused == ["b1"]
+
+
+async def test_a_lease_that_nobody_renews_runs_out(
+    processes: list[Process], clock: Clock, client: Client
+) -> None:
+    a, b = processes
+    await a.open("a1", "a2")
+    clock.now += LEASE_MS
+    await b.open("b1", "b2", "b3", "b4")
+    assert b.refused == []
+    assert await shares(client) == {b"b@1": 4}
+
+
+async def test_counts_are_renewed_and_put_back(
+    processes: list[Process], clock: Clock, client: Client
+) -> None:
+    a, _ = processes
+    await a.open("a1")
+    await client.flushall()
+    clock.now += LEASE_MS
+
+    async def is_there() -> bool:
+        return await shares(client) == {b"a@1": 1}
+
+    await eventually(is_there, what="the count is renewed")
+    await client.flushall()
+    a.connections.put_back()
+    await eventually(is_there, what="the count is put back")
+
+
+async def test_nothing_is_left_of_an_address_without_connections(
+    processes: list[Process], client: Client
+) -> None:
+    a, _ = processes
+    await a.open("a1", "a2")
+    a.close("a1", "a2")
+
+    async def is_empty() -> bool:
+        return not await shares(client)
+
+    await eventually(is_empty)
+    await a.open("a3")
+    key = keys.open_connections(keys.partition_of(ADDRESS, PARTITIONS), ADDRESS)
+    assert 0 < await client.pttl(key) <= LEASE_MS
+
+
+async def test_without_a_server_each_process_counts_alone(clock: Clock, live: set[str]) -> None:
+    nowhere = connect(f"redis://127.0.0.1:{free_port()}")
+    alone = Process(nowhere, clock, "a@1", live)
+    task = asyncio.create_task(alone.connections.run())
+    try:
+        await alone.open("a1", "a2")
+        await alone.open("a3", "a4", "a5")
+        assert alone.refused == ["a5"]
+        alone.close("a1", "a5")
+        await alone.open("a6")
+        assert alone.refused == ["a5"]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await nowhere.aclose()
