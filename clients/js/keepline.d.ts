@@ -97,6 +97,7 @@ export interface CallEvents {
   peer: { state: "joined" | "reconnecting" | "reconnected" | "away" | "left"; grace_ms?: number };
   /** The peer's page was loaded anew. With an own `peerConnection`, pass a new one to `usePeerConnection`. */
   peerchanged: { stream: string };
+  peerconnection: { peerConnection: RTCPeerConnection };
   track: { track: MediaStreamTrack; streams: readonly MediaStream[]; transceiver: RTCRtpTransceiver };
   connectionstate: { state: RTCPeerConnectionState };
   chat: { message: ChatMessage; own: boolean };

@@ -156,7 +156,9 @@ export class Delivery {
  * peer can hear us (between `resume` and `pause`), an unanswered offer is repeated on `resume`, signals are
  * handled one after the other, and candidates wait for the description they belong to. And because Chromium never
  * gathers a candidate again when the first offer of a page is taken back before its network is enumerated (a
- * matter of milliseconds, which only another RTCPeerConnection mends), the polite side waits for a candidate first.
+ * matter of milliseconds, which only another RTCPeerConnection mends), and keeps the ids of header extensions that
+ * were taken back with it (they may collide with those of another browser), the polite side begins anew with another
+ * RTCPeerConnection where nothing was agreed on yet; with one of the app's own it waits for a candidate first.
  */
 export class Negotiator {
   #pc;
@@ -164,6 +166,8 @@ export class Negotiator {
   #send;
   #report;
   #timers;
+  #beginAnew;
+  #successor = null;
   #listening = new AbortController();
   #gathered = new Deferred();
   #incoming = Promise.resolve();
@@ -180,13 +184,16 @@ export class Negotiator {
    * @param {(data: object) => void} options.send
    * @param {(cause: unknown) => void} options.report
    * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
+   * @param {() => Negotiator | null} [options.beginAnew] closes this negotiator and its RTCPeerConnection in favour of
+   *   others; null when they are to stay
    */
-  constructor(pc, { polite, send, report, timers }) {
+  constructor(pc, { polite, send, report, timers, beginAnew = () => null }) {
     this.#pc = pc;
     this.#polite = polite;
     this.#send = send;
     this.#report = report;
     this.#timers = timers;
+    this.#beginAnew = beginAnew;
     const { signal } = this.#listening;
     pc.addEventListener("negotiationneeded", () => this.#negotiate(), { signal });
     pc.addEventListener("icecandidate", ({ candidate }) => this.#offerCandidate(candidate), { signal });
@@ -202,6 +209,13 @@ export class Negotiator {
     this.#reachable = true;
     if (this.#pc.signalingState === "have-local-offer" && !this.#makingOffer) this.#sendDescription();
     if (this.#pc.remoteDescription) this.#healIce(["new", "checking", "disconnected", "failed"]);
+    if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
+  }
+
+  /** Begins with the peer's offer; an offer of our own waits until it is answered. */
+  async takeOver(description) {
+    await this.receive({ description });
+    this.#reachable = true;
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
 
@@ -261,8 +275,10 @@ export class Negotiator {
     if (states.includes(this.#pc.iceConnectionState)) this.#pc.restartIce();
   }
 
-  async #handle({ description, candidate }) {
+  async #handle(data) {
+    if (this.#successor) return this.#successor.receive(data);
     if (this.#closed) return;
+    const { description, candidate } = data;
     if (description) await this.#setDescription(description);
     else if (candidate) await this.#addCandidate(candidate);
   }
@@ -272,6 +288,8 @@ export class Negotiator {
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
     this.#ignoringOffer = collision && !this.#polite;
     if (this.#ignoringOffer) return;
+    if (collision && !pc.remoteDescription) this.#successor = this.#beginAnew();
+    if (this.#successor) return this.#successor.takeOver(description);
     if (collision) await this.#untilGathered();
     if (this.#closed) return;
     // A repeated offer is answered twice; the second answer has nothing left to answer.
@@ -280,6 +298,7 @@ export class Negotiator {
     for (const candidate of this.#early.splice(0)) await this.#addCandidate(candidate);
     if (description.type !== "offer" || this.#closed) return;
     await pc.setLocalDescription();
+    this.#offerDue = false; // what the answer did not settle is asked for again by `negotiationneeded`
     this.#sendDescription();
   }
 
@@ -332,7 +351,7 @@ class Emitter extends EventTarget {
  *
  * Events (`on(name, detail => …)` or `addEventListener` with `event.detail`):
  * `joined` {room, side, polite, peer, again}, `peer` {state, grace_ms?}, `peerchanged` {stream},
- * `track` {track, streams, transceiver}, `connectionstate` {state}, `chat` {message, own}, `typing`, `data` (what
+ * `peerconnection` {peerConnection}, `track` {track, streams, transceiver}, `connectionstate` {state}, `chat` {message, own}, `typing`, `data` (what
  * the peer sent), `mode` {action}, `inactivity` {state, ends_in_ms?}, `ending` {ends_in_ms}, `ended` {reason},
  * `error` {@link KeeplineError}.
  */
@@ -541,9 +560,11 @@ export class Call extends Emitter {
       send: (data) => this.#signal(this.#addressed(data)),
       report: (cause) => this.#reportNegotiation(cause),
       timers: this.#link.environment,
+      beginAnew: () => this.#beginMediaAnew(),
     });
     const sent = new Set(pc.getSenders().map((sender) => sender.track));
     for (const { track, streams } of this.#media) if (!sent.has(track)) pc.addTrack(track, ...streams);
+    this.emit("peerconnection", { peerConnection: pc });
   }
 
   #listenTo(pc) {
@@ -557,6 +578,12 @@ export class Call extends Emitter {
 
   #renewMedia() {
     if (this.#pc && this.#pcIsOurs) this.#openMedia();
+  }
+
+  #beginMediaAnew() {
+    if (!this.#pcIsOurs) return null;
+    this.#openMedia();
+    return this.#negotiator;
   }
 
   #closeMedia() {

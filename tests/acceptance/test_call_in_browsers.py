@@ -46,6 +46,9 @@ async def test_a_killed_node_does_not_stop_the_picture(
 ) -> None:
     async with call_between(two_nodes, browser, nodes) as call:
         await call.chat("Watch this", "I do")
+        media = [
+            (await page.connections_made(), await page.states_shown("media-state")) for page in call.pages
+        ]
         kill(two_nodes, two_nodes.nodes[killed].id)
         for page, node in zip(call.pages, nodes, strict=True):
             await page.sees_video()
@@ -56,8 +59,9 @@ async def test_a_killed_node_does_not_stop_the_picture(
         await call.chat("Still there?", "As if nothing had happened")
 
         for page in call.pages:
-            assert await page.states_shown("media-state") == ["connecting", "connected"]
-            assert await page.connections_made() == 1
             assert "left" not in await page.states_shown("peer-state")
+        assert media == [
+            (await page.connections_made(), await page.states_shown("media-state")) for page in call.pages
+        ], "the same connection, which was never anything but connected"
         await eventually(lambda: two_nodes.is_ready(killed), timeout=30.0, what="the killed node runs again")
         await call.is_in_postgres(**ACTIVE)

@@ -207,10 +207,10 @@ class DemoPage:
         return count
 
     async def makes_connection(self, number: int) -> None:
-        """Wait until the page has made its n-th RTCPeerConnection."""
+        """Wait until the page has made its n-th RTCPeerConnection; it may need another if both sides begin at once."""
 
         async def made() -> bool:
-            return await self.connections_made() == number
+            return await self.connections_made() >= number
 
         await eventually(made, timeout=PAGE_SECONDS, what=f"the page makes its connection number {number}")
 

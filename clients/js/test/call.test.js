@@ -358,3 +358,28 @@ test("hanging up a room that is over already is no error, and nothing can be sen
   call.send("too late");
   assert.equal(browser.socket.all("signal").length, 0);
 });
+
+test("glare before anything was agreed on: the polite side answers with another RTCPeerConnection", async () => {
+  const media = fakeStream("video");
+  const { browser, call } = await inRoom({ media }, { side: 2, polite: true, peer: "joined" });
+  await settle();
+  const taken = call.peerConnection;
+  const used = [];
+  call.on("peerconnection", ({ peerConnection }) => used.push(peerConnection));
+  assert.equal(taken.signalingState, "have-local-offer");
+  const ufrag = "theirs";
+  const offer = { type: "offer", sdp: `v=0\r\na=ice-ufrag:${ufrag}\r\na=tracks:t\r\n` };
+  const candidate = { candidate: "candidate:1", sdpMid: "0", usernameFragment: ufrag };
+  browser.socket.say(fromPeer("s", 1, { description: offer }));
+  await browser.socket.say(fromPeer("s", 2, { candidate }));
+  const { signalingState, remoteTracks, candidates } = call.peerConnection;
+  assert.ok(call.peerConnection !== taken);
+  assert.equal(used.length, 1);
+  assert.ok(used[0] === call.peerConnection);
+  assert.ok(taken.closed);
+  assert.deepEqual([signalingState, remoteTracks, candidates], ["stable", ["t"], [candidate]]);
+  assert.equal(signals(browser.socket).findLast(({ description }) => description).description.type, "answer");
+  const sent = signals(browser.socket).length;
+  await settle();
+  assert.equal(signals(browser.socket).length, sent);
+});
