@@ -14,7 +14,8 @@ from tests.helpers.waiting import eventually
 
 FLOWS_SECONDS = 8.0
 RECOVERS_SECONDS = 15.0
-_ENVIRON = {"KEEPLINE_RETRY_CAP_SECONDS": "1"}
+# What a persister had read when the server died, and never got, stays with it until it is claimed.
+_ENVIRON = {"KEEPLINE_RETRY_CAP_SECONDS": "1", "KEEPLINE_CLAIM_IDLE_SECONDS": "2"}
 
 
 class End:
