@@ -20,6 +20,7 @@ from keepline.room.record import (
     Room,
     Side,
 )
+from keepline.room.schema import read_event, read_record
 
 RECORD_FORMAT = 1
 EVENT_FORMAT = 1
@@ -147,7 +148,8 @@ def encode_record(room: Room) -> bytes:
 
 def decode_record(data: bytes | str) -> Room:
     """The room behind a record's JSON. Raises BadRecord."""
-    return record_from_dict(_load(data))
+    room = read_record(data)
+    return record_from_dict(_load(data)) if room is None else room
 
 
 def record_from_dict(raw: object) -> Room:
@@ -232,6 +234,9 @@ def encode_event(event: Event) -> bytes:
 
 def decode_event(data: bytes | str) -> Event:
     """The event behind its JSON. Raises BadRecord, also for a format newer than this release."""
+    usual = read_event(data)
+    if usual is not None:
+        return Event(*usual)
     raw = _object(_load(data), "an event", EVENT_FORMAT)
     message = raw.get("message")
     return Event(

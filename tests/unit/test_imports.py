@@ -28,7 +28,7 @@ WITHOUT_IO = ("keepline.room", "signal_node.session", "signal_node.wire")
 
 IO = ("asyncio", "socket", "ssl", "select", "selectors", "subprocess", "threading", "time")
 
-THIRD_PARTIES_OF_THE_ROOM = ("orjson",)
+THIRD_PARTIES_OF_THE_ROOM = ("msgspec", "orjson")
 
 
 def is_in(name: str, package: str) -> bool:
