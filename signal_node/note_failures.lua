@@ -1,6 +1,6 @@
 -- Failed logins of one address, counted in a sliding window: a sorted set of their times, of which the oldest leave
--- (Peter Hayes, "Better Rate Limiting With Redis Sorted Sets", ClassDojo Engineering, 2015). One that is noted again
--- counts once. Without any to note it only counts.
+-- ("Better Rate Limiting With Redis Sorted Sets", ClassDojo Engineering). One that is noted again counts once. Without
+-- any to note it only counts.
 --
 -- KEYS  1 failures
 -- ARGV  1 time in ms   2 window in ms   3 how many to keep, the newest   then pairs of time in ms and id
