@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import fakeredis
 import pytest
 
 from keepline.ops.redis import Client, connect
@@ -69,6 +71,16 @@ async def fail(node: FailedLogins, clock: Clock, *attempts: str, every_ms: int =
     for attempt in attempts:
         await node.failed(ADDRESS, attempt)
         clock.now += every_ms
+
+
+@asynccontextmanager
+async def running(node: FailedLogins) -> AsyncIterator[None]:
+    task = asyncio.create_task(node.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def events(client: Client, address: str = ADDRESS) -> list[Attempts]:
@@ -208,6 +220,18 @@ async def test_attempts_leave_the_stream_half_empty(
     assert await here.wait_ms(ADDRESS) > 0
 
 
+async def test_less_than_a_block_reaches_the_persister_after_a_while(
+    here: FailedLogins, clock: Clock, client: Client
+) -> None:
+    await fail(here, clock, "a", "b")
+    async with running(here):
+
+        async def told() -> bool:
+            return await events(client) == [Attempts(ADDRESS, 2, T0, T0 + 1_000, T0 + 1_000 + WINDOW_MS)]
+
+        await eventually(told, what="the two are told of together")
+
+
 async def test_a_server_that_forgot_the_scripts_is_told_again(
     here: FailedLogins, clock: Clock, client: Client
 ) -> None:
@@ -225,6 +249,22 @@ async def test_without_a_server_a_node_counts_alone(clock: Clock) -> None:
         assert await alone.wait_ms(OTHER) == 0
     finally:
         await nowhere.aclose()
+
+
+async def test_what_a_node_has_counted_alone_it_tells_when_the_server_is_back(clock: Clock) -> None:
+    server = fakeredis.FakeServer()
+    async with fakeredis.FakeAsyncRedis(server=server) as client:
+        here, there = [FailedLogins(client, PARTITIONS, LIMIT, WINDOW_MS, clock) for _ in range(2)]
+        server.connected = False
+        await fail(here, clock, "a", "b", "c", every_ms=0)
+        server.connected = True
+        assert await there.wait_ms(ADDRESS) == 0
+        async with running(here):
+
+            async def told() -> bool:
+                return await there.wait_ms(ADDRESS) == WINDOW_MS and len(await events(client)) == 1
+
+            await eventually(told)
 
 
 # --- open connections ---
