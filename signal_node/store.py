@@ -140,12 +140,20 @@ class RoomStore:
 
     async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
         """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable, BadRecord."""
+        by_partition: dict[int, list[str]] = {}
+        for room_id in room_ids:
+            by_partition.setdefault(self.partition_of(room_id), []).append(room_id)
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
-                for room_id in room_ids:
-                    pipe.get(keys.room(self.partition_of(room_id), room_id))
-                records = await pipe.execute()
-        return [None if record is None else decode_record(record) for record in records]
+                for partition, wanted in by_partition.items():
+                    pipe.mget([keys.room(partition, room_id) for room_id in wanted])
+                answers = await pipe.execute()
+        found = {
+            room_id: None if record is None else decode_record(record)
+            for wanted, records in zip(by_partition.values(), answers, strict=True)
+            for room_id, record in zip(wanted, records, strict=True)
+        }
+        return [found[room_id] for room_id in room_ids]
 
     async def lines_after(self, room_id: str, seq: int) -> list[Message]:
         """The room's chat after line `seq`. Raises StoreUnavailable, BadRecord."""

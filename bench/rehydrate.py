@@ -1,0 +1,169 @@
+"""`python -m bench.rehydrate`: what it takes to read all rooms again, from Redis and from Postgres.
+
+Each way is measured beside the least that can be done, by the same client libraries and turn by turn: a bare MGET, a
+bare SELECT of the same rows. What is on top is decoding: from bytes to rooms that can be worked with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import astuple, fields
+from pathlib import Path
+from statistics import median
+
+import asyncpg
+import uvloop
+
+from bench.processes import free_port
+from keepline.cli.postgres import Postgres
+from keepline.cli.servers import Valkey
+from keepline.ops import postgres, redis
+from keepline.room import keys
+from keepline.room.codec import encode_record
+from keepline.room.commands import Join, Open
+from keepline.room.record import ChatMode, Room
+from keepline.room.rows import RoomRow, to_row
+from keepline.room.rules import Rules
+from keepline.room.state import apply
+from signal_node.archive import Archive
+from signal_node.store import RoomStore
+
+PARTITIONS = 16
+BATCH = 1_000
+NOW = 1_800_000_000_000
+MIGRATE_SECONDS = 60.0
+
+Work = Callable[[], Awaitable[int]]
+
+
+def a_room() -> Room:
+    """A call that goes on."""
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    room, _ = apply(None, Open(ids[0], ids[1], ids[2], ChatMode.VIDEO, 600), NOW, Rules())
+    room, _ = apply(room, Join(1, "node-1", "a" * 16), NOW + 100, Rules())
+    return apply(room, Join(2, "node-2", "b" * 16), NOW + 200, Rules())[0]
+
+
+async def turns(rounds: int, **works: Work) -> dict[str, float]:
+    """Seconds that each of `works` takes, the median of its rounds; they take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            began = time.perf_counter()
+            await work()
+            taken[name].append(time.perf_counter() - began)
+    return {name: median(seconds) for name, seconds in taken.items()}
+
+
+async def from_redis(rooms: list[Room], rounds: int, folder: Path) -> dict[str, float]:
+    """A bare MGET against reading the same rooms through the store, a batch at a time."""
+    async with Valkey(folder / "valkey", port=free_port(), options=("--appendonly", "no")) as server:
+        client = redis.connect(server.url)
+        store = RoomStore(client, PARTITIONS, 3_600_000)
+        names = [
+            keys.room(keys.partition_of(room.room_id, PARTITIONS), room.room_id).encode() for room in rooms
+        ]
+        for start in range(0, len(rooms), BATCH):
+            batch = zip(names[start : start + BATCH], rooms[start : start + BATCH], strict=True)
+            await client.mset({name: encode_record(room) for name, room in batch})
+
+        async def bare() -> int:
+            found = 0
+            for start in range(0, len(names), BATCH):
+                found += len(await client.mget(names[start : start + BATCH]))
+            return found
+
+        async def ours() -> int:
+            found = 0
+            for start in range(0, len(rooms), BATCH):
+                found += len(await store.load_many([room.room_id for room in rooms[start : start + BATCH]]))
+            return found
+
+        try:
+            return await turns(rounds, bare=bare, ours=ours)
+        finally:
+            await client.aclose()
+
+
+async def from_postgres(rooms: list[Room], rounds: int, folder: Path) -> dict[str, float]:
+    """A bare SELECT of all columns by a cursor against reading the same rooms through the archive."""
+    async with Postgres(folder / "postgres", port=free_port(), fsync=False) as server:
+        await migrated(server.url)
+        pool = await postgres.create_pool(server.url, application="bench")
+        archive = Archive(pool)
+        async with pool.acquire() as connection:
+            await insert(connection, rooms)
+
+        async def bare() -> int:
+            found = 0
+            async with pool.acquire() as connection, connection.transaction(readonly=True):
+                cursor = await connection.cursor("SELECT * FROM active_rooms WHERE status <> 'ended'")
+                while rows := await cursor.fetch(BATCH):
+                    found += len(rows)
+            return found
+
+        async def ours() -> int:
+            return sum([len(batch) async for batch in archive.unfinished(0)])
+
+        try:
+            return await turns(rounds, bare=bare, ours=ours)
+        finally:
+            await pool.close()
+
+
+async def migrated(url: str) -> None:
+    """Make the tables."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "persister.migrate", env={**os.environ, "DATABASE_URL": url}
+    )
+    async with asyncio.timeout(MIGRATE_SECONDS):
+        if await process.wait() != 0:
+            raise SystemExit("the tables could not be made")
+
+
+async def insert(
+    connection: postgres.Connection | asyncpg.pool.PoolConnectionProxy, rooms: list[Room]
+) -> None:
+    """Write the rooms and their users."""
+    rows = [to_row(room) for room in rooms]
+    users = [(user,) for row in rows for user in (row.user_1, row.user_2)]
+    await connection.copy_records_to_table("users", records=users, columns=["user_id"])
+    columns = [field.name for field in fields(RoomRow)]
+    records = [astuple(row) for row in rows]
+    await connection.copy_records_to_table("active_rooms", records=records, columns=columns)
+
+
+async def measure(count: int, rounds: int) -> None:
+    """Measure both, and print a table."""
+    rooms = [a_room() for _ in range(count)]
+    with tempfile.TemporaryDirectory(prefix="keepline-bench-", ignore_cleanup_errors=True) as folder:
+        results = {
+            "Redis": await from_redis(rooms, rounds, Path(folder)),
+            "Postgres": await from_postgres(rooms, rounds, Path(folder)),
+        }
+    print(f"{count:,} rooms, median of {rounds} rounds")
+    print(f"{'from':10}{'bare s':>10}{'rooms s':>10}{'ratio':>8}{'rooms/s':>12}")
+    for name, taken in results.items():
+        ratio, rate = taken["ours"] / taken["bare"], count / taken["ours"]
+        print(f"{name:10}{taken['bare']:10.2f}{taken['ours']:10.2f}{ratio:8.2f}{rate:12,.0f}")
+
+
+def main() -> None:
+    """Parse the options and measure."""
+    parser = argparse.ArgumentParser(prog="python -m bench.rehydrate", description=__doc__)
+    parser.add_argument("--rooms", type=int, default=100_000, help="how many rooms (100000)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each way (3)")
+    options = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(measure(options.rooms, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
