@@ -68,6 +68,16 @@ async def publish(client: Client, events: Iterable[Event]) -> None:
         await client.xadd(stream, {"event": encode_event(event)})
 
 
+async def publish_together(client: Client, calls: list[list[Event]]) -> None:
+    """Publish in one transaction, so that a worker reads all of it at once."""
+    async with client.pipeline(transaction=True) as pipe:
+        for events in calls:
+            stream = keys.events(keys.partition_of(events[0].room.room_id, PARTITIONS))
+            for event in events:
+                pipe.xadd(stream, {"event": encode_event(event)})
+        await pipe.execute()
+
+
 async def stored(pool: Pool, room_id: str) -> asyncpg.Record | None:
     return await pool.fetchrow("SELECT * FROM active_rooms WHERE room_id = $1", UUID(room_id))
 

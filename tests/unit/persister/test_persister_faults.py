@@ -21,6 +21,7 @@ class FailingPool:
     def __init__(self, error: BaseException, *, at_acquire: bool = False) -> None:
         self.error = error
         self.at_acquire = at_acquire
+        self.expired = False
 
     @asynccontextmanager
     async def acquire(self, timeout: float) -> AsyncIterator["FailingPool"]:
@@ -31,6 +32,9 @@ class FailingPool:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         yield
+
+    async def expire_connections(self) -> None:
+        self.expired = True
 
     async def execute(self, *_: Any) -> str:
         raise self.error
