@@ -41,6 +41,10 @@ class _Known:
     unsent: set[str] = field(default_factory=set)
     blocked_until: int = 0
 
+    @property
+    def oldest_at(self) -> int:
+        return next(iter(self.own.values()))
+
     def drop_oldest(self) -> None:
         oldest = next(iter(self.own))
         del self.own[oldest]
@@ -56,9 +60,9 @@ class FailedLogins:
     limit: int
     window_ms: int
     now: Callable[[], int]
-    _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
-    _events: dict[str, Attempts] = field(default_factory=dict)
-    _alone_until: int = 0
+    _known: OrderedDict[str, _Known] = field(init=False, default_factory=OrderedDict)
+    _events: dict[str, Attempts] = field(init=False, default_factory=dict)
+    _alone_until: int = field(init=False, default=0)
     _note: Script = field(init=False)
     _restore: Script = field(init=False)
     _append: Script = field(init=False)
@@ -128,7 +132,7 @@ class FailedLogins:
             return 0
         now = self.now()
         if len(known.own) == self.limit:
-            known.blocked_until = max(known.blocked_until, min(known.own.values()) + self.window_ms)
+            known.blocked_until = max(known.blocked_until, known.oldest_at + self.window_ms)
         return max(0, known.blocked_until - now)
 
     def _forget(self) -> None:
@@ -136,7 +140,7 @@ class FailedLogins:
         now = self.now()
         since = now - self.window_ms
         for address, known in list(self._known.items()):
-            while known.own and min(known.own.values()) <= since:
+            while known.own and known.oldest_at <= since:
                 known.drop_oldest()
             if not known.own and known.blocked_until <= now:
                 del self._known[address]
@@ -151,12 +155,12 @@ class FailedLogins:
 
     def _call(self, address: str) -> tuple[Call, list[str]]:
         """Tell Redis of failures that it does not know, and ask how many there are; also the ids of those."""
-        known = self._known.get(address)
-        told = [] if known is None else [attempt for attempt in known.own if attempt in known.unsent]
+        known = self._known.get(address) or _Known()
+        told = {attempt: at for attempt, at in known.own.items() if attempt in known.unsent}
         arguments: list[Value] = [self.now(), self.window_ms, self.limit]
-        for attempt in told:
-            arguments += [known.own[attempt] if known else 0, attempt]
-        return ([self._key(address)], arguments), told
+        for attempt, at in told.items():
+            arguments += [at, attempt]
+        return ([self._key(address)], arguments), list(told)
 
     async def _tell(self, address: str) -> None:
         """Tell Redis of the failures here and learn of the others; without an answer what is known here counts."""

@@ -15,8 +15,12 @@ from signal_node.connection import Connection
 from signal_node.failures import FailedLogins
 from signal_node.shares import OpenConnections
 
-RETRY_AFTER_MS = 5_000
-"""When a connection too many may try again: by then those of a node that died count no more."""
+RETRY_AFTER_MS = 2_000
+"""When a connection too many may try again.
+
+Nobody knows when another one closes. It is much less than the grace of a call: for some seconds after the death of a
+node its connections count beside those that come in their place.
+"""
 
 TOO_MANY_CONNECTIONS = "too many connections from this address"
 TOO_MANY_FAILURES = "too many failed logins from this address"
