@@ -1,4 +1,7 @@
-"""`python -m bench`: throughput, latency, CPU time and memory of a relay, ours and others."""
+"""`python -m bench`: throughput, latency, CPU time and memory of a relay, ours and others.
+
+`python -m bench persister` measures how fast events become rows instead.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench import report, runs, servers, socketio
+from bench import persister, report, runs, servers, socketio
 from bench.link import LinkError
 from bench.processes import ProcessError
 from bench.runs import Options
@@ -92,13 +95,15 @@ def _kinds(chosen: str, console: Console) -> tuple[list[servers.Kind], list[serv
 
 def main() -> None:
     """Measure and print."""
-    arguments = _arguments(sys.argv[1:])
+    words = sys.argv[1:]
+    alone = words[:1] == ["persister"]
+    arguments = persister.arguments_of(words[1:]) if alone else _arguments(words)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # children inherit it
     console = Console(width=110)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(arguments, console))
+            runner.run((persister.run if alone else _run)(arguments, console))
     except (CommandError, ProcessError, LinkError, OSError, TimeoutError) as error:
         sys.exit(f"bench: {str(error) or type(error).__name__}")
 
