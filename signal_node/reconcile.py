@@ -109,6 +109,16 @@ class Reconciler:
             if behind:
                 await self._put_back(behind)
 
+    async def put_back_chat(self, room_ids: Iterable[str]) -> None:
+        """Add the lines that Redis has lost, also of rooms whose record another node was quicker to put back.
+
+        That node knows the lines that were stored from there, and no others. Raises StoreUnavailable.
+        """
+        for room_id in room_ids:
+            room, lines = self.rooms.at_rest(room_id), self.rooms.lines(room_id)
+            if room is not None and await self._store.merge_chat(room_id, lines):
+                await self._store.add_events([Event("restore", room, line) for line in lines])
+
     async def _catch_up(self, here: Room, there: Room) -> None:
         lines: list[Message] = []
         if there.last_seq > here.last_seq:

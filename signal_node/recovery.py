@@ -120,6 +120,7 @@ class Recovery:
         if epochs != self._known:
             # Also when another node has been quicker: what is held here must be put back by this node.
             await self._reconciler.reconcile(self._rooms.ids())
+            await self._reconciler.put_back_chat(self._rooms.ids())
             await self._users.put_back()
             await self._limits.put_back()
         for partition in lost:

@@ -207,16 +207,19 @@ class RoomStore:
         with translated():
             await self._client.zrem(keys.deadlines(self.partition_of(room_id)), room_id)
 
-    async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> None:
-        """Add lines wherever they belong in a room's chat; those that are there stay. Raises StoreUnavailable."""
-        if messages:
-            arguments: list[Value] = [MAX_MESSAGES]
-            for message in messages:
-                arguments += [message.seq, encode_message(message)]
-            partition = self.partition_of(room_id)
-            await self._merge_chat.run(
-                [keys.chat(partition, room_id), keys.room(partition, room_id)], arguments
-            )
+    async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> int:
+        """Add lines wherever they belong in a room's chat; those that are there stay. Returns how many were not.
+
+        Raises StoreUnavailable.
+        """
+        if not messages:
+            return 0
+        arguments: list[Value] = [MAX_MESSAGES]
+        for message in messages:
+            arguments += [message.seq, encode_message(message)]
+        partition = self.partition_of(room_id)
+        names = [keys.chat(partition, room_id), keys.room(partition, room_id)]
+        return int(await self._merge_chat.run(names, arguments))
 
     async def add_events(self, events: Sequence[Event]) -> None:
         """Tell the persister something that is no transition. Raises StoreUnavailable."""

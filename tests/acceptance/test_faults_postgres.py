@@ -13,6 +13,7 @@ from tests.acceptance.faults import agreed
 from tests.acceptance.scenes import Scene
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.rows import row_of_room
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,15 +80,22 @@ async def test_nodes_without_a_database_do_all_but_keep() -> None:
         Scene(fleet, (0, 1)) as scene,
     ):
         call = await scene.call()
-        line = (await call.alice.client.ask("chat", "ok", room=call.room, text="hello"))["message"]
-        await call.bob.client.expect("chat", room=call.room, message=line)
+        lines = []
+        for writer, reader in (call.clients, call.clients[::-1]):
+            lines.append((await writer.ask("chat", "ok", room=call.room, text="hello"))["message"])
+            await reader.expect("chat", room=call.room, message=lines[-1])
         await fleet.redis.flushall()
         await fleet.until_whole()
         await call.goes_on()
+
+        async def has_its_chat_again() -> bool:
+            return bool((await fleet.room(call.room))["messages"] == lines)
+
+        await eventually(has_its_chat_again, what="each node has put back the lines that it stored")
         call.bob.client.cut()
         await call.alice.client.expect("peer", room=call.room, state="reconnecting")
         call.bob = await scene.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
-        assert call.bob.welcome["rooms"][0]["room"]["messages"] == [line]
+        assert call.bob.welcome["rooms"][0]["room"]["messages"] == lines
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
         await call.alice.client.ask("end", "ok", room=call.room)
         await call.bob.client.expect("ended", room=call.room, reason="hangup")

@@ -33,8 +33,8 @@ async def seqs(store: RoomStore) -> list[int]:
 
 
 async def test_lines_go_where_they_belong(store: RoomStore) -> None:
-    await store.merge_chat(ROOM, [line(2), line(10)])
-    await store.merge_chat(ROOM, [line(11), line(1), line(9)])
+    assert await store.merge_chat(ROOM, [line(2), line(10)]) == 2
+    assert await store.merge_chat(ROOM, [line(11), line(1), line(9), line(2)]) == 3
     assert await seqs(store) == [1, 2, 9, 10, 11]
 
 
