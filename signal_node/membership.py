@@ -104,11 +104,7 @@ class Membership:
     async def _look(self) -> None:
         nodes, dead = await self._registry.nodes()
         live = list(nodes)
-        self._processes = {
-            process_name(name, status.get("started_at", 0))
-            for name, status in nodes.items()
-            if name != self._node.id
-        }
+        self._meet(nodes)
         now = asyncio.get_running_loop().time()
         self._seen_at |= dict.fromkeys(live, now)
         self._seen_at = {name: at for name, at in self._seen_at.items() if now - at < IN_TOUCH_SECONDS}
@@ -118,6 +114,13 @@ class Membership:
         if dead and self._may_bury():
             for node in dead:
                 await self.bury(node, self._grace_ms(nodes))
+
+    def _meet(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+        self._processes = {
+            process_name(name, status.get("started_at", 0))
+            for name, status in nodes.items()
+            if name != self._node.id
+        }
 
     def _may_bury(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -129,6 +132,7 @@ class Membership:
     async def bury_predecessor(self) -> None:
         """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted."""
         nodes, _ = await self._registry.nodes()
+        self._meet(nodes)
         grace_ms = self._grace_ms(nodes)
         for partition in range(self._partitions):
             await self._bury_partition(self._node.id, partition, grace_ms)

@@ -183,3 +183,21 @@ async def test_the_connections_of_a_node_that_was_killed_count_no_more(fleet: Fl
 
     await eventually(gets_in, timeout=15, interval=0.1, what="the dead node's connections are forgotten")
     await fleet.start(0)
+
+
+async def test_a_node_that_starts_again_does_not_count_what_it_held_before(fleet: Fleet) -> None:
+    address = "198.51.100.50"
+    elsewhere = await reach(fleet, 1, address)
+    await elsewhere.ask("hello", "welcome", token=good(fleet))
+    for _ in range(CONNECTIONS - 1):
+        client = await reach(fleet, 0, address)
+        await client.ask("hello", "welcome", token=good(fleet))
+    assert await is_blocked(fleet, 0, address)
+    await fleet.programs[0].kill()
+    await fleet.start(0)
+    back = [await reach(fleet, 0, address) for _ in range(CONNECTIONS - 1)]
+    for client in back:
+        await client.ask("hello", "welcome", token=good(fleet))
+    assert await is_blocked(fleet, 0, address), "what the other node has counts from the first moment on"
+    for client in (*back, elsewhere):
+        await client.aclose()
