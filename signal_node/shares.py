@@ -165,8 +165,8 @@ class OpenConnections:
         """Keep nobody waiting for a Redis that is away."""
         self._alone = True
         for share in self._shares.values():
+            share.dirty = True  # what was written of it is not certain, so it stays until that is
             self._settle(share, tuple(share.waiting), 0)
-            share.dirty = True
 
     def _settle(self, share: _Share, sessions: Sequence[str], answer: Any) -> None:
         """Decide on the connections that were counted in the question. Those of an unanswered one may stay."""

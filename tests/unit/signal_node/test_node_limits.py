@@ -256,6 +256,33 @@ def test_a_redis_that_does_not_answer_holds_up_nobody_who_opens_a_connection_for
     assert run_virtual(opens()) == [pytest.approx(ANSWER_SECONDS), 0.0]
 
 
+def test_addresses_whose_connections_close_while_redis_is_asked_are_kept_until_it_answers() -> None:
+    async def closes() -> bool:
+        loop = asyncio.get_running_loop()
+        connections = OpenConnections(
+            cast(Client, HangingPipelines()),
+            16,
+            "here@1",
+            2,
+            others=set,
+            now=lambda: T0 + round(loop.time() * 1_000),
+            refuse=lambda _: None,
+        )
+        task = asyncio.create_task(connections.run())
+        for address in (ADDRESS, "198.51.100.8"):
+            assert connections.opened(address, address)
+        await asyncio.sleep(0)
+        for address in (ADDRESS, "198.51.100.8"):
+            connections.closed(address, address)
+        await asyncio.wait([task], timeout=10 * ANSWER_SECONDS)
+        ended = task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return ended
+
+    assert not run_virtual(closes())
+
+
 class HangingPipelines:
     """A Redis that answers no pipeline."""
 
