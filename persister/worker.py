@@ -1,8 +1,8 @@
 """The worker: read, fold, write, acknowledge.
 
 An entry is acknowledged after the commit and never before, so a worker may die at any moment: its entries are
-claimed by another one, and writing them a second time changes nothing. While Postgres is away the worker keeps
-trying its batch and reads nothing more; the streams wait.
+claimed by another one, and writing them a second time changes nothing. While Postgres is busy with a batch the next
+one is read and decoded, but not more: while Postgres is away the worker keeps trying its batch, and the streams wait.
 """
 
 from __future__ import annotations
@@ -48,6 +48,14 @@ class _Task:
     change: Change | Attempts
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A batch as it was read: what can be written, sorted by what it is about, and what cannot, with the reason."""
+
+    tasks: list[_Task]
+    unreadable: list[tuple[Entry, str]]
+
+
 class Worker:
     """Moves events from the streams to the database until it is told to stop."""
 
@@ -71,15 +79,25 @@ class Worker:
         self._prepared = False
         self._own_left = True  # entries may be this worker's without it knowing
         self._claim_at = 0.0
+        self._ahead: asyncio.Task[_Work] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; the batch in hand is finished first, unless Postgres is away."""
+        """Work until `stop` is set; what was read by then is finished first, unless Postgres is away."""
+        try:
+            await self._run(stop)
+        finally:
+            if self._ahead is not None:
+                self._ahead.cancel()
+                await asyncio.gather(self._ahead, return_exceptions=True)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         backoff = Backoff(0.05, self._limits.retry_cap_seconds)
-        while not stop.is_set():
+        while self._ahead is not None or not stop.is_set():
             try:
-                entries = await self._next()
-                if entries:
-                    await self._settle(entries, stop)
+                work = await self._next()
+                if work.tasks or work.unreadable:
+                    self._look_ahead(stop)
+                    await self._settle(work, stop)
                 backoff.reset()
             except StreamsLost as error:
                 _log.warning("streams_lost", error=str(error))
@@ -95,14 +113,29 @@ class Worker:
             except Stopped:
                 _log.warning("batch_left_for_others", reason="stopped while Postgres was away")
 
-    async def _next(self) -> list[Entry]:
-        """Return the next entries: first those of a lost answer; every so often what dead workers have left."""
-        if not self._prepared:
-            await self._streams.prepare()
-            self._prepared = True
-        entries = await self._read_own() or await self._claim() or await self._read()
+    async def _next(self) -> _Work:
+        """Return what comes next.
+
+        That is what was read ahead; or entries of a lost answer; or, every so often, what dead workers have left.
+        """
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            work = await ahead
+        else:
+            if not self._prepared:
+                await self._streams.prepare()
+                self._prepared = True
+            work = _decode(await self._read_own() or await self._claim() or await self._read())
         self._redis.succeeded()
-        return entries
+        return work
+
+    def _look_ahead(self, stop: asyncio.Event) -> None:
+        """Begin to read the next batch, unless there is more to ask for than what is new."""
+        if not (stop.is_set() or self._own_left or time.monotonic() >= self._claim_at):
+            self._ahead = asyncio.create_task(self._read_decoded())
+
+    async def _read_decoded(self) -> _Work:
+        return _decode(await self._read())
 
     async def _read_own(self) -> list[Entry]:
         if not self._own_left:
@@ -133,17 +166,12 @@ class Worker:
         self._metrics.entries_read.labels("new").inc(len(entries))
         return entries
 
-    async def _settle(self, entries: Sequence[Entry], stop: asyncio.Event) -> None:
+    async def _settle(self, work: _Work, stop: asyncio.Event) -> None:
         """See every entry to its end: written or buried, and acknowledged. Raises Stopped."""
         started = time.monotonic()
-        tasks = []
-        for entry in entries:
-            try:
-                tasks.append(_Task(entry, change_of(entry.data)))
-            except Unwritable as error:
-                await self._bury(entry, "event", str(error))
-        tasks.sort(key=lambda task: subject_of(task.change))
-        await self._write(tasks, stop)
+        for entry, reason in work.unreadable:
+            await self._bury(entry, "event", reason)
+        await self._write(work.tasks, stop)
         self._metrics.batch_seconds.observe(time.monotonic() - started)
 
     async def _write(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
@@ -204,6 +232,17 @@ class Worker:
             partition=entry.partition,
             entry=entry.id.decode(),
         )
+
+
+def _decode(entries: Sequence[Entry]) -> _Work:
+    work = _Work([], [])
+    for entry in entries:
+        try:
+            work.tasks.append(_Task(entry, change_of(entry.data)))
+        except Unwritable as error:
+            work.unreadable.append((entry, str(error)))
+    work.tasks.sort(key=lambda task: subject_of(task.change))
+    return work
 
 
 async def _sleep(seconds: float, stop: asyncio.Event) -> None:

@@ -14,6 +14,7 @@ from persister.fold import Batch
 from persister.metrics import Metrics
 from persister.stream import Entry, StreamsLost
 from persister.worker import Limits, Worker
+from tests.helpers.waiting import eventually
 from tests.unit.persister.calls import call, encoded, opening
 
 LIMITS = Limits(batch_entries=100, claim_idle_seconds=30, retry_cap_seconds=0.1)
@@ -30,6 +31,7 @@ class Streams:
         self.acknowledged: list[bytes] = []
         self.buried: dict[bytes, str] = {}
         self.fail_acknowledge = 0
+        self.empty_reads = 0
         self.drained = asyncio.Event()
 
     async def prepare(self) -> None:
@@ -37,6 +39,9 @@ class Streams:
 
     async def read(self, count: int, block_ms: int) -> list[Entry]:
         if not self.batches:
+            self.empty_reads += 1
+            if self.empty_reads == 1:  # perhaps ahead of a batch that is still being written
+                return []
             self.drained.set()
             await asyncio.Event().wait()
         batch = self.batches.pop(0)
@@ -211,18 +216,48 @@ async def test_a_worker_that_is_stopped_while_postgres_is_away_leaves_its_batch(
     assert bench.streams.acknowledged == []
 
 
-async def test_a_worker_that_is_stopped_finishes_its_batch() -> None:
-    bench = Bench(entries(*encoded(call())), entries(*encoded(call())))
+async def test_a_worker_that_is_stopped_finishes_what_it_has_read() -> None:
+    bench = Bench(*(entries(*encoded(call())) for _ in range(4)))
     write = bench.tables.write
 
     async def write_and_stop(batch: Batch) -> int:
-        bench.stop.set()
+        if len(bench.tables.written) == 1:
+            bench.stop.set()
         return await write(batch)
 
     bench.tables.write = write_and_stop  # type: ignore[method-assign]
     await asyncio.wait_for(bench.worker.run(bench.stop), 10)
-    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert bench.log == ["prepare", *["commit", "acknowledge"] * 3]
     assert len(bench.streams.batches) == 1
+
+
+async def test_the_next_batch_is_read_while_one_is_written_and_no_more() -> None:
+    bench = Bench(*(entries(*encoded(call())) for _ in range(4)))
+    may_write = asyncio.Event()
+    write = bench.tables.write
+
+    async def wait_and_write(batch: Batch) -> int:
+        await may_write.wait()
+        return await write(batch)
+
+    bench.tables.write = wait_and_write  # type: ignore[method-assign]
+    task = asyncio.create_task(bench.worker.run(bench.stop))
+    await eventually(lambda: len(bench.streams.batches) == 2)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (len(bench.streams.batches), bench.log) == (2, ["prepare"])
+    may_write.set()
+    await asyncio.wait_for(bench.streams.drained.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert bench.log == ["prepare", *["commit", "acknowledge"] * 4]
+
+
+async def test_what_was_read_ahead_is_written_though_an_acknowledgement_was_lost() -> None:
+    bench = Bench(*(entries(*encoded(call())) for _ in range(3)))
+    bench.streams.fail_acknowledge = 1
+    await bench.run()
+    assert bench.log.count("commit") == 3
 
 
 async def test_an_error_of_our_own_ends_the_worker() -> None:
