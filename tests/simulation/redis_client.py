@@ -86,6 +86,9 @@ class _Commands:
     def get(self, key: Any) -> Any:
         return self._send(["GET", key])
 
+    def mget(self, keys: Sequence[Any]) -> Any:
+        return self._send(["MGET", *keys])
+
     def set(self, key: Any, value: Any, *, px: int | None = None, nx: bool = False) -> Any:
         options = [*(("PX", px) if px is not None else ()), *(("NX",) if nx else ())]
         return self._send(["SET", key, value, *options], lambda answer: True if answer else None)

@@ -131,6 +131,11 @@ def _get(server: Server, a: Arguments) -> bytes | None:
     return server.typed(a[0], bytes)
 
 
+def _mget(server: Server, a: Arguments) -> list[bytes | None]:
+    values = (server.value(key) for key in a)
+    return [value if isinstance(value, bytes) else None for value in values]
+
+
 def _set(server: Server, a: Arguments) -> bytes | None:
     key, value = a[0], a[1]
     options = [option.upper() for option in a[2:]]
@@ -326,6 +331,7 @@ def _script(server: Server, a: Arguments) -> bytes:
 
 _COMMANDS: dict[bytes, Callable[[Server, Arguments], Any]] = {
     b"GET": _get,
+    b"MGET": _mget,
     b"SET": _set,
     b"DEL": _delete,
     b"EXISTS": _exists,
