@@ -44,7 +44,6 @@ async def test_whatever_node_is_killed_everybody_agrees_in_the_end() -> None:
         running_fleet(nodes=NODES, environ=ENVIRON) as fleet,
         loaded_calls(fleet, ROOMS, seed) as (calls, stop),
     ):
-        await fleet.until_reaping(*range(NODES))
         chance = random.Random(f"{seed} faults")
         over = chance.sample(calls, ROOMS // AMONG_OTHERS)
         killed, _ = await asyncio.gather(

@@ -19,7 +19,7 @@ from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-AWAY_SECONDS = 8.0
+AWAY_SECONDS = 7.0
 BURIED_BY_THEN_SECONDS = 3.0
 ACTIVE = {"status": "active", "user_1_connected": True, "user_2_connected": True}
 
