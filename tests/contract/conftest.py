@@ -59,7 +59,9 @@ class RedisServer:
             yield pubsub
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["fakeredis", "simulated", *PROGRAMS, "cluster"])
+@pytest_asyncio.fixture(
+    scope="session", loop_scope="session", params=["fakeredis", "simulated", *PROGRAMS, "cluster"]
+)
 async def redis_server(request: pytest.FixtureRequest, server_folder: Path) -> AsyncIterator[RedisServer]:
     """Each server in turn; one that is not on this machine is skipped."""
     name = request.param
