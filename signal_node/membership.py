@@ -28,6 +28,9 @@ LOOK_SECONDS = 0.5
 LEASE_MS = 10_000
 AT_MOST = 500
 
+OWN_SECONDS = 30.0
+"""How often a node looks for sides that it is said to hold and does not."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -65,6 +68,7 @@ class Membership:
         self._seen_at: dict[str, float] = {}
         self._processes: set[str] = set()
         self._in_touch_since: float | None = None
+        self._own_at: float | None = None
         self._touched_at = 0.0
 
     async def beat(self) -> None:
@@ -111,6 +115,9 @@ class Membership:
         if live != self._live:
             self._live = live
             self._on_nodes(live)
+        if self._own_at is None or now - self._own_at > OWN_SECONDS:
+            await self._lose_own_ghosts()
+            self._own_at = now
         if dead and self._may_bury():
             for node in dead:
                 await self.bury(node, self._grace_ms(nodes))
@@ -136,6 +143,15 @@ class Membership:
         grace_ms = self._grace_ms(nodes)
         for partition in range(self._partitions):
             await self._bury_partition(self._node.id, partition, grace_ms)
+
+    async def _lose_own_ghosts(self) -> None:
+        """Lose what Redis says that this node holds and no session here does: a failover may bring such sides back."""
+        for partition in range(self._partitions):
+            for room_id in await self._registry.all_held(partition, self._node.id):
+                if self._node.rooms.get(room_id) is None:
+                    await self._lose(self._node.id, partition, room_id, None)
+                    if self._node.rooms.get(room_id) is not None:  # a client has come meanwhile
+                        await self._registry.hold(partition, self._node.id, room_id)
 
     def _grace_ms(self, nodes: Mapping[str, Mapping[str, Any]]) -> int | None:
         """More than usual when the whole cluster has just started: clients may have given up trying often."""

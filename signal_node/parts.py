@@ -73,6 +73,7 @@ class Parts:
             now=self.clock.now,
             new_write_id=new_write_id,
             on_gap=self.reconciler.look_at,
+            on_loss=self.reconciler.lost,
         )
         self.bus = Bus(
             client, Publisher(client), name, self.node, self.clock.monotonic, partitions=partitions

@@ -1,6 +1,7 @@
 """Compares the cache with Redis when something may have been missed, and heals whichever of the two is behind.
 
-Rooms with changes under way are left alone: their commits find out by themselves.
+A room with changes under way takes nothing from Redis: its commits find out by themselves. What Redis has lost of it
+is put back like that of any other.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from keepline.room.rules import Rules
 from signal_node import wire
 from signal_node.rooms import Audience, Rooms
 from signal_node.scripts import StoreUnavailable
-from signal_node.store import Change, RoomStore
+from signal_node.store import Change, Conflict, RoomStore
 
 INTERVAL_SECONDS = 30.0
 """How often all rooms are compared although nothing seems to have been missed."""
 
-BATCH = 200
+BATCH = 1_000
 
 _log = structlog.get_logger(__name__)
 
@@ -53,12 +54,18 @@ class Reconciler:
         self._rules = rules
         self._now = now
         self._stale: set[str] = set()
+        self._robbed: set[str] = set()
         self._all_wanted = False
         self._wanted = asyncio.Event()
 
     def look_at(self, room_id: str) -> None:
         """Something was missed of a room: compare it soon."""
         self._stale.add(room_id)
+        self._wanted.set()
+
+    def lost(self, room_id: str) -> None:
+        """Redis has lost something of a room, and gets the record by a commit: put back its chat soon."""
+        self._robbed.add(room_id)
         self._wanted.set()
 
     def look_at_all(self) -> None:
@@ -76,14 +83,17 @@ class Reconciler:
             except TimeoutError:
                 self._all_wanted = True
             self._wanted.clear()
-            everything, stale = self._all_wanted, self._stale
-            self._all_wanted, self._stale = False, set()
+            everything, stale, robbed = self._all_wanted, self._stale, self._robbed
+            self._all_wanted, self._stale, self._robbed = False, set(), set()
             try:
                 await self.reconcile(self.rooms.ids() if everything else stale)
+                for room_id in robbed:
+                    await self._put_back_lines(room_id)
                 backoff.reset()
             except (StoreUnavailable, BadRecord) as error:
                 _log.warning("reconcile_postponed", error=str(error))
                 self._stale |= stale
+                self._robbed |= robbed
                 self._all_wanted |= everything
                 self._wanted.set()
                 await asyncio.sleep(backoff.next())
@@ -93,18 +103,18 @@ class Reconciler:
 
         Clients are told what they missed. Raises StoreUnavailable, BadRecord.
         """
-        wanted = [room_id for room_id in room_ids if self.rooms.at_rest(room_id) is not None]
+        wanted = [room for room_id in room_ids if (room := self.rooms.stored(room_id)) is not None]
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            found = await self._store.load_many(batch)
+            found = await self._store.load_many([room.room_id for room in batch])
             behind = []
-            for room_id, there in zip(batch, found, strict=True):
-                here = self.rooms.at_rest(room_id)
-                if here is None:
-                    continue
+            for here, there in zip(batch, found, strict=True):
                 if there is None or there.version < here.version:
-                    behind.append((here, 0 if there is None else there.version))
+                    behind.append((here, there))
                 elif there.version > here.version:
+                    if self.rooms.at_rest(here.room_id) is here:
+                        await self._catch_up(here, there)
+                elif self.rooms.untold(here.room_id) is not None:
                     await self._catch_up(here, there)
             if behind:
                 await self._put_back(behind)
@@ -120,16 +130,19 @@ class Reconciler:
                 await self._store.add_events([Event("restore", room, line) for line in lines])
 
     async def _catch_up(self, here: Room, there: Room) -> None:
+        """Take a newer record, if it is newer, and tell the clients what they do not know of it."""
+        known = self.rooms.untold(here.room_id) or here
         lines: list[Message] = []
-        if there.last_seq > here.last_seq:
-            lines = await self._store.lines_after(there.room_id, here.last_seq)
-        if self.rooms.at_rest(here.room_id) is not here:
-            return  # something else has brought it up to date meanwhile
+        if there.last_seq > known.last_seq:
+            lines = await self._store.lines_after(there.room_id, known.last_seq)
+        if self.rooms.stored(here.room_id) is not here:
+            self.look_at(here.room_id)  # something else has changed it meanwhile, and may have told them
+            return
         told = [
             (side.session, frame)
-            for number, side in zip(_NUMBERS, here.sides, strict=True)
+            for number, side in zip(_NUMBERS, known.sides, strict=True)
             if side.session is not None and side.node == self._node
-            for effect in missed(here, there, number, lines, self._now(), self._rules)
+            for effect in missed(known, there, number, lines, self._now(), self._rules)
             if (frame := wire.event_frame(there.room_id, effect)) is not None
         ]
         self.counts.caught_up += 1
@@ -137,22 +150,31 @@ class Reconciler:
         for session, frame in told:
             self._audience.deliver(session, wire.encode(frame))
 
-    async def _put_back(self, behind: Sequence[tuple[Room, int]]) -> None:
+    async def _put_back(self, behind: Sequence[tuple[Room, Room | None]]) -> None:
         """Store again what Redis has lost: record, lines of chat, and the events for the persister.
 
-        `behind` has the records as they are here, and the version that Redis has of them, 0 for none.
+        `behind` has the records as they are here, and as Redis has them.
         """
-        for room, _ in behind:
-            lines = self.rooms.lines(room.room_id)
-            await self._store.merge_chat(room.room_id, lines)
-            await self._store.add_events([Event("restore", room, line) for line in lines])
+        for here, _ in behind:
+            await self._put_back_lines(here.room_id)
         self.counts.put_back += len(behind)
-        await self._store.commit([self._change(room, version) for room, version in behind])
+        results = await self._store.commit([self._change(here, there) for here, there in behind])
+        for (here, _), result in zip(behind, results, strict=True):
+            if isinstance(result, Conflict) and (
+                result.current is None or result.current.version < here.version
+            ):
+                self.look_at(here.room_id)  # another node put back what it knew, which is less
 
-    def _change(self, room: Room, expected_version: int) -> Change:
-        deadline = due(room, self._rules)
+    async def _put_back_lines(self, room_id: str) -> None:
+        room, lines = self.rooms.stored(room_id), self.rooms.lines(room_id)
+        if room is not None and lines:
+            await self._store.merge_chat(room_id, lines)
+            await self._store.add_events([Event("restore", room, line) for line in lines])
+
+    def _change(self, here: Room, there: Room | None) -> Change:
+        deadline = due(here, self._rules)
         due_at = None if deadline is None else deadline.at
-        return Change("restore", expected_version, None, room, None, due_at, {})
+        return Change("restore", 0 if there is None else there.version, there, here, None, due_at, {})
 
 
 _NUMBERS: tuple[SideNumber, ...] = (1, 2)

@@ -175,8 +175,8 @@ class Recovery:
             if there is not None and (there.status is Status.ENDED or there.version > room.version):
                 return None
             return Change("restore", 0 if there is None else there.version, there, room, None, None, {})
-        if there is not None:
-            return None  # a node holds it, and put it back
+        if there is not None and there.version >= room.version:
+            return None  # a node knew it, and put it back
         now = self._now()
         if now - room.updated_at > TOUCHED_MS:
             command: commands.Command = commands.End(_reason(room))
@@ -188,7 +188,8 @@ class Recovery:
         after = replace(after, write_id=self._new_write_id())
         deadline = due(after, self._rules)
         kind = type(command).__name__.lower()
-        return Change(kind, 0, None, after, None, None if deadline is None else deadline.at, {})
+        expected = 0 if there is None else there.version
+        return Change(kind, expected, there, after, None, None if deadline is None else deadline.at, {})
 
 
 def _reason(room: Room) -> EndReason:

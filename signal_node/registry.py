@@ -65,6 +65,17 @@ class Registry:
             _, found = await self._client.sscan(keys.held(partition, node), count=at_most)
         return [text(room_id) for room_id in found]
 
+    async def all_held(self, partition: int, node: str) -> list[str]:
+        """All rooms of the partition that have a side on the node. Raises StoreUnavailable."""
+        with translated():
+            found = await self._client.smembers(keys.held(partition, node))
+        return sorted(text(room_id) for room_id in found)
+
+    async def hold(self, partition: int, node: str, room_id: str) -> None:
+        """Note that the room has a side on the node. Raises StoreUnavailable."""
+        with translated():
+            await self._client.sadd(keys.held(partition, node), room_id)
+
     async def let_go(self, partition: int, node: str, room_id: str) -> None:
         """Note that the room has no side on the node. Raises StoreUnavailable."""
         with translated():

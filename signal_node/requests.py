@@ -253,10 +253,13 @@ class Requests:
         return session.failed(ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS)
 
     async def _up_to_date(self, room: Room, messages: list[Message]) -> list[Message]:
-        """The chat, loaded again if somebody wrote between the load and the commit of a join."""
+        """The chat as of a record, loaded again if somebody wrote between the load and the commit of a join.
+
+        Lines after that come by themselves.
+        """
         if room.last_seq > (messages[-1].seq if messages else 0):
             _, messages = await self._node.store.load(room.room_id)
-        return messages
+        return [message for message in messages if message.seq <= room.last_seq]
 
     async def _join_without_redis(self, session: Session, effect: Join) -> Sequence[Effect]:
         """Let a user into a room that fits on this node: one of the cache, else one from Postgres.

@@ -5,7 +5,8 @@ at once. The change then waits in the room's journal until the committer has sto
 one after the other, those of different rooms in one write. On a conflict the newer record takes the place of the one
 that the journal was built on, and the commands are applied again.
 
-A room stays in the cache while one of its sides is held on this node or something of it waits to be stored.
+A room stays in the cache while one of its sides is held on this node or something of it waits to be stored. Its last
+record is known for a minute longer (see `departed`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from keepline.room.record import Message, Room, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
 from signal_node import bus
+from signal_node.departed import DepartedRooms
 from signal_node.routing import Notice, Routes, route
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
@@ -102,6 +104,8 @@ class _Entry:
     heard: Room | None = None  # a newer record that arrived while a commit was in flight
     early: list[Notice] = field(default_factory=list)  # they may stand on the commit in flight
     told_version: int = 0  # clients have been told of everything up to it, without notices
+    untold: Room | None = None  # what they know, while a conflict has brought more than the notices
+    untold_until: int = 0  # the version with which they know all of that
     lines: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
     @property
@@ -134,10 +138,12 @@ class Rooms:
         now: Callable[[], int],
         new_write_id: Callable[[], str],
         on_gap: Callable[[str], None],
+        on_loss: Callable[[str], None],
     ) -> None:
         """Take the clock as `now()` in ms since 1970, and a source of ids that are unique in the cluster.
 
-        `on_gap(room_id)` is called when a notice shows that one before it was missed.
+        `on_gap(room_id)` is called when a notice shows that one before it was missed, `on_loss(room_id)` when Redis
+        turns out to have lost something of a room that was stored.
         """
         self.counts = RoomCounts()
         self._node = node
@@ -147,6 +153,8 @@ class Rooms:
         self._now = now
         self._new_write_id = new_write_id
         self._on_gap = on_gap
+        self._on_loss = on_loss
+        self._departed = DepartedRooms()
         self._entries: dict[str, _Entry] = {}
         self._dirty: dict[str, _Entry] = {}
         self._wanted = asyncio.Event()
@@ -185,7 +193,7 @@ class Rooms:
         clock's. Raises IllegalTransition when the room does not
         allow the command, JournalFull when Redis has been away for too long.
         """
-        entry = self._entries.get(room_id) or _Entry(room, room, 0 if room is None else room.version)
+        entry = self._entries.get(room_id) or self._new_entry(room_id, room)
         at = self._now() if now is None else now
         after, effects = apply(entry.head, command, at, self._rules)
         if after is entry.head:
@@ -194,6 +202,7 @@ class Rooms:
         if self.waiting >= MAX_JOURNAL:
             raise JournalFull
         self._entries[room_id] = entry
+        self._departed.forget(room_id)
         after = replace(after, write_id=self._new_write_id())
         before, entry.head = entry.head, after
         routes = route(before, after, effects, self._node, asker)
@@ -219,6 +228,8 @@ class Rooms:
                 self.counts.gaps += 1
                 self._on_gap(room.room_id)
                 return
+            if room.version == entry.untold_until:
+                entry.untold = None
             self._adopt(entry, room)
         for delivery in notice.frames:
             self._audience.deliver(delivery.session, delivery.data)
@@ -235,9 +246,31 @@ class Rooms:
             self._rebase(entry, room)
             self._evict(room.room_id, entry)
 
+    def _new_entry(self, room_id: str, room: Room | None) -> _Entry:
+        """An entry for what was found in Redis, or for what is known of it if that is newer."""
+        departed = self._departed.get(room_id)
+        if departed is None:
+            return _Entry(room, room, 0 if room is None else room.version)
+        newest = _newest(room, departed.room)
+        version = 0 if newest is None else newest.version
+        return _Entry(newest, newest, version, lines=deque(departed.lines, maxlen=KEPT_LINES))
+
     def ids(self) -> list[str]:
-        """The rooms of the cache."""
-        return list(self._entries)
+        """The rooms of the cache, and those that left it lately."""
+        return [*self._entries, *self._departed]
+
+    def stored(self, room_id: str) -> Room | None:
+        """The last record that is known to have been stored, also of a room that left the cache lately."""
+        entry = self._entries.get(room_id)
+        if entry is not None:
+            return entry.stored
+        departed = self._departed.get(room_id)
+        return None if departed is None else departed.room
+
+    def untold(self, room_id: str) -> Room | None:
+        """The record that the clients of a room know, where a conflict has brought a newer one without a notice."""
+        entry = self._entries.get(room_id)
+        return None if entry is None else entry.untold
 
     def at_rest(self, room_id: str) -> Room | None:
         """The stored record of a cached room of which nothing waits or is on its way to be stored."""
@@ -248,14 +281,15 @@ class Rooms:
 
     def lines(self, room_id: str) -> list[Message]:
         """The last lines of chat that were stored from here."""
-        entry = self._entries.get(room_id)
-        return [] if entry is None else list(entry.lines)
+        known = self._entries.get(room_id) or self._departed.get(room_id)
+        return [] if known is None else list(known.lines)
 
     def catch_up(self, room: Room) -> None:
         """Take a newer record from Redis. Whoever calls tells the clients what they missed; late notices do not."""
         entry = self._entries.get(room.room_id)
         if entry is not None:
             entry.told_version = room.version
+            entry.untold = None
             self._adopt(entry, room)
 
     async def run(self) -> None:
@@ -335,7 +369,7 @@ class Rooms:
                     self._rebase(entry, heard)
             case Conflict(current):
                 self.counts.conflicts += 1
-                self._resolve(entry, current)
+                self._resolve(room_id, entry, current)
             case Failed(why):
                 self.counts.refused += 1
                 _log.error("commit_refused", room=room_id, error=why)
@@ -348,14 +382,21 @@ class Rooms:
         for notice in early:
             self.absorb(notice)
 
-    def _resolve(self, entry: _Entry, current: Room | None) -> None:
+    def _resolve(self, room_id: str, entry: _Entry, current: Room | None) -> None:
         """Another record is there than the change was made on. The newer of the two stays; what has ended, too."""
         if current is None or _lost_something(current, entry.stored):
             # Redis has lost what it had: the same change goes on top of what is left.
             entry.expected_version = 0 if current is None else current.version
+            self._on_loss(room_id)
             return
         heard, entry.heard = entry.heard, None
-        self._rebase(entry, _newest(heard, current))
+        newest = _newest(heard, current)
+        if newest is not heard:
+            # The notice may be on its way, or lost: who has not been told by then is told by comparing.
+            entry.untold = entry.untold or _newest(heard, entry.stored)
+            entry.untold_until = current.version
+            self._on_gap(room_id)
+        self._rebase(entry, newest)
 
     def _rebase(self, entry: _Entry, room: Room | None) -> None:
         """Build the journal anew on a newer record. Commands that it does not allow are answered so."""
@@ -432,7 +473,9 @@ class Rooms:
             return
         self._dirty.pop(room_id, None)
         if entry.head is None or all(side.node != self._node for side in entry.head.sides):
-            self._entries.pop(room_id, None)
+            left = self._entries.pop(room_id, None)
+            if left is not None and left.stored is not None:
+                self._departed.keep(left.stored, left.lines, self._now())
 
 
 def _newest(heard: Room | None, stored: Room | None) -> Room | None:

@@ -12,7 +12,6 @@ from keepline.ops.redis import Client, connect
 from keepline.room import keys
 from signal_node.shares import LEASE_MS, OpenConnections
 from tests.contract.addresses import ADDRESS, PARTITIONS, Clock
-from tests.contract.conftest import RedisServer
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
 
@@ -47,13 +46,6 @@ class Process:
     def close(self, *sessions: str) -> None:
         for session in sessions:
             self.connections.closed(ADDRESS, session)
-
-
-@pytest.fixture(autouse=True)
-def whole_server(redis_server: RedisServer) -> None:
-    """Clients of the simulation have no address, so its Redis has none of the commands that are used here."""
-    if redis_server.name == "simulated":
-        pytest.skip("nothing has an address in the simulation")
 
 
 @pytest.fixture

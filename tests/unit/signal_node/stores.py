@@ -97,6 +97,7 @@ class Cache:
         self.log: list[str] = []
         self.now = T0
         self.gaps: list[str] = []
+        self.losses: list[str] = []
         self.store = ScriptedStore()
         self.audience = Audience(self.log)
         count = itertools.count(1)
@@ -108,6 +109,7 @@ class Cache:
             now=lambda: self.now,
             new_write_id=lambda: f"write-{next(count)}",
             on_gap=self.gaps.append,
+            on_loss=self.losses.append,
         )
 
     def do(
