@@ -59,8 +59,9 @@ class Outside:
 class Device:
     """A user's client: keeps its connection, joins what it is to be in, and notes what it is told."""
 
-    def __init__(self, user: str, name: str, outside: Outside) -> None:
+    def __init__(self, user: str, name: str, host: str, outside: Outside) -> None:
         self.user = user
+        self.host = host
         self.name = name
         self.views: dict[str, View] = {}
         self.wire: Wire | None = None
@@ -123,7 +124,9 @@ class Device:
             return
         self.node = node
         self._note(f"connects to {node.name}")
-        wire = node.connect(lambda frame: self._frame(wire, frame), lambda code: self._closed(wire, code))
+        wire = node.connect(
+            self.host, lambda frame: self._frame(wire, frame), lambda code: self._closed(wire, code)
+        )
         self.wire = wire
         hello = {"type": "hello", "token": self._out.token_of(self.user)}
         if self._resume is not None:
@@ -186,11 +189,9 @@ class Device:
         self.session = frame["session"]
         self._resume = frame["resume"]
         for held in frame["rooms"]:
-            view = self.views.get(held["room"]["room_id"])
-            if frame["resumed"] and view is not None:
-                self._is_in(view, held)
-                if not view.wanted:
-                    self._out.trace.note(self.name, "was put back into a room that it had left")
+            if frame["resumed"]:
+                room_id = held["room"]["room_id"]
+                self._is_in(self.views.setdefault(room_id, View(room_id)), held)
         self._join_wanted()
 
     def _on_joined(self, frame: dict[str, Any], request: Request) -> None:

@@ -106,8 +106,7 @@ async def redis_emptied(world: World) -> None:
     await asyncio.sleep(world.random.choice((0.01, 1.0, 5.0)) * world.random.random())
     world.trace.note("redis", "starts empty")
     world.redis.start(Data())
-    world.forget_stored()
-    world.knowledge.count_copies()
+    world.data_lost()
 
 
 async def redis_failed_over(world: World) -> None:
@@ -119,8 +118,7 @@ async def redis_failed_over(world: World) -> None:
     await asyncio.sleep(world.random.uniform(0.2, 3.0))
     world.trace.note("redis", "fails over to an older state")
     world.redis.start(behind)
-    world.forget_stored()
-    world.knowledge.count_copies()
+    world.data_lost()
 
 
 async def node_cut_off(world: World) -> None:
@@ -153,6 +151,8 @@ async def inbox_deaf(world: World) -> None:
 
 async def persister_killed(world: World) -> None:
     """A persister is killed and another started."""
+    if not world.persisters:
+        return
     world.kill_persister()
     await asyncio.sleep(world.random.uniform(0.1, 5.0))
     world.start_persister()

@@ -138,7 +138,8 @@ def _holders(world: World, room: Room) -> Iterator[str]:
 def _view(world: World, device: Device, room: Room, number: SideNumber) -> Iterator[str]:
     view = device.views.get(room.room_id)
     if view is None or device.gone or device.wire is None:
-        if room.side(number).connected:
+        others = world.former.get(device.user, [])
+        if room.side(number).connected and all(room.side(number).session != one.session for one in others):
             yield f"{device.name} is not there and holds side {number}"
         return
     if room.status is Status.ENDED:

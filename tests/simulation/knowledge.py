@@ -16,9 +16,13 @@ from tests.simulation.trace import Trace
 
 @dataclass(slots=True)
 class Copies:
-    """What there is of one room just now, all places taken together."""
+    """What there is of one room just now, all places taken together.
+
+    `behind`: Redis went back to an older record, and only Postgres knows. Nothing looks there as long as there is one.
+    """
 
     found: bool = False
+    behind: bool = False
     ended: bool = False
     lines: dict[int, str] = field(default_factory=dict)
 
@@ -81,18 +85,18 @@ class Knowledge:
             self._trace.violate(f"{who} was told that {room_id[:8]} is not there")
 
     def lives_again(self, who: str, room_id: str) -> None:
-        """A client was let into a room of which it had been told the end."""
+        """To a client, or to Postgres, a room is live that had ended."""
         if self.rooms[room_id].ended:
-            self._trace.violate(f"{who} was let into {room_id[:8]}, which has ended")
+            self._trace.violate(f"{room_id[:8]} has ended and lives again for {who}")
 
-    def stored(self, before: Room | None, after: Room) -> None:
-        """Redis has been given a record."""
+    def stored(self, before: Room | None, after: Room, *, healing: bool) -> None:
+        """Redis has been given a record. While it heals from a loss, what is older may come back for a moment."""
         promise = self.rooms.get(after.room_id)
         if promise is None:
             return
         if after.status is Status.ENDED:
             promise.ended = True
-        elif promise.ended and (before is None or before.status is Status.ENDED):
+        elif promise.ended and not healing and (before is None or before.status is Status.ENDED):
             self._trace.violate(f"{after.room_id[:8]} has ended, and v{after.version} of it is stored live")
 
     def count_copies(self) -> None:
@@ -100,13 +104,13 @@ class Knowledge:
         for promise in self.rooms.values():
             copies = self._copies_of(promise.room_id)
             short = promise.room_id[:8]
-            if not copies.found and not promise.written_off:
+            if (copies.behind or not copies.found) and not promise.written_off:
                 promise.written_off = True
                 self._trace.note("lost", f"room {short}")
-            if promise.ended and not copies.ended:
+            if promise.ended and (promise.written_off or not copies.ended):
                 promise.ended = False
                 self._trace.note("lost", f"the end of {short}")
-            for seq in [seq for seq in promise.lines if seq not in copies.lines]:
+            for seq in [seq for seq in promise.lines if promise.written_off or seq not in copies.lines]:
                 del promise.lines[seq]
                 promise.contested.add(seq)
                 self._trace.note("lost", f"line {seq} of {short}")

@@ -102,11 +102,13 @@ class SimulatedNode:
         """Whether the load balancer may still send clients: it learns late, and of a frozen node nothing."""
         return self.alive and self.accepting and not self._stopping
 
-    def connect(self, on_frame: Callable[[dict[str, Any]], None], on_close: Callable[[int], None]) -> Wire:
-        """A client connects."""
+    def connect(
+        self, host: str, on_frame: Callable[[dict[str, Any]], None], on_close: Callable[[int], None]
+    ) -> Wire:
+        """A client connects from an IP address."""
         around = self._around
         connection = self.parts.node.accept()
-        wire = Wire(around.loop, around.random, connection, self._context, on_frame, on_close)
+        wire = Wire(around.loop, around.random, connection, self._context, host, on_frame, on_close)
         self.wires[wire] = None
         return wire
 
@@ -139,6 +141,10 @@ class SimulatedNode:
         """The rooms of the cache."""
         rooms = self.parts.rooms
         return {room_id: room for room_id in rooms.ids() if (room := rooms.get(room_id)) is not None}
+
+    def remembered(self, room_id: str) -> Room | None:
+        """What the node knows to have been stored of a room."""
+        return self.parts.rooms.stored(room_id) if self.accepting else None
 
     def sessions(self) -> dict[str, set[str]]:
         """The sides that open sessions believe to hold: session by room."""

@@ -49,13 +49,13 @@ class Row:
 
 
 class Postgres:
-    """The table. `away`: it cannot be asked."""
+    """The table. `away`: it cannot be asked. `on_revival` is told of rooms that had ended and are written live."""
 
-    def __init__(self, now_ms: Callable[[], int], trace: Trace) -> None:
+    def __init__(self, now_ms: Callable[[], int], on_revival: Callable[[str, str], None]) -> None:
         self.rows: dict[str, Row] = {}
         self.away = False
+        self.on_revival = on_revival
         self._now_ms = now_ms
-        self._trace = trace
 
     def write(self, batch: Batch) -> None:
         """Upsert the rooms, then add the lines."""
@@ -67,7 +67,7 @@ class Postgres:
                 self.rows[room_id] = Row(room, {}, now)
             elif row.room.version < room.version:
                 if row.room.status == "ended" and room.status != "ended":
-                    self._trace.violate(f"room {room_id[:8]} lives again in Postgres, v{room.version}")
+                    self.on_revival("Postgres", room_id)
                 row.room, row.updated_at = room, now
         for room_uuid, lines in batch.messages:
             row = self.rows[str(room_uuid)]

@@ -155,7 +155,7 @@ class _Commands:
         return self._send(["HSET", key, field, value])
 
     def hgetall(self, key: Any) -> Any:
-        return self._send(["HGETALL", key])
+        return self._send(["HGETALL", key], lambda flat: dict(zip(flat[::2], flat[1::2], strict=True)))
 
     def xadd(self, key: Any, fields: Mapping[Any, Any], *, maxlen: int, approximate: bool) -> Any:
         items = [item for pair in fields.items() for item in pair]

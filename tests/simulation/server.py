@@ -259,12 +259,24 @@ def _zscore(server: Server, a: Arguments) -> float | None:
 
 
 def _hset(server: Server, a: Arguments) -> int:
-    server.made(a[0], Hash)[a[1]] = a[2]
-    return 1
+    fields = server.made(a[0], Hash)
+    added = a[1] not in fields
+    fields[a[1]] = a[2]
+    return int(added)
 
 
-def _hgetall(server: Server, a: Arguments) -> dict[bytes, bytes]:
-    return dict(server.typed(a[0], Hash) or {})
+def _hdel(server: Server, a: Arguments) -> int:
+    fields = server.typed(a[0], Hash)
+    if fields is None:
+        return 0
+    removed = sum(fields.pop(name, None) is not None for name in a[1:])
+    if not fields:
+        server.remove(a[0])
+    return removed
+
+
+def _hgetall(server: Server, a: Arguments) -> list[bytes]:
+    return [part for pair in (server.typed(a[0], Hash) or Hash()).items() for part in pair]
 
 
 # --- streams ---
@@ -355,6 +367,7 @@ _COMMANDS: dict[bytes, Callable[[Server, Arguments], Any]] = {
     b"ZRANGEBYSCORE": _zrangebyscore,
     b"ZSCORE": _zscore,
     b"HSET": _hset,
+    b"HDEL": _hdel,
     b"HGETALL": _hgetall,
     b"XADD": _xadd,
     b"XLEN": _size_of(Stream),

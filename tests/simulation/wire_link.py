@@ -23,7 +23,7 @@ ABNORMAL = 1006
 
 
 class Wire(asyncio.Transport):
-    """The transport that a node's connection writes to, and the client's end of it.
+    """The transport that a node's connection writes to, and the client's end of it, at an IP address.
 
     `on_frame` gets what the node sends, `on_close` the code, once.
     """
@@ -34,10 +34,11 @@ class Wire(asyncio.Transport):
         random: Random,
         connection: Connection,
         context: Context,
+        host: str,
         on_frame: Callable[[dict[str, Any]], None],
         on_close: Callable[[int], None],
     ) -> None:
-        super().__init__()
+        super().__init__({"peername": (host, 50_000)})
         self.connection = connection
         self._loop = loop
         self._random = random

@@ -35,6 +35,9 @@ from tests.simulation.postgres import Persister, Postgres, SimulatedArchive
 from tests.simulation.trace import Trace
 from tests.simulation.values import Stream
 
+HEALING_SECONDS = 10.0
+"""For how long after a loss of data Redis may show what is older than what was promised."""
+
 SECRET = "the secret of the simulation, 32 characters or more"
 
 
@@ -70,18 +73,20 @@ class World:
         self.trace = Trace(self.loop.time, verbose=verbose)
         self.shape = Shape.drawn(self.random)
         self.redis = Redis(self.loop, self.random)
-        self.postgres = Postgres(self.now_ms, self.trace)
         self.knowledge = Knowledge(self.trace, self._copies_of)
+        self.postgres = Postgres(self.now_ms, self.knowledge.lives_again)
         self.nodes: list[SimulatedNode] = []
         self.buried: list[SimulatedNode] = []
         self.persisters: list[tuple[Process, Persister]] = []
         self._remains: list[set[asyncio.Task[Any]]] = []  # of what was killed; else it would be collected
         self.devices: dict[str, Device] = {}
+        self.former: dict[str, list[Device]] = {}
         self.members: dict[str, tuple[str, str]] = {}
         self._tokens: dict[str, str] = {}
         self._names = 0
         self.redis.server.on_set = self._stored
         self._last_stored: dict[bytes, Room] = {}
+        self._healing_until = 0.0
         self._around = Surroundings(
             self.loop,
             self.random,
@@ -217,18 +222,20 @@ class World:
         return True
 
     def _come(self, user: str, room_id: str, number: int) -> None:
-        device = Device(user, f"{room_id[:4]}/{number}", self._outside)
+        host = f"192.0.2.{len(self.devices) + 1}"
+        device = Device(user, f"{room_id[:4]}/{number}", host, self._outside)
         self.devices[user] = device
         device.want(room_id)
         device.start()
 
     def take_over(self, device: Device) -> None:
         """The user comes with another device, which knows nothing of the first one's session."""
-        other = Device(device.user, device.name + "+", self._outside)
+        other = Device(device.user, device.name + "+", device.host, self._outside)
         for view in device.views.values():
             if view.wanted and not view.ended:
                 other.want(view.room_id)
         self.devices[device.user] = other
+        self.former.setdefault(device.user, []).append(device)
         device.gone = True
         self.trace.note(other.name, "takes over")
         other.start()
@@ -270,7 +277,13 @@ class World:
         if row is not None:
             copies.found, copies.ended = True, row.room.status == "ended"
             copies.lines = {seq: line["text"] for seq, line in row.messages.items()}
-        rooms = [self.record(room_id), *(node.cached().get(room_id) for node in self.nodes if node.accepting)]
+        record = self.record(room_id)
+        remembered = [room for node in self.nodes if (room := node.remembered(room_id)) is not None]
+        rooms = [record, *remembered]
+        newest = max([room.version for room in remembered], default=0)
+        stored = 0 if record is None else record.version
+        if row is not None and self._whole(room_id):
+            copies.behind = max(stored, newest) < row.room.version
         partition = keys.partition_of(room_id, self.shape.partitions)
         events = self.redis.server.value(keys.events(partition).encode())
         if isinstance(events, Stream):
@@ -291,6 +304,11 @@ class World:
                     copies.lines.setdefault(line.seq, line.text)
         return copies
 
+    def _whole(self, room_id: str) -> bool:
+        """Whether Redis passes for having all of the room's partition."""
+        partition = keys.partition_of(room_id, self.shape.partitions)
+        return self.redis.server.value(keys.epoch(partition).encode()) is not None
+
     def _stored(self, key: bytes, value: bytes) -> None:
         if b":room:" not in key:
             return
@@ -305,10 +323,12 @@ class World:
         self.trace.note(
             "redis", f"{room.room_id[:8]} v{room.version} {room.status} {sides} lines={room.last_seq}"
         )
-        self.knowledge.stored(before, room)
+        self.knowledge.stored(before, room, healing=self.loop.time() < self._healing_until)
 
-    def forget_stored(self) -> None:
+    def data_lost(self) -> None:
         """Redis has lost data: what it stores next does not follow from what it stored last."""
+        self._healing_until = self.loop.time() + HEALING_SECONDS
+        self.knowledge.count_copies()
         self._last_stored = {
             key: decode_record(value)
             for key, value in self.redis.server.data.values.items()
