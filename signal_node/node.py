@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import structlog
 
 from keepline.room import commands
-from keepline.room.record import Room, SideNumber, Status, other
+from keepline.room.record import Room, SideNumber, Status
 from keepline.room.state import IllegalTransition
-from signal_node import closes, wire
+from signal_node import closes
 from signal_node.bus import Bus
 from signal_node.clients import Clients
 from signal_node.connection import Connection
@@ -200,13 +200,6 @@ class Node:
         if self.has(session) and not room.side(side).connected:
             retake = commands.Join(side, self.id, session, only_if_free=True)
             self._execute_quietly(room.room_id, retake, room)
-            self._show_peer(room.room_id, side, session)
-
-    def _show_peer(self, room_id: str, side: SideNumber, session: str) -> None:
-        """Tell a session that took its side again of a peer who is there: it was told nothing in between."""
-        room = self.rooms.get(room_id)
-        if room is not None and room.side(side).session == session and room.side(other(side)).connected:
-            self.deliver(session, wire.encode(wire.Peer(room=room_id, state="reconnected")))
 
     # --- commands that somebody waits for: of requests, the HTTP API, deadlines ---
 
