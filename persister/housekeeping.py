@@ -8,6 +8,7 @@ import time
 from redis.exceptions import RedisError
 
 from keepline.ops.health import Probe
+from keepline.room import keys
 from persister.database import Database, NotNow
 from persister.metrics import Metrics
 from persister.stream import EventStreams, StreamsLost
@@ -64,3 +65,4 @@ class Housekeeping:
         self._metrics.pending_entries.set(backlog.unacknowledged)
         age = 0.0 if backlog.oldest_ms is None else max(0.0, time.time() - backlog.oldest_ms / 1000)
         self._metrics.lag_seconds.set(age)
+        self._metrics.stream_fill.set(backlog.fullest / keys.MAX_EVENTS)

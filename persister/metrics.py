@@ -75,3 +75,8 @@ class Metrics:
             "Age of the oldest entry that is not in Postgres yet; 0 when there is none.",
             registry=registry,
         )
+        self.stream_fill = Gauge(
+            "keepline_persister_stream_fill_ratio",
+            "Length of the longest stream, as a part of its limit: 1 and more means that the oldest entries give way.",
+            registry=registry,
+        )

@@ -52,12 +52,14 @@ class Entry:
 class Backlog:
     """What is still to be done: entries nobody has read, entries read but not acknowledged, age of the oldest.
 
-    `oldest_ms` is when the oldest of them was added, ms since 1970; None when there is none.
+    `oldest_ms` is when the oldest of them was added, ms since 1970; None when there is none. `fullest` is the length
+    of the longest stream, which counts what is done and not trimmed yet.
     """
 
     unread: int
     unacknowledged: int
     oldest_ms: int | None
+    fullest: int
 
 
 async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
@@ -215,6 +217,7 @@ class EventStreams:
             unread=sum(p.unread for p in positions),
             unacknowledged=sum(p.unacknowledged for p in positions),
             oldest_ms=min(waiting, default=None),
+            fullest=max((p.length for p in positions), default=0),
         )
 
     async def remove_gone_consumers(self) -> int:
@@ -250,6 +253,7 @@ class EventStreams:
             unread=unread,
             unacknowledged=pending["pending"],
             oldest_ms=oldest_ms,
+            length=length,
         )
 
 
@@ -259,6 +263,7 @@ class _Position:
     unread: int
     unacknowledged: int
     oldest_ms: int | None
+    length: int
 
 
 def _data(fields: dict[bytes, bytes]) -> bytes:

@@ -18,7 +18,6 @@ from keepline.ops.redis import Client
 from keepline.room import keys
 from keepline.room.attempts import Attempts, encode_attempts
 from signal_node.scripts import Call, Script, StoreUnavailable, Value
-from signal_node.store import MAX_EVENTS
 
 ANSWER_SECONDS = 1.0
 """How long a login waits for Redis before this node decides alone, and for how long it then does not ask again."""
@@ -27,7 +26,7 @@ SEND_SECONDS = 0.5
 MAX_ADDRESSES = 10_000
 """Addresses that one node remembers; the one that failed longest ago is forgotten first."""
 
-_MAX_EVENTS = MAX_EVENTS // 2
+_MAX_EVENTS = keys.MAX_EVENTS // 2
 _BATCH = 500
 
 _log = structlog.get_logger(__name__)

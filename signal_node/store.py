@@ -40,9 +40,6 @@ from keepline.room.rules import MAX_MESSAGES
 from signal_node.channels import Channels
 from signal_node.scripts import Call, Script, StoreUnavailable, Value, text, translated
 
-MAX_EVENTS = 200_000
-"""Events that a partition keeps while nobody consumes them, about; the oldest give way."""
-
 INDEX_SECONDS = 24 * 3600
 """How long the index of a user's rooms lives after the last room was opened."""
 
@@ -229,7 +226,9 @@ class RoomStore:
             async with self._client.pipeline(transaction=False) as pipe:
                 for event in events:
                     stream = keys.events(self.partition_of(event.room.room_id))
-                    pipe.xadd(stream, {"event": encode_event(event)}, maxlen=MAX_EVENTS, approximate=True)
+                    pipe.xadd(
+                        stream, {"event": encode_event(event)}, maxlen=keys.MAX_EVENTS, approximate=True
+                    )
                 await pipe.execute()
 
     async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
@@ -279,7 +278,7 @@ class RoomStore:
             "" if change.message is None else encode_message(change.message),
             MAX_MESSAGES,
             self._tombstone_ms if ended else "",
-            MAX_EVENTS,
+            keys.MAX_EVENTS,
             len(added),
             self._channels.command,
         ]

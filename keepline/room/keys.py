@@ -40,6 +40,10 @@ def events(partition: int) -> str:
     return f"{tag(partition)}:events"
 
 
+MAX_EVENTS = 200_000
+"""Events that a partition keeps while nobody consumes them, about; the oldest give way."""
+
+
 def dead_letters(partition: int) -> str:
     """Stream: events that could not be written, with the reason."""
     return f"{tag(partition)}:dead-letters"

@@ -169,6 +169,7 @@ async def test_the_backlog_shows_in_the_metrics(client: Client, pool: Pool) -> N
     await rig.chores.tidy(prune=False)
     assert rig.value("pending_entries") == 1
     assert rig.value("lag_entries") == len(call(lines=2)) - 1
+    assert rig.value("stream_fill_ratio") == len(call(lines=2)) / keys.MAX_EVENTS
     assert 0 <= rig.value("lag_seconds") < 60
 
 
