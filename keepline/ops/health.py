@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Status = Literal["ok", "degraded", "down"]
 Clock = Callable[[], float]
 _ERROR_CHARACTERS = 200
+
+
+class Dependency(Protocol):
+    """What a program needs, and how it is."""
+
+    def age(self) -> float | None:
+        """Seconds since it last did what it is for; None when it never has."""
+
+    @property
+    def status(self) -> Status:
+        """How it is now."""
+
+    def report(self) -> dict[str, Any]:
+        """Describe it as JSON; ages are in ms."""
 
 
 @dataclass(slots=True)
@@ -41,25 +55,52 @@ class Probe:
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         self.error = text[:_ERROR_CHARACTERS]
 
+    def age(self) -> float | None:
+        """Seconds since the last proof, None before the first one."""
+        return None if self.succeeded_at is None else self.clock() - self.succeeded_at
+
     @property
     def status(self) -> Status:
         """How the dependency is now."""
-        if self.succeeded_at is None:
-            return "down"
-        age = self.clock() - self.succeeded_at
-        if age > self.down_seconds:
-            return "down"
-        return "ok" if self.error is None and age <= self.fresh_seconds else "degraded"
+        status = _status_at(self.age(), self.fresh_seconds, self.down_seconds)
+        return "degraded" if status == "ok" and self.error is not None else status
 
     def report(self) -> dict[str, Any]:
         """Describe it as JSON; ages are ms since the last proof and the last failure, null for none."""
-        now = self.clock()
         return {
             "status": self.status,
-            "age_ms": None if self.succeeded_at is None else round((now - self.succeeded_at) * 1000),
-            "failed_ms_ago": None if self.failed_at is None else round((now - self.failed_at) * 1000),
+            "age_ms": _ms(self.age()),
+            "failed_ms_ago": _ms(None if self.failed_at is None else self.clock() - self.failed_at),
             "error": self.error,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A dependency whose proofs come by themselves: `age()` tells the seconds since the last, None before the first."""
+
+    age: Callable[[], float | None]
+    fresh_seconds: float
+    down_seconds: float
+
+    @property
+    def status(self) -> Status:
+        """How the dependency is now."""
+        return _status_at(self.age(), self.fresh_seconds, self.down_seconds)
+
+    def report(self) -> dict[str, Any]:
+        """Describe it as JSON."""
+        return {"status": self.status, "age_ms": _ms(self.age())}
+
+
+def _status_at(age: float | None, fresh_seconds: float, down_seconds: float) -> Status:
+    if age is None or age > down_seconds:
+        return "down"
+    return "ok" if age <= fresh_seconds else "degraded"
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 @dataclass(slots=True)
@@ -67,16 +108,25 @@ class Health:
     """The probes and the conditions of one program."""
 
     clock: Clock
-    _probes: dict[str, Probe] = field(default_factory=dict, init=False)
+    dependencies: dict[str, Dependency] = field(default_factory=dict, init=False)
     _conditions: dict[str, Callable[[], str | None]] = field(default_factory=dict, init=False)
 
     def probe(self, name: str, *, fresh_seconds: float = 15.0, down_seconds: float = 30.0) -> Probe:
         """Add a dependency and return where to record its proofs. Raises ValueError for a name taken."""
-        if name in self._probes:
-            raise ValueError(f"there is a probe named {name} already")
         probe = Probe(self.clock, fresh_seconds, down_seconds)
-        self._probes[name] = probe
+        self._add(name, probe)
         return probe
+
+    def pulse(
+        self, name: str, age: Callable[[], float | None], *, fresh_seconds: float, down_seconds: float
+    ) -> None:
+        """Add a dependency that somebody else has the proofs of. Raises ValueError for a name taken."""
+        self._add(name, Pulse(age, fresh_seconds, down_seconds))
+
+    def _add(self, name: str, dependency: Dependency) -> None:
+        if name in self.dependencies:
+            raise ValueError(f"there is a dependency named {name} already")
+        self.dependencies[name] = dependency
 
     def require(self, name: str, why_not: Callable[[], str | None]) -> None:
         """Add a condition of readiness: `why_not()` returns None when it holds, else the reason in words."""
@@ -84,13 +134,16 @@ class Health:
 
     def reasons(self) -> dict[str, str]:
         """Return why the program may not take new work, by condition; empty when it may."""
-        found = ((name, why_not()) for name, why_not in self._conditions.items())
-        return {name: reason for name, reason in found if reason is not None}
+        return {name: reason for name, reason in self.failed().items() if reason is not None}
+
+    def failed(self) -> dict[str, str | None]:
+        """Return why each condition does not hold; None for those that do."""
+        return {name: why_not() for name, why_not in self._conditions.items()}
 
     @property
     def status(self) -> Status:
         """`ok` when every dependency is; else `degraded`, for the process itself is alive to say so."""
-        return "ok" if all(probe.status == "ok" for probe in self._probes.values()) else "degraded"
+        return "ok" if all(one.status == "ok" for one in self.dependencies.values()) else "degraded"
 
     def report(self) -> dict[str, Any]:
         """Describe the program and each dependency as JSON."""
@@ -99,5 +152,5 @@ class Health:
             "status": self.status,
             "ready": not reasons,
             "reasons": reasons,
-            "dependencies": {name: probe.report() for name, probe in self._probes.items()},
+            "dependencies": {name: one.report() for name, one in self.dependencies.items()},
         }
