@@ -23,6 +23,7 @@ import asyncpg
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.postgres import CONNECT_SECONDS, Connection
+from keepline.ops.secret_files import SecretFileError, read_secret_files
 
 _LOCK = 0x6B65_6570_6C69_6E65  # "keepline": the advisory lock that one runner holds
 _STATEMENT_SECONDS = 3600.0
@@ -207,7 +208,11 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         "--check", action="store_true", help="say what would run; exit 1 when something would"
     )
     options = parser.parse_args(arguments)
-    url = environ.get("DATABASE_URL")
+    try:
+        url = read_secret_files(environ).get("DATABASE_URL")
+    except SecretFileError as error:
+        _complain(str(error))
+        return 2
     if not url:
         _complain("DATABASE_URL: required, the database to migrate")
         return 2

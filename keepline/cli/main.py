@@ -25,6 +25,7 @@ from keepline.cli.program import python
 from keepline.cli.tokens import mint
 from keepline.cli.up import run
 from keepline.ops import logs
+from keepline.ops.secret_files import SecretFileError, read_secret_files
 
 DATA = Path(".keepline")
 
@@ -143,9 +144,21 @@ def migrate(
     raise typer.Exit(subprocess.run(arguments, check=False).returncode)  # noqa: S603
 
 
+def _read_secret_files() -> None:
+    """Let commands, and the programs they start, find secrets in the environment wherever they came from."""
+    try:
+        environ = read_secret_files(os.environ)
+    except SecretFileError as error:
+        raise UsageError(str(error)) from None
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update(environ)
+
+
 def main() -> None:
     """Run the command; errors are one line on stderr and exit code 1, wrong use is 2."""
     try:
+        _read_secret_files()
         sys.exit(app(standalone_mode=False))
     except typer.TyperException as error:  # what is wrong with the command line itself
         text = " ".join(error.format_message().split())

@@ -1,7 +1,7 @@
 """Settings of the programs, read once from the environment.
 
 Every problem is found before any is reported: an operator who mistyped three values fixes three values, not
-one per restart. Secrets are never shown, neither in an error nor in `repr`.
+one per restart. Secrets are never shown, neither in an error nor in `repr`; they may come from files (`secret_files`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from keepline.ops import redis_url
+from keepline.ops import redis_url, secret_files
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 
 PREFIX = "KEEPLINE_"
@@ -279,19 +279,28 @@ def variable_of(settings: type[CommonSettings], field: str) -> str:
 
 
 def load(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
-    """Read settings from an environment; empty values count as not set.
+    """Read settings from an environment and the files of secrets that it names; empty values count as not set.
 
     Raises `SettingsError` with every problem there is.
     """
     fields = {variable_of(settings, name): name for name in settings.model_fields}
-    given = {field for variable, field in fields.items() if environ.get(variable)}
+    unread: Mapping[str, str] = {}
+    try:
+        environ = secret_files.read_secret_files(environ)
+    except secret_files.SecretFileError as error:
+        environ = error.environ
+        unread = {variable: text for variable, text in error.problems.items() if variable in fields}
+    given = {field for variable, field in fields.items() if environ.get(variable) or variable in unread}
     problems = settings.problems_between(given)
+    loaded = None
     try:
         loaded = settings(**_Environ(settings, environ).given())
     except ValidationError as error:
-        problems = _field_problems(settings, fields, error, environ) + problems
-        raise SettingsError(problems) from None
-    if problems:
+        found = _field_problems(settings, fields, error, environ)
+        # What could not be read is not there; that it is missing goes without saying.
+        problems = [text for variable, text in found.items() if variable not in unread] + problems
+    problems = [*unread.values(), *problems]
+    if loaded is None or problems:
         raise SettingsError(problems)
     return loaded
 
@@ -301,7 +310,7 @@ def _field_problems(
     fields: Mapping[str, str],
     error: ValidationError,
     environ: Mapping[str, str],
-) -> list[str]:
+) -> dict[str, str]:
     problems: dict[str, str] = {}
     for detail in error.errors(include_url=False, include_context=False):
         name = str(detail["loc"][0])
@@ -314,7 +323,7 @@ def _field_problems(
             if field not in settings.hidden:
                 expectation += f", got {environ.get(variable, '')!r}"
         problems.setdefault(variable, f"{variable}: {expectation}")
-    return list(problems.values())
+    return problems
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
@@ -323,7 +332,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
         variable_of(settings, field)
         for settings in (NodeSettings, PersisterSettings)
         for field in settings.model_fields
-    }
+    } | {variable + secret_files.SUFFIX for variable in secret_files.SECRETS}
     messages = []
     for name in sorted(n for n in environ if n.startswith(PREFIX) and n not in known):
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
