@@ -20,6 +20,8 @@ from asyncpg.pool import PoolConnectionProxy
 
 from keepline.ops.postgres import Pool
 from keepline.room.attempts import Attempts
+from keepline.room.referrals import Referral
+from keepline.room.reports import Report
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
 from persister.fold import Batch
 
@@ -64,11 +66,18 @@ def read_queries(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], (sql.strip() for sql in parts[2::2]), strict=True))
 
 
-_Rows = Sequence[RoomRow] | Sequence[ActivityRow] | Sequence[HistoryRow] | Sequence[Attempts]
+_Rows = (
+    Sequence[RoomRow]
+    | Sequence[ActivityRow]
+    | Sequence[HistoryRow]
+    | Sequence[Attempts]
+    | Sequence[Report]
+    | Sequence[Referral]
+)
 
 _COLUMNS = {
     kind: attrgetter(*(field.name for field in fields(kind)))
-    for kind in (RoomRow, ActivityRow, HistoryRow, Attempts)
+    for kind in (RoomRow, ActivityRow, HistoryRow, Attempts, Report, Referral)
 }
 """The values of a row, in the order of the parameters of its statement."""
 
@@ -131,6 +140,8 @@ class Database:
                 )
             )
         written += await _insert(connection, "upsert_attempts", batch.attempts)
+        written += await _insert(connection, "insert_referrals", batch.referrals)
+        written += await _insert(connection, "insert_reports", batch.reports)
         # At last: what refuses it is a table of the app's own, and is told apart from all that came before.
         try:
             written += await _insert(connection, "insert_history", batch.history)

@@ -3,7 +3,8 @@
 Of each room only the last version counts, for its activity the last one as a text room, for the history the last that
 is over; its messages are collected apart, because a batch that comes late must still add its messages although its
 version is old news.
-Of the failed logins of an address the last count is the one that stays.
+Of the failed logins of an address the last count is the one that stays; of reports and referrals, which never change,
+any.
 Everything is sorted by room id, so that workers that write at the same time take their locks in one order and never
 wait for each other in a circle.
 """
@@ -11,13 +12,18 @@ wait for each other in a circle.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from keepline.room.attempts import Attempts, decode_attempts, is_attempts
+from keepline.room import attempts as logins
+from keepline.room import referrals, reports
+from keepline.room.attempts import Attempts
 from keepline.room.codec import decode_event, message_to_dict
+from keepline.room.kinds import kind_of
+from keepline.room.referrals import Referral
+from keepline.room.reports import Report
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow, to_activity, to_history, to_row
 
 
@@ -52,11 +58,16 @@ class Batch:
     history: tuple[HistoryRow, ...]
     messages: tuple[tuple[UUID, tuple[dict[str, Any], ...]], ...]
     attempts: tuple[Attempts, ...]
+    reports: tuple[Report, ...]
+    referrals: tuple[Referral, ...]
 
     @property
     def users(self) -> list[UUID]:
-        """The members of all rooms, each once, sorted."""
-        return sorted({user for row in self.rows for user in (row.user_1, row.user_2)})
+        """All users that a row refers to, each once, sorted."""
+        users = {user for row in self.rows for user in (row.user_1, row.user_2)}
+        users.update(user for report in self.reports for user in (report.reporter_id, report.reported_id))
+        users.update(user for r in self.referrals for user in (r.target_user_id, r.created_by_user_id))
+        return sorted(users)
 
     def last_changed_before(self, ms: int) -> list[UUID]:
         """The rooms of which nothing in the batch is newer than that, sorted."""
@@ -64,11 +75,21 @@ class Batch:
         return [row.room_id for row, updated_at in changes if updated_at < ms]
 
 
-def change_of(data: bytes) -> Change | Attempts:
+AnyChange = Change | Attempts | Report | Referral
+
+_BESIDE_ROOMS: dict[str, Callable[[bytes], AnyChange]] = {
+    logins.KIND: logins.decode_attempts,
+    reports.KIND: reports.decode_report,
+    referrals.KIND: referrals.decode_referral,
+}
+
+
+def change_of(data: bytes) -> AnyChange:
     """Read an event. Raises Unwritable when it is broken or names what cannot be a row."""
     try:
-        if is_attempts(data):
-            return decode_attempts(data)
+        decode = _BESIDE_ROOMS.get(kind_of(data))
+        if decode is not None:
+            return decode(data)
         event = decode_event(data)
         row, activity, history = to_row(event.room), to_activity(event.room), to_history(event.room)
     except (ValueError, OverflowError, OSError, AttributeError, TypeError) as error:
@@ -77,9 +98,17 @@ def change_of(data: bytes) -> Change | Attempts:
     return Change(row, event.room.updated_at, activity, history, message)
 
 
-def subject_of(change: Change | Attempts) -> str:
-    """What a change is about, to sort by: a room or an address."""
-    return change.address if isinstance(change, Attempts) else str(change.row.room_id)
+def subject_of(change: AnyChange) -> str:
+    """What a change is about, to sort by: a room, an address or a code."""
+    match change:
+        case Change():
+            return str(change.row.room_id)
+        case Attempts():
+            return change.address
+        case Report():
+            return str(change.room_id)
+        case Referral():
+            return change.referral_code
 
 
 class _Versioned(Protocol):
@@ -93,7 +122,7 @@ class _Versioned(Protocol):
 _Row = TypeVar("_Row", bound=_Versioned)
 
 
-def fold(changes: Iterable[Change | Attempts]) -> Batch:
+def fold(changes: Iterable[AnyChange]) -> Batch:
     """Reduce changes, in any order, to the last version of each room and all messages."""
     attempts: dict[str, Attempts] = {}
     rows: dict[UUID, RoomRow] = {}
@@ -101,12 +130,21 @@ def fold(changes: Iterable[Change | Attempts]) -> Batch:
     activities: dict[UUID, ActivityRow] = {}
     history: dict[UUID, tuple[HistoryRow, ...]] = {}
     messages: defaultdict[UUID, dict[int, dict[str, Any]]] = defaultdict(dict)
+    reported: dict[UUID, Report] = {}
+    referred: dict[str, Referral] = {}
     for change in changes:
-        if isinstance(change, Attempts):
-            counted = attempts.get(change.address)
-            if counted is None or change.is_newer_than(counted):
-                attempts[change.address] = change
-            continue
+        match change:
+            case Attempts():
+                counted = attempts.get(change.address)
+                if counted is None or change.is_newer_than(counted):
+                    attempts[change.address] = change
+                continue
+            case Report():
+                reported.setdefault(change.report_id, change)
+                continue
+            case Referral():
+                referred.setdefault(change.referral_code, change)
+                continue
         room_id = change.row.room_id
         _keep_newer(rows, change.row)
         updated_at[room_id] = max(change.updated_at, updated_at.get(room_id, 0))
@@ -126,6 +164,8 @@ def fold(changes: Iterable[Change | Attempts]) -> Batch:
             for room_id, by_seq in sorted(messages.items())
         ),
         attempts=tuple(attempts[address] for address in sorted(attempts)),
+        reports=tuple(reported[report_id] for report_id in sorted(reported)),
+        referrals=tuple(referred[code] for code in sorted(referred)),
     )
 
 

@@ -130,3 +130,22 @@ ON CONFLICT (ip_address) DO UPDATE SET
     last_attempt_at = EXCLUDED.last_attempt_at,
     expires_at = EXCLUDED.expires_at
 WHERE (rate_limits.last_attempt_at, rate_limits.attempts) < (EXCLUDED.last_attempt_at, EXCLUDED.attempts);
+
+-- name: insert_referrals
+INSERT INTO referral_mappings (
+    referral_code, target_user_id, created_by_user_id, target_name, created_by_name, created_at
+)
+SELECT referral_code, target_user_id, created_by_user_id, target_name, created_by_name, to_timestamp(created_at / 1000.0)
+FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[])
+    AS new (referral_code, target_user_id, created_by_user_id, target_name, created_by_name, created_at)
+ORDER BY referral_code
+ON CONFLICT (referral_code) DO NOTHING;
+
+-- name: insert_reports
+-- The index that it relies on holds only rows of the cluster's own.
+INSERT INTO reports (keepline_id, room_id, reporter_id, reported_id, reason, reported_at, session_data)
+SELECT keepline_id, room_id, reporter_id, reported_id, reason, to_timestamp(reported_at / 1000.0), session_data
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::jsonb[])
+    AS new (keepline_id, room_id, reporter_id, reported_id, reason, reported_at, session_data)
+ORDER BY keepline_id
+ON CONFLICT (keepline_id) WHERE keepline_id IS NOT NULL DO NOTHING;

@@ -17,9 +17,8 @@ from redis.exceptions import RedisError
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.health import Probe
-from keepline.room.attempts import Attempts
 from persister.database import Database, HistoryFault, NotNow, RowFault
-from persister.fold import Change, Unwritable, change_of, fold, subject_of
+from persister.fold import AnyChange, Change, Unwritable, change_of, fold, subject_of
 from persister.metrics import Metrics
 from persister.stream import Entry, EventStreams, StreamsLost
 
@@ -45,7 +44,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class _Task:
     entry: Entry
-    change: Change | Attempts
+    change: AnyChange
 
 
 @dataclass(frozen=True, slots=True)

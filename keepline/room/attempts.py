@@ -17,8 +17,6 @@ KIND = "attempts"
 FORMAT = 1
 
 _TIMES = ("first_at", "last_at", "expires_at")
-_MARK = f'"kind":"{KIND}"'.encode()
-_MARKED_WITHIN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,6 @@ def encode_attempts(attempts: Attempts) -> bytes:
         **{name: getattr(attempts, name) for name in _TIMES},
     }
     return orjson.dumps(body)
-
-
-def is_attempts(data: bytes) -> bool:
-    """Whether an event is one about attempts, not about a room, without decoding it."""
-    return _MARK in data[:_MARKED_WITHIN]
 
 
 def decode_attempts(data: bytes | str) -> Attempts:

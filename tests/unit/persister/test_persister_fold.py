@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepline.room.attempts import Attempts
 from keepline.room.codec import encode_event
 from keepline.room.record import ChatMode
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
-from persister.fold import Batch, Change, Unwritable, change_of, fold
+from persister.fold import AnyChange, Batch, Unwritable, change_of, fold
 from tests.unit.persister.calls import call, encoded, new_id, opening, said, turned_to_video
 
 
@@ -44,7 +43,7 @@ class Table:
                 kept.setdefault(message["seq"], message)
 
 
-def read(events: list[bytes]) -> list[Change | Attempts]:
+def read(events: list[bytes]) -> list[AnyChange]:
     return [change_of(data) for data in events]
 
 

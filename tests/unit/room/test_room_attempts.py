@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from keepline.room.attempts import Attempts, decode_attempts, encode_attempts, is_attempts
+from keepline.room.attempts import KIND, Attempts, decode_attempts, encode_attempts
 from keepline.room.codec import BadRecord, Event, decode_event, encode_event
+from keepline.room.kinds import kind_of
 from tests.unit.room.calls import video
 
 ATTEMPTS = Attempts("2001:db8:1:2::/64", 3, 1_767_225_600_000, 1_767_225_660_000, 1_767_226_260_000)
@@ -18,8 +19,8 @@ def test_what_is_written_is_read_again() -> None:
 
 def test_it_is_told_from_an_event_about_a_room() -> None:
     room = encode_event(Event("open", video().room))
-    assert is_attempts(encode_attempts(ATTEMPTS))
-    assert not is_attempts(room)
+    assert kind_of(encode_attempts(ATTEMPTS)) == KIND
+    assert kind_of(room) == "open"
     with pytest.raises(BadRecord):
         decode_attempts(room)
     with pytest.raises(BadRecord):
