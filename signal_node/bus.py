@@ -16,8 +16,10 @@ of nodes over the shards. Where that lane fails, or nobody hears on it, they tak
 deaf as the lane that has been silent for longest.
 
 A packet is `P`, the length of the sender's name and the name (the node and the start of its process), a u64 that counts
-the sender's packets to this node, then items of `kind`, the session (16 bytes), a u32 length and the payload. A notice
-is `N` and its JSON, a probe is `?` and the sender's name.
+the sender's packets to this node, then items of `kind`, the session (16 bytes), a u32 length and the payload; items of
+an unknown kind are skipped. Now and then one of them is the time, on the cluster's clock, at which a frame of the packet
+was sent: so the receiver knows how long the way between the nodes takes. A notice is `N` and its JSON, a probe is `?`
+and the sender's name.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import structlog
 from redis.exceptions import ConnectionError, RedisError
 
 from keepline.ops.backoff import Backoff
+from keepline.ops.metrics import Timings
 from keepline.ops.redis import Client
 from keepline.room import keys
 from signal_node.channels import MESSAGE, MOVED, SUBSCRIBED, Channels
@@ -42,10 +45,12 @@ MAX_QUEUED = 100_000
 """Frames that wait for Redis at the most."""
 
 SESSION_BYTES = 16
-_FRAME, _REPLACED = ord("F"), ord("R")
+_FRAME, _REPLACED, _TIME = ord("F"), ord("R"), ord("T")
 _PACKET, _NOTICE, _PROBE = ord("P"), ord("N"), ord("?")
 _ITEM = struct.Struct(f">B{SESSION_BYTES}sI")
 _NUMBER = struct.Struct(">Q")
+_SECONDS = struct.Struct(">d")
+_HOP_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 PROBE_SECONDS = 0.5
 DEAF_SECONDS = 3.0
@@ -124,7 +129,9 @@ class Bus:
         monotonic: Callable[[], float] = time.monotonic,
         *,
         partitions: int = keys.DEFAULT_PARTITIONS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Take `clock()`, seconds since 1970 as all nodes count them: it is only measured by."""
         self._channels = Channels(client, partitions)
         self._publisher = publisher
         self._lanes = [_Lane(number, monotonic()) for number in range(self._channels.lanes)]
@@ -133,12 +140,16 @@ class Bus:
         self._name = f"{node}/{secrets.token_hex(4)}"
         self._receiver = receiver
         self._monotonic = monotonic
+        self._clock = clock
         self._queues: dict[str, list[bytes]] = {}
         self._queued = 0
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._sent_at: dict[str, float] = {}
         self._deaf_before = 0.0
         self.gaps = 0
+        self.packets = 0
+        self.hops = Timings(_HOP_BOUNDS)
 
     @property
     def deaf(self) -> bool:
@@ -150,6 +161,15 @@ class Bus:
         """How long the node has been deaf, all in all."""
         return self._deaf_before + max(0.0, self._silent_for() - DEAF_SECONDS)
 
+    @property
+    def queued(self) -> int:
+        """Frames that wait to be sent."""
+        return self._queued
+
+    def heard_age(self) -> float | None:
+        """Seconds since the own inbox was last heard, by its worst lane; None when there is one that never was."""
+        return self._silent_for() if all(lane.heard for lane in self._lanes) else None
+
     def _silent_for(self) -> float:
         return self._monotonic() - min(lane.heard_at for lane in self._lanes)
 
@@ -158,6 +178,10 @@ class Bus:
     def send(self, node: str, session: str, data: bytes) -> None:
         """Send a frame to a session of another node."""
         self._put(node, _ITEM.pack(_FRAME, session.encode(), len(data)) + data)
+
+    def time_hop(self, node: str) -> None:
+        """Let the next packet to a node say when this was called, so that the node can tell how long it took."""
+        self._sent_at.setdefault(node, self._clock())
 
     def replace(self, node: str, session: str) -> None:
         """Tell another node that a session of its has been replaced."""
@@ -217,7 +241,11 @@ class Bus:
         packets = []
         for node, items in queues.items():
             number = self._numbers[node] = self._numbers.get(node, 0) + 1
+            sent_at = self._sent_at.pop(node, None)
+            if sent_at is not None:
+                items.append(_ITEM.pack(_TIME, b"", _SECONDS.size) + _SECONDS.pack(sent_at))
             packets.append((node, _pack(self._name, number, items)))
+        self.packets += len(packets)
         if self._channels.sharded:
             heard = await self._channels.publish_to_shard(lane.number, packets)
             return [node for node, count in zip(queues, heard, strict=True) if not count]
@@ -320,6 +348,8 @@ class Bus:
                 self._receiver.frame_received(session.decode(), data[at : at + size])
             elif kind == _REPLACED:
                 self._receiver.replaced_received(session.decode())
+            elif kind == _TIME:
+                self.hops.observe(max(0.0, self._clock() - _SECONDS.unpack_from(data, at)[0]))
             at += size
 
     def _count(self, sender: str, number: int) -> None:

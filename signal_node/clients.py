@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 
 from signal_node import closes
@@ -11,6 +12,7 @@ from signal_node.bus import SESSION_BYTES
 from signal_node.connection import CLOSE_SECONDS, Connection, Handler, Writer
 from signal_node.framing import Framing
 from signal_node.session import Limits, Session, Stage
+from signal_node.wire import ErrorCode
 
 LIMITED_SECONDS = 1.0
 """How long a connection that is to be refused may take to say hello."""
@@ -48,6 +50,9 @@ class Clients:
         self._accepted: dict[Connection, None] = {}
         self._by_session: dict[str, Connection] = {}
         self._by_user: dict[str, str] = {}
+        self.errors: Counter[ErrorCode] = Counter()
+        self.opened_ones = 0
+        self.closed_ones: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_session)
@@ -59,7 +64,7 @@ class Clients:
         """A connection that asyncio is about to make."""
         connection = Connection(
             handler,
-            Session(new_session_id(), self._limits),
+            Session(new_session_id(), self._limits, self.errors),
             Framing(self._max_frame),
             self._writer,
             loop=self._loop,
@@ -72,6 +77,7 @@ class Clients:
     def opened(self, connection: Connection) -> None:
         """The handshake is through: the session can be found."""
         self._by_session[connection.session.id] = connection
+        self.opened_ones += 1
 
     def took(self, user: str, session: str) -> None:
         """The session holds the user now."""
@@ -80,6 +86,7 @@ class Clients:
     def closed(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         session = connection.session
+        self.closed_ones[connection.framing.ended_by] += 1
         self._accepted.pop(connection, None)
         self._by_session.pop(session.id, None)
         if self._by_user.get(session.user) == session.id:

@@ -29,6 +29,10 @@ class Clock:
         """Ms since 1970."""
         return int((self.monotonic() + self._offset) * 1_000)
 
+    def seconds(self) -> float:
+        """Seconds since 1970."""
+        return self.monotonic() + self._offset
+
     def learn(self, redis_seconds: float, asked: float, answered: float) -> None:
         """Redis said `redis_seconds` since 1970 between `asked` and `answered`, seconds of the monotonic clock."""
         self._samples.append((answered - asked, redis_seconds - (asked + answered) / 2))

@@ -220,6 +220,19 @@ class Framing:
         return bool(self._outgoing)
 
     @property
+    def ended_by(self) -> str:
+        """How the connection has ended: the code of our close, `client` when it closed first, `lost` without a close.
+
+        `handshake` when it never was a WebSocket.
+        """
+        protocol = self._protocol
+        if protocol.handshake_exc is not None or protocol.state is State.CONNECTING:
+            return "handshake"
+        if protocol.close_sent is None:
+            return "lost" if protocol.close_rcvd is None else "client"
+        return "client" if protocol.close_rcvd_then_sent else str(int(protocol.close_sent.code))
+
+    @property
     def connecting(self) -> bool:
         """Whether the handshake is still to come."""
         return self._protocol.state is State.CONNECTING

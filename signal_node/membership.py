@@ -70,6 +70,7 @@ class Membership:
         self._in_touch_since: float | None = None
         self._own_at: float | None = None
         self._touched_at = 0.0
+        self.buried = 0
 
     async def beat(self) -> None:
         """Look at Redis' clock and say that this node lives. Raises StoreUnavailable."""
@@ -79,6 +80,15 @@ class Membership:
         if self._in_touch_since is None or now - self._touched_at > HEARTBEAT_TTL_MS / 1_000:
             self._in_touch_since = now
         self._touched_at = now
+
+    @property
+    def live(self) -> int:
+        """How many nodes live, by the last look."""
+        return len(self._live)
+
+    def beat_age(self) -> float | None:
+        """Seconds since the last heartbeat was written; None before the first one."""
+        return asyncio.get_running_loop().time() - self._touched_at if self._touched_at else None
 
     def recently_live(self) -> set[str]:
         """The nodes that lived a moment ago, also if Redis has forgotten them since."""
@@ -171,6 +181,7 @@ class Membership:
             if await self._registry.held(partition, dead, 1):
                 return  # whoever has the lease is still at it, or died over it
         await self._registry.forget(dead)
+        self.buried += 1
         _log.info("node_buried", node=dead)
 
     async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:

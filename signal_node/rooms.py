@@ -12,6 +12,7 @@ record is known for a minute longer (see `departed`).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from typing import Protocol
 import structlog
 
 from keepline.ops.backoff import Backoff
+from keepline.ops.metrics import Timings
 from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
@@ -43,6 +45,8 @@ MAX_EARLY = 64
 
 KEPT_LINES = 50
 """Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
+
+_COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _log = structlog.get_logger(__name__)
 
@@ -123,6 +127,7 @@ class RoomCounts:
     refused: int = 0
     unavailable: int = 0
     gaps: int = 0
+    seconds: Timings = field(default_factory=lambda: Timings(_COMMIT_BOUNDS))
 
 
 class Rooms:
@@ -139,11 +144,13 @@ class Rooms:
         new_write_id: Callable[[], str],
         on_gap: Callable[[str], None],
         on_loss: Callable[[str], None],
+        on_committed: Callable[[Command, Room | None, Room], None] = lambda command, before, after: None,
     ) -> None:
         """Take the clock as `now()` in ms since 1970, and a source of ids that are unique in the cluster.
 
         `on_gap(room_id)` is called when a notice shows that one before it was missed, `on_loss(room_id)` when Redis
-        turns out to have lost something of a room that was stored.
+        turns out to have lost something of a room that was stored, `on_committed(command, before, after)` when a
+        transition is stored.
         """
         self.counts = RoomCounts()
         self._node = node
@@ -154,6 +161,7 @@ class Rooms:
         self._new_write_id = new_write_id
         self._on_gap = on_gap
         self._on_loss = on_loss
+        self._on_committed = on_committed
         self._departed = DepartedRooms()
         self._entries: dict[str, _Entry] = {}
         self._dirty: dict[str, _Entry] = {}
@@ -255,6 +263,10 @@ class Rooms:
         version = 0 if newest is None else newest.version
         return _Entry(newest, newest, version, lines=deque(departed.lines, maxlen=KEPT_LINES))
 
+    def cached(self) -> list[str]:
+        """The rooms of the cache."""
+        return list(self._entries)
+
     def ids(self) -> list[str]:
         """The rooms of the cache, and those that left it lately."""
         return [*self._entries, *self._departed]
@@ -321,8 +333,10 @@ class Rooms:
     async def _commit(self, batch: list[_Entry]) -> None:
         for entry in batch:
             entry.in_flight = True
+        began = time.perf_counter()
         try:
             results = await self._store.commit_each([self._change(entry) for entry in batch])
+            self.counts.seconds.observe(time.perf_counter() - began)
         finally:
             for entry in batch:
                 entry.in_flight = False
@@ -356,11 +370,12 @@ class Rooms:
         match result:
             case Committed():
                 self.counts.commits += 1
-                entry.stored = pending.after
+                before, entry.stored = entry.stored, pending.after
                 entry.expected_version = pending.after.version
                 if pending.message is not None:
                     entry.lines.append(pending.message)
                 self._drop_first(entry)
+                self._on_committed(pending.command, before, pending.after)
                 pending.on_done(Done(pending.after, pending.message))
                 for delivery in pending.routes.committed:
                     self._audience.deliver(delivery.session, delivery.data)

@@ -7,7 +7,7 @@ itself is the cache's.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -106,6 +106,7 @@ class Session:
     __slots__ = (
         "_backlog",
         "_bucket",
+        "_errors",
         "_hello_id",
         "_limits",
         "_refusal",
@@ -117,13 +118,15 @@ class Session:
         "user",
     )
 
-    def __init__(self, session_id: str, limits: Limits) -> None:
+    def __init__(self, session_id: str, limits: Limits, errors: Counter[ErrorCode] | None = None) -> None:
+        """Take where the errors that the client is told are counted."""
         self.id = session_id
         self.stage = Stage.NEW
         self.user = ""
         self.rooms: dict[str, SideNumber] = {}
         self.past: deque[str] = deque(maxlen=MAX_ROOMS)
         self._limits = limits
+        self._errors = Counter() if errors is None else errors
         self._bucket = Bucket(limits.frames_per_second, limits.frames_burst)
         self._strikes = 0
         self._backlog: list[str] = []
@@ -311,6 +314,7 @@ class Session:
         retry_after_ms: int | UnsetType = UNSET,
     ) -> Sequence[Effect]:
         """A request could not be carried out."""
+        self._errors[code] += 1
         frame = wire.Error(
             id=request_id, room=room_id, code=code, message=message, retry_after_ms=retry_after_ms
         )
