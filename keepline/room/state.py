@@ -8,8 +8,9 @@ Every transition makes the next version; a command that changes nothing returns 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from keepline.room.commands import (
     AcceptVideo,

@@ -7,8 +7,9 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import cast
+
+from msgspec.structs import replace
 
 from keepline.room.commands import Command, Post
 from keepline.room.record import ChatMode, Room
