@@ -12,7 +12,7 @@ import time
 import asyncpg
 import structlog
 
-from keepline.ops import http, metrics, postgres, program, redis
+from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
 from keepline.ops.settings import PersisterSettings
 from keepline.ops.tasks import Tasks
@@ -31,6 +31,7 @@ _log = structlog.get_logger(__name__)
 
 async def run(settings: PersisterSettings) -> int:
     """Run a persister until SIGTERM or SIGINT; returns the exit code."""
+    logs.bind(worker=settings.worker_id)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,6 +61,7 @@ async def _start(
     health.require("running", lambda: "the persister is stopping" if stop.is_set() else None)
     health.require("redis", lambda: _why_not(redis_probe))
     health.require("postgres", lambda: _why_not(postgres_probe))
+    registry.register(metrics.HealthCollector(health))
     app = http.create_app(health, registry)
     host, port = await stack.enter_async_context(http.serve(app, settings.ops_host, settings.ops_port))
 
@@ -84,7 +86,7 @@ async def _start(
     tasks.start("cleanup", cleanup.run, restart=True)
     work = tasks.start("worker", lambda: worker.run(stop), restart=False)
     stack.push_async_callback(asyncio.wait, [work], timeout=settings.drain_seconds)
-    _log.info("started", worker=settings.worker_id, ops=f"http://{host}:{port}")
+    _log.info("started", ops=f"http://{host}:{port}")
 
 
 def _periods(settings: PersisterSettings) -> Periods:

@@ -75,6 +75,33 @@ class Metrics:
             "Age of the oldest entry that is not in Postgres yet; 0 when there is none.",
             registry=registry,
         )
+        self.pending_seconds = Gauge(
+            "keepline_persister_pending_seconds",
+            "Age of the oldest entry that was read and not acknowledged; 0 when there is none.",
+            registry=registry,
+        )
+        self.partition_lag_entries = Gauge(
+            "keepline_persister_partition_lag_entries",
+            "Entries of a partition that are not in Postgres yet, read or not.",
+            ["partition"],
+            registry=registry,
+        )
+        self.partition_lag_seconds = Gauge(
+            "keepline_persister_partition_lag_seconds",
+            "Age of the oldest entry of a partition that is not in Postgres yet; 0 when there is none.",
+            ["partition"],
+            registry=registry,
+        )
+        self.dead_letters_waiting = Gauge(
+            "keepline_persister_dead_letters_waiting",
+            "Dead letters that nobody has replayed or removed, of all partitions.",
+            registry=registry,
+        )
+        self.last_commit = Gauge(
+            "keepline_persister_last_commit_timestamp_seconds",
+            "When this worker last committed a transaction, seconds since 1970; 0 for never.",
+            registry=registry,
+        )
         self.stream_fill = Gauge(
             "keepline_persister_stream_fill_ratio",
             "Length of the longest stream, as a part of its limit: 1 and more means that the oldest entries give way.",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,18 @@ class Entry:
 class Backlog:
     """What is still to be done: entries nobody has read, entries read but not acknowledged, age of the oldest.
 
-    `oldest_ms` is when the oldest of them was added, ms since 1970; None when there is none. `fullest` is the length
-    of the longest stream, which counts what is done and not trimmed yet.
+    `oldest_ms` is when the oldest of them was added, ms since 1970; None when there is none. `oldest_pending_ms` is the
+    same of those that were read. `fullest` is the length of the longest stream, which counts what is done and not
+    trimmed yet. `partitions` has for each partition the entries to be done and the time of the oldest.
     """
 
     unread: int
     unacknowledged: int
     oldest_ms: int | None
+    oldest_pending_ms: int | None
     fullest: int
+    dead_letters: int
+    partitions: Sequence[tuple[int, int | None]]
 
 
 async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
@@ -213,10 +217,14 @@ class EventStreams:
         """Count what is still to be done. Raises StreamsLost."""
         positions = [await self._position(stream) for stream in self._streams]
         waiting = [p.oldest_ms for p in positions if p.oldest_ms is not None]
+        pending = [p.oldest_ms for p in positions if p.oldest_ms is not None and p.unacknowledged]
         return Backlog(
             unread=sum(p.unread for p in positions),
             unacknowledged=sum(p.unacknowledged for p in positions),
             oldest_ms=min(waiting, default=None),
+            oldest_pending_ms=min(pending, default=None),
+            dead_letters=sum(p.dead_letters for p in positions),
+            partitions=[(p.unread + p.unacknowledged, p.oldest_ms) for p in positions],
             fullest=max((p.length for p in positions), default=0),
         )
 
@@ -232,8 +240,9 @@ class EventStreams:
             pipe.xinfo_groups(stream)
             pipe.xpending(stream, GROUP)
             pipe.xlen(stream)
+            pipe.xlen(keys.dead_letters(self._streams[stream]))
             try:
-                groups, pending, length = await pipe.execute()
+                groups, pending, length, dead_letters = await pipe.execute()
             except ResponseError as error:
                 raise _lost(error) from error
         group = next((g for g in groups if g["name"] == GROUP.encode()), None)
@@ -254,6 +263,7 @@ class EventStreams:
             unacknowledged=pending["pending"],
             oldest_ms=oldest_ms,
             length=length,
+            dead_letters=dead_letters,
         )
 
 
@@ -264,6 +274,7 @@ class _Position:
     unacknowledged: int
     oldest_ms: int | None
     length: int
+    dead_letters: int
 
 
 def _data(fields: dict[bytes, bytes]) -> bytes:

@@ -218,6 +218,7 @@ class Worker:
             else:
                 self._postgres.succeeded()
                 self._metrics.batches.inc()
+                self._metrics.last_commit.set_to_current_time()
                 self._metrics.rows_written.inc(written)
                 return
 

@@ -19,6 +19,11 @@ def _to_json(event: Any, **_: Any) -> str:
     return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+def bind(**names: str) -> None:
+    """Put these names on every line from here on, whatever task or callback it comes from that begins later."""
+    structlog.contextvars.bind_contextvars(**names)
+
+
 def configure(log_format: LogFormat | None, level: str, stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (stderr by default). Without a format: text on a terminal, else JSON."""
     out = sys.stderr if stream is None else stream
