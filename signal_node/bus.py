@@ -17,9 +17,9 @@ deaf as the lane that has been silent for longest.
 
 A packet is `P`, the length of the sender's name and the name (the node and the start of its process), a u64 that counts
 the sender's packets to this node, then items of `kind`, the session (16 bytes), a u32 length and the payload; items of
-an unknown kind are skipped. Now and then one of them is the time, on the cluster's clock, at which a frame of the packet
-was sent: so the receiver knows how long the way between the nodes takes. A notice is `N` and its JSON, a probe is `?`
-and the sender's name.
+an unknown kind are skipped. Now and then one of them is the time, on the cluster's clock, at which a frame of the
+packet was sent: so the receiver knows how long the way between the nodes takes. A notice is `N` and its JSON, a probe
+is `?` and the sender's name.
 """
 
 from __future__ import annotations
