@@ -21,12 +21,13 @@ from keepline.ops.tasks import Tasks
 from keepline.room import keys
 from signal_node.api import Api
 from signal_node.archive import Archive, ArchiveUnavailable
-from signal_node.drain import drain
+from signal_node.door import Door
+from signal_node.drain import Drains
 from signal_node.metrics import NodeCollector
-from signal_node.parts import Parts, secret_of
+from signal_node.operators import Operators
+from signal_node.parts import Parts, advertised, secret_of
 from signal_node.scripts import StoreUnavailable
 
-_BACKLOG = 1_024
 _PROBE_SECONDS = 2.0
 _PROBE_TIMEOUT_SECONDS = 2.0
 _START_SECONDS = 30.0
@@ -37,25 +38,25 @@ _log = structlog.get_logger(__name__)
 async def run(settings: NodeSettings) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit code."""
     loop = asyncio.get_running_loop()
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def signalled() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
+    stop = asyncio.Event()
     failures: list[str] = []
 
     def end(task: str, _: BaseException) -> None:
         failures.append(task)
         stop.set()
 
+    tasks = Tasks(end)
+    drains = Drains(tasks, settings.drain_seconds, random.random)
+
+    def signalled() -> None:
+        (drains.hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
     async with contextlib.AsyncExitStack() as stack:
-        parts, server = await _start(settings, stop, Tasks(end), stack)
+        parts = await _start(settings, drains, tasks, stack)
         await stop.wait()
-        _log.info("draining", sessions=len(parts.node.clients), seconds=settings.drain_seconds)
-        server.close()
-        await drain(parts.node, settings.drain_seconds, hurry, random.random)
+        await drains.stop()
         with contextlib.suppress(StoreUnavailable):
             await parts.registry.leave()
     _log.info("stopped", failed=failures)
@@ -63,8 +64,8 @@ async def run(settings: NodeSettings) -> int:
 
 
 async def _start(
-    settings: NodeSettings, stop: asyncio.Event, tasks: Tasks, stack: contextlib.AsyncExitStack
-) -> tuple[Parts, asyncio.Server]:
+    settings: NodeSettings, drains: Drains, tasks: Tasks, stack: contextlib.AsyncExitStack
+) -> Parts:
     """Connect the parts; the stack ends them in the opposite order, the endpoint for operators last."""
     loop = asyncio.get_running_loop()
     registry = metrics.new_registry("signal_node")
@@ -73,9 +74,9 @@ async def _start(
     stack.push_async_callback(client.aclose)
     archive = await _archive(settings, stack)
     partitions = await _partitions(client)
-    parts = Parts(settings, loop, client, partitions, archive, stop.is_set)
+    parts = Parts(settings, loop, client, partitions, archive, lambda: drains.active)
     node, bus, recovery = parts.node, parts.bus, parts.recovery
-    health.require("running", lambda: "the node is draining" if stop.is_set() else None)
+    health.require("running", lambda: "the node is draining" if drains.active else None)
     health.require("inbox", lambda: "the inbox is deaf" if bus.deaf else None)
     health.require(
         "recovery", lambda: None if recovery.open else "Redis has lost data, recovery is under way"
@@ -92,22 +93,25 @@ async def _start(
         tasks.start("probe-postgres", lambda: _watch(postgres_probe, archive.ping), restart=True)
     parts.start(tasks)
     await parts.membership.bury_predecessor()
-    server = await loop.create_server(
-        node.accept, settings.host, settings.port, backlog=_BACKLOG, reuse_address=True
-    )
-    stack.callback(server.close)
-    api = Api(node, secret_of(settings.service_key), settings.min_duration_seconds)
-    app = http.create_app(health, registry, api.routes())
+    door = Door(node, settings.host, settings.port)
+    drains.connect(node, door)
+    await door.open()
+    stack.callback(door.close)
+    key = secret_of(settings.service_key)
+    api = Api(node, key, settings.min_duration_seconds)
+    operators = Operators(node, drains, key, status=parts.status, now=parts.clock.now)
+    app = http.create_app(health, registry, [*api.routes(), *operators.routes()])
     ops_host, ops_port = await stack.enter_async_context(
         http.serve(app, settings.ops_host, settings.ops_port)
     )
+    parts.ops_url = advertised(settings, ops_port)
     _log.info(
         "started",
         node=settings.node_id,
-        clients=[f"{host}:{port}" for host, port, *_ in (s.getsockname() for s in server.sockets)],
+        clients=door.addresses,
         ops=f"http://{ops_host}:{ops_port}",
     )
-    return parts, server
+    return parts
 
 
 async def _archive(settings: NodeSettings, stack: contextlib.AsyncExitStack) -> Archive | None:

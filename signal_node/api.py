@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid4
 
@@ -13,17 +11,13 @@ from msgspec import Meta, Struct
 
 from keepline.ops.http import HttpError
 from keepline.room import commands
-from keepline.room.codec import BadRecord
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 from keepline.room.state import IllegalTransition
 from signal_node import wire
 from signal_node.node import Node
-from signal_node.requests import RETRY_AFTER_MS
-from signal_node.rooms import JournalFull, NotStored
-from signal_node.scripts import StoreUnavailable
+from signal_node.service_key import ServiceKey
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 
 
@@ -43,40 +37,18 @@ class Api:
         self, node: Node, service_key: str | None, min_duration_seconds: int = MIN_DURATION_SECONDS
     ) -> None:
         self._node = node
-        self._key = service_key
+        self._key = ServiceKey(service_key)
         self._min_duration_seconds = min_duration_seconds
 
     def routes(self) -> list[web.RouteDef]:
         """All routes, each behind the service key."""
         return [
-            web.post("/v1/rooms", self._guarded(self._open)),
-            web.get("/v1/rooms", self._guarded(self._list)),
-            web.get("/v1/rooms/{room_id}", self._guarded(self._get)),
-            web.delete("/v1/rooms/{room_id}", self._guarded(self._delete)),
-            web.post("/v1/users/{user_id}/disconnect", self._guarded(self._disconnect)),
+            web.post("/v1/rooms", self._key.guarded(self._open)),
+            web.get("/v1/rooms", self._key.guarded(self._list)),
+            web.get("/v1/rooms/{room_id}", self._key.guarded(self._get)),
+            web.delete("/v1/rooms/{room_id}", self._key.guarded(self._delete)),
+            web.post("/v1/users/{user_id}/disconnect", self._key.guarded(self._disconnect)),
         ]
-
-    def _guarded(self, handler: Handler) -> Handler:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            self._authorize(request)
-            try:
-                return await handler(request)
-            except (StoreUnavailable, JournalFull, NotStored):
-                raise HttpError(
-                    503, "unavailable", "the cluster's memory is away", retry_after_ms=RETRY_AFTER_MS
-                ) from None
-            except BadRecord as error:
-                raise HttpError(500, "internal", f"the room cannot be read: {error}") from None
-
-        return guarded
-
-    def _authorize(self, request: web.Request) -> None:
-        if self._key is None:
-            raise HttpError(503, "unavailable", "the HTTP API is off: set KEEPLINE_SERVICE_KEY")
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        given = key.encode(errors="surrogateescape")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key.encode()):
-            raise HttpError(401, "unauthorized", "send the service key: Authorization: Bearer KEY")
 
     async def _open(self, request: web.Request) -> web.Response:
         body = _decode(await request.read(), OpenRoom)

@@ -96,6 +96,10 @@ class Clients:
         """The connection of a session."""
         return self._by_session.get(session)
 
+    def sessions(self) -> list[str]:
+        """The ids of all open sessions."""
+        return list(self._by_session)
+
     def session_of(self, user: str) -> str | None:
         """The session that holds the user on this node."""
         return self._by_user.get(user)

@@ -1,21 +1,39 @@
-"""The end of a node: its clients are sent away, spread over time, so that they do not all come back at once."""
+"""Sending the clients of a node away, because it stops or because an operator wants it empty.
+
+Goodbyes are spread over time, so that clients do not all come back at once; calls in the middle of a negotiation come
+last. A client keeps its connection until the time that it was told to come back, and a moment longer: whoever
+connects elsewhere first misses nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
+from keepline.ops.tasks import Tasks
 from signal_node import closes, wire
+from signal_node.connection import Connection
+from signal_node.door import Door
 from signal_node.node import Node
 from signal_node.session import Stage
 
 SPREAD_MS = 2_000
-"""Clients are told to come back after up to this many ms."""
+"""Clients are told to come back after up to this many ms, or a tenth of the drain window if that is less."""
+
+LINGER_MS = 1_000
+"""How long after that time the connection stays open, or a twentieth of the window if that is less."""
 
 SHARE = 0.7
-"""The part of the drain window over which goodbyes are spread; the rest is for their closes and the journal."""
+"""The part of the drain window over which goodbyes are spread."""
+
+LAST_SHARE = 0.85
+"""Up to here go the goodbyes to those who were negotiating; the rest is for closes and the journal."""
+
+QUIET_SECONDS = 5.0
+"""A call in which nobody has sent a description or a candidate for so long is through with its negotiation."""
 
 POLL_SECONDS = 0.02
 
@@ -29,25 +47,83 @@ async def drain(node: Node, seconds: float, hurry: asyncio.Event, uniform: Calla
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    connections = list(node.clients)
-    for done, connection in enumerate(connections, start=1):
-        if connection.session.stage is Stage.READY:
-            frame = wire.Goodbye(reason="draining", reconnect_after_ms=round(uniform() * SPREAD_MS))
-            connection.write(wire.encode(frame))
-        connection.close(closes.DRAINING)
-        if done < len(connections):
-            await _until(hurry, began + seconds * SHARE * done / len(connections) - loop.time())
-        if hurry.is_set():
-            break
-    deadline = began + seconds
-    while len(node.clients) and loop.time() < deadline and not hurry.is_set():
-        await _until(hurry, POLL_SECONDS)
+    goodbyes = Goodbyes(node, loop, seconds, uniform)
+    try:
+        late = await _spread(list(node.clients), goodbyes.say_if_calm, began, began + seconds * SHARE, hurry)
+        now = loop.time()
+        await _spread(late, goodbyes.say, now, max(now, began + seconds * LAST_SHARE), hurry)
+        deadline = began + seconds
+        while len(node.clients) and loop.time() < deadline and not hurry.is_set():
+            await _until(hurry, POLL_SECONDS)
+    finally:
+        goodbyes.cancel()
     for connection in node.clients:
         connection.abort()
     try:
         await asyncio.wait_for(node.rooms.settled(), max(1.0, deadline - loop.time()))
     except TimeoutError:
         _log.error("changes_not_stored", waiting=node.rooms.waiting)
+
+
+class Goodbyes:
+    """Says goodbye to clients, and closes their connections when their time has come."""
+
+    def __init__(
+        self, node: Node, loop: asyncio.AbstractEventLoop, seconds: float, uniform: Callable[[], float]
+    ) -> None:
+        self._node = node
+        self._loop = loop
+        self._spread_ms = min(SPREAD_MS, seconds * 100)
+        self._linger_ms = min(LINGER_MS, seconds * 50)
+        self._uniform = uniform
+        self._closes: list[asyncio.TimerHandle] = []
+
+    def say_if_calm(self, connection: Connection) -> bool:
+        """Say goodbye, unless a call of the client's is in the middle of a negotiation; whether it was said."""
+        if self._negotiates(connection):
+            return False
+        return self.say(connection)
+
+    def say(self, connection: Connection) -> bool:
+        """Say goodbye; whoever has not been welcomed is closed at once."""
+        if connection.session.stage is not Stage.READY:
+            connection.close(closes.DRAINING)
+            return True
+        reconnect_after_ms = round(self._uniform() * self._spread_ms)
+        frame = wire.Goodbye(reason="draining", reconnect_after_ms=reconnect_after_ms)
+        connection.write(wire.encode(frame))
+        stays = (reconnect_after_ms + self._linger_ms) / 1_000
+        self._closes.append(self._loop.call_later(stays, connection.close, closes.DRAINING))
+        return True
+
+    def cancel(self) -> None:
+        """Close nothing any more."""
+        for close in self._closes:
+            close.cancel()
+
+    def _negotiates(self, connection: Connection) -> bool:
+        times = map(self._node.moments.negotiated_at, connection.session.rooms)
+        quiet_since = self._loop.time() - QUIET_SECONDS
+        return any(at is not None and at > quiet_since for at in times)
+
+
+async def _spread(
+    connections: Sequence[Connection],
+    say: Callable[[Connection], bool],
+    start: float,
+    end: float,
+    hurry: asyncio.Event,
+) -> list[Connection]:
+    """Say goodbye to one after the other between two times; returns those to whom it was not said."""
+    loop = asyncio.get_running_loop()
+    late = []
+    for number, connection in enumerate(connections):
+        await _until(hurry, start + (end - start) * number / len(connections) - loop.time())
+        if hurry.is_set():
+            break
+        if not connection.session.closed() and not say(connection):
+            late.append(connection)
+    return late
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:
@@ -57,3 +133,72 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return
+
+
+class Drains:
+    """Whether the node sends its clients away: for a while, as an operator asked, or because it stops."""
+
+    def __init__(self, tasks: Tasks, seconds: float, uniform: Callable[[], float]) -> None:
+        """Take the drain window where none is asked for. `connect` has to come before anything else."""
+        self.hurry = asyncio.Event()
+        self.stopping = False
+        self._tasks = tasks
+        self._seconds = seconds
+        self._uniform = uniform
+        self._running: asyncio.Task[None] | None = None
+        self._ends_at = 0.0
+        self._node: Node
+        self._door: Door
+
+    def connect(self, node: Node, door: Door) -> None:
+        """Take whose clients these are, and where they come in."""
+        self._node, self._door = node, door
+
+    @property
+    def active(self) -> bool:
+        """Whether the node takes no new clients."""
+        return self.stopping or self._running is not None
+
+    def report(self) -> dict[str, Any]:
+        """How far it is: `state` is ready, draining or drained; `remaining_ms` until the last are dropped."""
+        sessions = len(self._node.clients)
+        state = "ready" if not self.active else "draining" if sessions or not self._done() else "drained"
+        loop = asyncio.get_running_loop()
+        remaining = max(0, round((self._ends_at - loop.time()) * 1_000)) if state == "draining" else 0
+        return {"node": self._node.id, "state": state, "sessions": sessions, "remaining_ms": remaining}
+
+    def begin(self, seconds: float | None = None) -> None:
+        """Begin to send all clients away within `seconds`; nothing when that is under way."""
+        if self.active:
+            return
+        window = self._seconds if seconds is None else seconds
+        self._door.close()
+        self._ends_at = asyncio.get_running_loop().time() + window
+        _log.info("drain_asked_for", sessions=len(self._node.clients), seconds=window)
+        self._running = self._tasks.start(
+            "drain", lambda: drain(self._node, window, asyncio.Event(), self._uniform), restart=True
+        )
+
+    async def undo(self) -> None:
+        """Take clients again; those who have been told to leave do. Raises OSError when the port is taken now."""
+        if self.stopping or self._running is None:
+            return
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        await self._door.open()
+        self._running = None
+        _log.info("drain_undone", sessions=len(self._node.clients))
+
+    async def stop(self) -> None:
+        """Send everybody away for good: the node stops. `hurry` ends it at once."""
+        self.stopping = True
+        self._door.close()
+        self._ends_at = asyncio.get_running_loop().time() + self._seconds
+        _log.info("draining", sessions=len(self._node.clients), seconds=self._seconds)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await drain(self._node, self._seconds, self.hurry, self._uniform)
+
+    def _done(self) -> bool:
+        return self._running is not None and self._running.done()

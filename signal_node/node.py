@@ -20,6 +20,7 @@ from signal_node.bus import Bus
 from signal_node.clients import Clients
 from signal_node.connection import Connection
 from signal_node.limits import AddressLimits
+from signal_node.moments import Moments
 from signal_node.reconcile import Reconciler
 from signal_node.rooms import Done, JournalFull, OnDone, Outcome, Rooms
 from signal_node.routing import decode_notice
@@ -52,6 +53,7 @@ class Node:
     def __init__(self, node_id: str, clients: Clients, loop: asyncio.AbstractEventLoop) -> None:
         self.id = node_id
         self.counts = Counts()
+        self.moments = Moments()
         self.clients = clients
         self.rooms: Rooms
         self.store: RoomStore
@@ -102,6 +104,9 @@ class Node:
         if not session.rooms:
             return
         held = dict(session.rooms)
+        how = "lost" if connection.closed_as is None else f"closed {connection.closed_as.code}"
+        for room_id, side in held.items():
+            self.moments.note(room_id, side, session.id, how, self._loop.time())
         if connection.closed_as is closes.REPLACED:
             self._loop.call_later(TAKEOVER_SECONDS, self._lose, session.id, held)
         else:
@@ -113,6 +118,9 @@ class Node:
 
     def relay(self, connection: Connection, relay: Relay) -> None:
         """Forward to the peer, now. Nothing is awaited here."""
+        self.moments.relayed(
+            relay.room_id, relay.side, connection.session.id, relay.data, connection.heard_at
+        )
         room = self.rooms.get(relay.room_id)
         if room is None:
             self.counts.dropped += 1

@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -39,6 +41,8 @@ from signal_node.store import RoomStore
 from signal_node.timekeeper import Timekeeper
 from signal_node.users import Users
 
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
 
 class Parts:
     """One node, whole."""
@@ -62,6 +66,7 @@ class Parts:
         rules, new_write_id = rules_of(settings), write_ids(name)
         self.clock = clock or Clock()
         self._started_at = self.clock.now()
+        self.ops_url = advertised(settings, settings.ops_port)
         self.node = Node(name, _clients(settings, loop), loop)
         store = RoomStore(client, partitions, tombstone_ms)
         self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
@@ -142,8 +147,7 @@ class Parts:
         return {
             "host": self._settings.host,
             "port": self._settings.port,
-            "ops_host": self._settings.ops_host,
-            "ops_port": self._settings.ops_port,
+            "ops": self.ops_url,
             "pid": os.getpid(),
             "started_at": self._started_at,
             "state": "draining" if self._draining() else "ready",
@@ -167,6 +171,20 @@ class Parts:
         tasks.start("failed-logins", self.logins.run, restart=True)
         tasks.start("connections", self.connections.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
+
+
+def advertised(settings: NodeSettings, port: int) -> str:
+    """The URL at which operators' commands reach the ops `port`: another host cannot use a wildcard or a loopback."""
+    if settings.ops_advertise is not None:
+        given = settings.ops_advertise
+        return f"http://{given}" if urlsplit(f"//{given}").port else f"http://{given}:{port}"
+    host = settings.ops_host
+    if host in WILDCARDS:
+        try:
+            host = socket.gethostbyname(socket.gethostname())
+        except OSError:
+            host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def rules_of(settings: NodeSettings) -> Rules:

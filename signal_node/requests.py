@@ -207,6 +207,7 @@ class Requests:
         )
         if not isinstance(outcome, Done):
             return None
+        self._node.moments.note(room_id, side, session.id, "resumed", self._loop.time())
         return wire.held_room(outcome.room, await self._up_to_date(outcome.room, messages), side)
 
     async def _join(self, connection: Connection, effect: Join) -> None:

@@ -98,6 +98,18 @@ def _to_network(value: object) -> object:
         raise ValueError("should list networks such as 10.0.0.0/8 or fd00::/8") from None
 
 
+def _check_advertised(address: str) -> str:
+    """Accept `host`, `host:port` or `[v6]:port`, without a scheme or a path."""
+    parts = urlsplit(f"//{address}")
+    try:
+        plain = parts.hostname is not None and parts.netloc == address and parts.port != 0
+    except ValueError:
+        plain = False
+    if not plain or "@" in address:
+        raise ValueError("should be a host, or host:port, without a scheme")
+    return address
+
+
 def _check_name(name: str) -> str:
     if not 1 <= len(name) <= 64 or not _NAME_CHARACTERS.issuperset(name):
         raise ValueError("should be 1 to 64 characters of A-Z, a-z, 0-9, dot, underscore and hyphen")
@@ -183,6 +195,9 @@ class CommonSettings(BaseSettings):
 
 class NodeSettings(CommonSettings):
     """Settings of a signal node. Times are seconds, sizes bytes."""
+
+    # Where operators' commands find the ops port, as host or host:port, if not where OPS_HOST and OPS_PORT say.
+    ops_advertise: Annotated[str, AfterValidator(_check_advertised)] | None = None
 
     host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - clients come from other hosts
     port: Port = 8080

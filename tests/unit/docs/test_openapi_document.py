@@ -18,6 +18,7 @@ from keepline.room.rules import Rules
 from keepline.room.state import apply
 from signal_node import wire
 from signal_node.api import Api, OpenRoom
+from signal_node.operators import DrainNode, Operators
 from tests.unit.docs.schemas import (
     canonical,
     first_columns,
@@ -36,7 +37,9 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 def registered() -> set[tuple[str, str]]:
     """Methods and paths that a signal node serves."""
     api = Api(cast(Any, None), "key")
-    app = create_app(Health(lambda: 0.0), CollectorRegistry(), api.routes())
+    operators = Operators(cast(Any, None), cast(Any, None), "key", status=dict, now=lambda: 0)
+    served = [*api.routes(), *operators.routes()]
+    app = create_app(Health(lambda: 0.0), CollectorRegistry(), served)
     routes = {(route.method.lower(), route.resource) for route in app.router.routes()}
     return {
         (method, resource.canonical)
@@ -77,6 +80,12 @@ def test_the_body_that_opens_a_room() -> None:
     (schema,), components = msgspec.json.schema_components([OpenRoom], ref_template="#/{name}")
     in_code = canonical(schema, components, bounds=True)
     assert canonical(SCHEMAS["OpenRoom"], DOCUMENT, bounds=True) == in_code
+
+
+def test_the_body_that_drains_a_node() -> None:
+    (schema,), components = msgspec.json.schema_components([DrainNode], ref_template="#/{name}")
+    in_code = canonical(schema, components, bounds=True)
+    assert canonical(SCHEMAS["DrainNode"], DOCUMENT, bounds=True) == in_code
 
 
 def test_a_room_is_what_clients_see() -> None:

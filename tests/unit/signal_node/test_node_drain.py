@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from signal_node import closes
-from signal_node.drain import SPREAD_MS, drain
+from signal_node.drain import LINGER_MS, QUIET_SECONDS, SPREAD_MS, drain
+from signal_node.moments import Moments
 from signal_node.node import Node
 from signal_node.session import Stage
 from tests.helpers.virtual_time import run_virtual
@@ -22,6 +23,10 @@ WINDOW = 30.0
 @dataclass
 class Session:
     stage: Stage = Stage.READY
+    rooms: dict[str, int] = field(default_factory=dict)
+
+    def closed(self) -> bool:
+        return self.stage is Stage.CLOSED
 
 
 @dataclass(eq=False)
@@ -38,12 +43,13 @@ class Connection:
 
     def close(self, close: closes.Close) -> None:
         self.note(close)
+        self.session.stage = Stage.CLOSED
         if self.answers_after is not None:
-            asyncio.get_running_loop().call_later(self.answers_after, self.node.clients.here.discard, self)
+            asyncio.get_running_loop().call_later(self.answers_after, self.node.clients.here.pop, self, None)
 
     def abort(self) -> None:
         self.note("aborted")
-        self.node.clients.here.discard(self)
+        self.node.clients.here.pop(self, None)
 
     def note(self, what: object) -> None:
         self.log.append((round(asyncio.get_running_loop().time(), 3), what))
@@ -51,7 +57,7 @@ class Connection:
 
 class Clients:
     def __init__(self) -> None:
-        self.here: set[Connection] = set()
+        self.here: dict[Connection, None] = {}
 
     def __len__(self) -> int:
         return len(self.here)
@@ -72,12 +78,14 @@ class Rooms:
 
 class FakeNode:
     def __init__(self) -> None:
+        self.id = "node-1"
         self.clients = Clients()
         self.rooms = Rooms()
+        self.moments = Moments()
 
     def connect(self, **options: Any) -> Connection:
         connection = Connection(self, **options)
-        self.clients.here.add(connection)
+        self.clients.here[connection] = None
         return connection
 
 
@@ -93,7 +101,7 @@ def test_goodbyes_are_spread_over_most_of_the_window() -> None:
     async def scene() -> None:
         node = FakeNode()
         connections = [node.connect() for _ in range(10)]
-        assert await drained(node) == 18.9
+        assert await drained(node) == 20.9
         assert sorted(connection.log[0][0] for connection in connections) == pytest.approx(
             [2.1 * number for number in range(10)]
         )
@@ -105,7 +113,7 @@ def test_goodbyes_are_spread_over_most_of_the_window() -> None:
                 "reconnect_after_ms": SPREAD_MS // 2,
             }
             assert close is closes.DRAINING
-            assert said_at == closed_at
+            assert closed_at - said_at == pytest.approx((SPREAD_MS / 2 + LINGER_MS) / 1_000)
 
     run_virtual(scene())
 
@@ -117,6 +125,32 @@ def test_clients_are_told_when_to_come_back(drawn: float, told: int) -> None:
         connection = node.connect()
         await drained(node, uniform=drawn)
         assert connection.log[0][1]["reconnect_after_ms"] == told
+
+    run_virtual(scene())
+
+
+def test_a_short_window_shortens_what_clients_are_told() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect()
+        await drain(cast(Node, node), 2.0, asyncio.Event(), lambda: 1.0)
+        assert connection.log[0][1]["reconnect_after_ms"] == 200
+        assert connection.log[1] == (0.3, closes.DRAINING)
+
+    run_virtual(scene())
+
+
+def test_calls_in_the_middle_of_a_negotiation_come_last() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        busy, *calm = [node.connect(session=Session(rooms={f"room-{number}": 1})) for number in range(4)]
+        now = asyncio.get_running_loop().time()
+        node.moments.note("room-0", 1, "session", "offer", now)
+        node.moments.note("room-1", 1, "session", "offer", now - QUIET_SECONDS)
+        node.moments.note("room-2", 1, "session", "resumed", now)
+        await drained(node)
+        said_at = [connection.log[0][0] for connection in (busy, *calm)]
+        assert said_at == [15.75, 5.25, 10.5, 15.75]
 
     run_virtual(scene())
 
@@ -135,7 +169,7 @@ def test_who_has_not_been_welcomed_is_closed_without_goodbye(stage: Stage) -> No
 def test_it_is_over_when_the_last_client_has_answered() -> None:
     async def scene() -> None:
         node = FakeNode()
-        node.connect(answers_after=25.0)
+        node.connect(answers_after=23.0)
         assert await drained(node) == 25.0
 
     run_virtual(scene())
