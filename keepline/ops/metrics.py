@@ -15,6 +15,7 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -29,6 +30,7 @@ def new_registry(program: str) -> CollectorRegistry:
 
     Not prometheus_client's global one: two programs in one process, as in tests, would clash there.
     """
+    disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
