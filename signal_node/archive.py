@@ -11,6 +11,7 @@ from keepline.ops.postgres import Pool
 from keepline.room.attempts import Attempts
 from keepline.room.codec import BadRecord, message_from_dict
 from keepline.room.record import Message, Room
+from keepline.room.referrals import Referral
 from keepline.room.rows import from_row
 
 BATCH_ROWS = 500
@@ -24,6 +25,10 @@ _UNFINISHED = f"""SELECT {_COLUMNS} FROM active_rooms
 _LIMITED = """SELECT abbrev(ip_address), attempts, (extract(epoch FROM first_attempt_at) * 1000)::bigint,
     (extract(epoch FROM last_attempt_at) * 1000)::bigint, (extract(epoch FROM expires_at) * 1000)::bigint
     FROM rate_limits WHERE expires_at > now()"""
+
+_REFERRAL = """SELECT referral_code, target_user_id, created_by_user_id, target_name, created_by_name,
+    (extract(epoch FROM created_at) * 1000)::bigint FROM referral_mappings
+    WHERE referral_code = $1 AND created_at > now() - make_interval(secs => $2)"""
 
 
 class ArchiveUnavailable(Exception):
@@ -82,6 +87,14 @@ class Archive:
                     yield [Attempts(*row) for row in rows]
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def referral(self, code: str, keep_seconds: float) -> Referral | None:
+        """The referral of a code that is not older than that; None when there is none. Raises ArchiveUnavailable."""
+        try:
+            row = await self._pool.fetchrow(_REFERRAL, code, keep_seconds)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        return None if row is None else Referral(*row)
 
 
 def _archived(row: asyncpg.Record) -> Archived:

@@ -13,12 +13,10 @@ from typing import Protocol, cast
 from signal_node import closes
 from signal_node.framing import Framing, Opened, Refused, Violated
 from signal_node.session import (
-    Act,
-    Authenticate,
     CloseConnection,
     Effect,
-    Join,
     Relay,
+    Request,
     Send,
     Session,
     Stage,
@@ -43,7 +41,7 @@ class Handler(Protocol):
     def relay(self, connection: Connection, relay: Relay) -> None:
         """Forward to the peer, without waiting for anything."""
 
-    def perform(self, connection: Connection, effect: Authenticate | Join | Act) -> None:
+    def perform(self, connection: Connection, effect: Request) -> None:
         """Begin what takes time."""
 
     def closed(self, connection: Connection) -> None:

@@ -24,14 +24,14 @@ from signal_node.moments import Moments
 from signal_node.reconcile import Reconciler
 from signal_node.rooms import Done, JournalFull, OnDone, Outcome, Rooms
 from signal_node.routing import decode_notice
-from signal_node.session import Act, Authenticate, Join, Relay
+from signal_node.session import Relay, Request
 from signal_node.store import RoomStore
 from signal_node.users import Users
 
 TAKEOVER_SECONDS = 2.0
 """How long a connection that took over a user has to take its sides, before the old one's count as lost."""
 
-Begin = Callable[[Connection, Authenticate | Join | Act], None]
+Begin = Callable[[Connection, Request], None]
 
 _log = structlog.get_logger(__name__)
 
@@ -136,7 +136,7 @@ class Node:
         else:
             self.counts.dropped += 1
 
-    def perform(self, connection: Connection, effect: Authenticate | Join | Act) -> None:
+    def perform(self, connection: Connection, effect: Request) -> None:
         """Begin what takes time."""
         self._begin(connection, effect)
 

@@ -32,7 +32,9 @@ from signal_node.node import Node
 from signal_node.publisher import Publisher
 from signal_node.reconcile import Reconciler
 from signal_node.recovery import Recovery
+from signal_node.referrals import Referrals
 from signal_node.registry import Registry
+from signal_node.reports import Reports
 from signal_node.requests import Requests
 from signal_node.rooms import Rooms
 from signal_node.session import Limits
@@ -40,6 +42,8 @@ from signal_node.shares import OpenConnections
 from signal_node.store import RoomStore
 from signal_node.timekeeper import Timekeeper
 from signal_node.users import Users
+
+_DAY_SECONDS = 86_400.0
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
@@ -93,7 +97,22 @@ class Parts:
             self.clock.now,
         )
         self.limits = AddressLimits(self.node.clients, self.logins, settings.trusted_proxies)
-        self.requests = Requests(self.node, _verifier(settings), ice, archive, self.limits, loop)
+        self.requests = Requests(
+            self.node,
+            _verifier(settings),
+            ice,
+            archive,
+            self.limits,
+            Reports(client, store, settings.limit_reports_per_room, self.clock.now),
+            loop,
+        )
+        self.referrals = Referrals(
+            client,
+            partitions,
+            archive,
+            keep_seconds=settings.keep_referrals_days * _DAY_SECONDS,
+            now=self.clock.now,
+        )
         self.node.connect(
             self.rooms,
             store,

@@ -25,9 +25,10 @@ from signal_node.connection import Connection
 from signal_node.ice import IceServers
 from signal_node.limits import AddressLimits
 from signal_node.node import Node
+from signal_node.reports import NoMember, NoSuchRoom, Reports, TooManyReports
 from signal_node.rooms import Done, JournalFull, NotStored, Outcome
 from signal_node.scripts import StoreUnavailable
-from signal_node.session import Act, Authenticate, Effect, Join, RequestId, Session
+from signal_node.session import Act, Authenticate, Effect, Join, Report, Request, RequestId, Session
 from signal_node.users import Taken
 from signal_node.wire import ErrorCode
 
@@ -62,6 +63,7 @@ class Requests:
         ice: IceServers,
         archive: Archive | None,
         limits: AddressLimits,
+        reports: Reports,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.counts = LoginCounts()
@@ -70,10 +72,11 @@ class Requests:
         self._ice = ice
         self._archive = archive
         self._limits = limits
+        self._reports = reports
         self._loop = loop
         self._work: set[asyncio.Task[None]] = set()
 
-    def begin(self, connection: Connection, effect: Authenticate | Join | Act) -> None:
+    def begin(self, connection: Connection, effect: Request) -> None:
         """Begin a request. Frames of peers wait until a hello or a join is answered."""
         match effect:
             case Authenticate():
@@ -84,6 +87,8 @@ class Requests:
                 self._begin(self._join(connection, effect))
             case Act():
                 self._act(connection, effect)
+            case Report():
+                self._begin(self._report(connection, effect))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -235,8 +240,7 @@ class Requests:
             return ()
         side = None if room is None else room.side_of(session.user)
         if room is None:
-            why = "there is no such room"
-            return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
+            return self._no_room(session, effect)
         if side is None:
             return self._no_member(session, effect)
         join = commands.Join(side, self._node.id, session.id)
@@ -246,11 +250,15 @@ class Requests:
         messages = await self._up_to_date(outcome.room, messages)
         return session.joined(outcome.room, messages, effect.request_id)
 
-    def _no_member(self, session: Session, effect: Join) -> Sequence[Effect]:
+    def _no_room(self, session: Session, effect: Join | Report) -> Sequence[Effect]:
+        why = "there is no such room"
+        return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
+
+    def _no_member(self, session: Session, effect: Join | Report) -> Sequence[Effect]:
         why = "the user is not a member of this room"
         return session.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
 
-    def _unavailable(self, session: Session, effect: Join | Act) -> Sequence[Effect]:
+    def _unavailable(self, session: Session, effect: Join | Act | Report) -> Sequence[Effect]:
         return session.failed(ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS)
 
     async def _up_to_date(self, room: Room, messages: list[Message]) -> list[Message]:
@@ -315,6 +323,27 @@ class Requests:
             on_done(error)
         except JournalFull:
             connection.perform(self._unavailable(session, effect))
+
+    async def _report(self, connection: Connection, effect: Report) -> None:
+        session = connection.session
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                await self._reports.add(session.user, effect.room_id, effect.reason)
+            answer = session.done(effect.request_id, None)
+        except NoSuchRoom:
+            answer = self._no_room(session, effect)
+        except NoMember:
+            answer = self._no_member(session, effect)
+        except TooManyReports as error:
+            answer = session.failed(
+                ErrorCode.RATE_LIMITED, str(error), effect.room_id, effect.request_id, error.retry_after_ms
+            )
+        except (StoreUnavailable, TimeoutError):
+            answer = self._unavailable(session, effect)
+        except Exception:
+            _log.exception("report_failed", room=effect.room_id)
+            answer = self._unavailable(session, effect)
+        connection.perform(answer)
 
     def _refusal(
         self, session: Session, outcome: IllegalTransition | NotStored, room_id: str, request_id: RequestId

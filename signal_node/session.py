@@ -70,6 +70,15 @@ class Act:
     request_id: RequestId
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Take what the user says about the other member of a room; come back with `done` or `failed`."""
+
+    room_id: str
+    reason: str
+    request_id: RequestId
+
+
 @dataclass(slots=True)
 class Relay:
     """Forward to the peer of `side`, now."""
@@ -79,7 +88,10 @@ class Relay:
     data: bytes
 
 
-Effect = Send | CloseConnection | Authenticate | Join | Act | Relay
+Request = Authenticate | Join | Act | Report
+"""What takes time."""
+
+Effect = Send | CloseConnection | Request | Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +179,8 @@ class Session:
                 return self._join(frame)
             case wire.Hello():
                 return self._bad_request("hello comes once", frame.id)
+            case wire.ReportRoom():
+                return self._report(frame)
             case wire.Chat() | wire.Mode() | wire.LeaveRoom() | wire.EndRoom():
                 return self._act(frame)
 
@@ -205,6 +219,11 @@ class Session:
                 f"one connection holds at most {MAX_ROOMS} rooms: leave one first", frame.id, frame.room
             )
         return (Join(frame.room, frame.id),)
+
+    def _report(self, frame: wire.ReportRoom) -> Sequence[Effect]:
+        if "\0" in frame.reason:
+            return self._bad_request("reason may not contain U+0000", frame.id, frame.room)
+        return (Report(frame.room, frame.reason, frame.id),)
 
     def _act(self, frame: _Action) -> Sequence[Effect]:
         side = self.rooms.get(frame.room)

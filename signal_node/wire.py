@@ -24,6 +24,7 @@ from keepline.room.effects import (
     RoomEnded,
 )
 from keepline.room.record import Message, Presence, Room, SideNumber, other
+from keepline.room.reports import MAX_REASON
 from keepline.room.rules import MAX_TEXT
 
 SUBPROTOCOL = "keepline.v1"
@@ -119,7 +120,14 @@ class EndRoom(ClientFrame, tag="end", kw_only=True):
     room: RoomId
 
 
-AnyClientFrame = Hello | JoinRoom | Signal | Ack | Typing | Chat | Mode | LeaveRoom | EndRoom
+class ReportRoom(ClientFrame, tag="report", kw_only=True):
+    """Tell the app's moderators about the other member."""
+
+    room: RoomId
+    reason: Annotated[str, Meta(min_length=1, max_length=MAX_REASON)]
+
+
+AnyClientFrame = Hello | JoinRoom | Signal | Ack | Typing | Chat | Mode | LeaveRoom | EndRoom | ReportRoom
 _decoder: msgspec.json.Decoder[AnyClientFrame] = msgspec.json.Decoder(AnyClientFrame)
 _encoder = msgspec.json.Encoder()
 _TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args__)

@@ -171,6 +171,8 @@ class CommonSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     create_users: bool = False
     drain_seconds: float = Field(default=30, ge=0, le=3600)
+    # How long a referral is good: nodes ask no longer for it, persisters remove it then.
+    keep_referrals_days: float = Field(default=90, ge=0.01, le=3650)
 
     # Values of these fields are not shown in an error: URLs may carry passwords.
     hidden: ClassVar[frozenset[str]] = frozenset({"redis_url", "database_url", "auth_secret", "turn_secret"})
@@ -234,6 +236,7 @@ class NodeSettings(CommonSettings):
     limit_connections_per_ip: int = Field(default=100, ge=1, le=1_000_000)
     limit_failed_logins: int = Field(default=6, ge=1, le=10_000)
     limit_failed_login_window_seconds: float = Field(default=600, ge=1, le=86_400)
+    limit_reports_per_room: int = Field(default=5, ge=1, le=1000)
     limit_outgoing_bytes: int = Field(default=1_048_576, ge=65_536, le=1_073_741_824)
     limit_hello_seconds: float = Field(default=5, ge=0.1, le=300)
     limit_ping_seconds: float = Field(default=20, ge=0.1, le=600)
@@ -266,7 +269,6 @@ class PersisterSettings(CommonSettings):
     # How long rows are kept: rooms after their end was written, and after that their bare ids; referrals.
     keep_ended_seconds: float = Field(default=3600, ge=2, le=31_536_000)
     keep_removed_days: float = Field(default=7, ge=0.01, le=3650)
-    keep_referrals_days: float = Field(default=90, ge=0.01, le=3650)
     cleanup_seconds: float = Field(default=60, ge=0.1, le=86_400)
 
     @classmethod

@@ -16,7 +16,7 @@ PARTITIONS = "keepline:partitions"
 
 
 def partition_of(room_id: str, partitions: int) -> int:
-    """The partition of a room, or of an IP address; 0 to partitions - 1."""
+    """The partition of a room, or of an IP address or a referral; 0 to partitions - 1."""
     return crc_hqx(room_id.encode(), 0) % partitions
 
 
@@ -96,6 +96,16 @@ def lease(partition: int, name: str) -> str:
 def restored(partition: int) -> str:
     """Set with a TTL: nodes that have put back what they hold of a partition that was lost."""
     return f"{tag(partition)}:restored"
+
+
+def referral(partition: int, code: str) -> str:
+    """String with a TTL: the referral behind a code."""
+    return f"{tag(partition)}:referral:{code}"
+
+
+def reports(partition: int, room_id: str, user_id: str) -> str:
+    """Set with a TTL: ids of what a user has reported of a room."""
+    return f"{tag(partition)}:limit:report:{room_id}:{user_id}"
 
 
 def failed_logins(partition: int, address: str) -> str:

@@ -22,6 +22,7 @@ from signal_node.session import (
     Join,
     Limits,
     Relay,
+    Report,
     Send,
     Session,
     Stage,
@@ -39,6 +40,7 @@ FRAMES: dict[str, dict[str, Any]] = {
     "mode": {"room": ROOM, "action": "request"},
     "leave": {"room": ROOM},
     "end": {"room": ROOM},
+    "report": {"room": ROOM, "reason": "rude"},
 }
 
 
@@ -255,9 +257,18 @@ def test_what_changes_a_room_becomes_a_command(kind: str, fields: dict[str, Any]
 
 
 @pytest.mark.parametrize("line", ["\0", "a\0b"])
-def test_a_line_of_chat_may_not_contain_what_postgres_cannot_hold(line: str) -> None:
-    answer = error_of(in_room().says("chat", id="7", text=line))
+@pytest.mark.parametrize(("kind", "field"), [("chat", "text"), ("report", "reason")])
+def test_what_users_write_may_not_contain_what_postgres_cannot_hold(kind: str, field: str, line: str) -> None:
+    answer = error_of(in_room().says(kind, id="7", **{field: line}))
     assert answer == {"code": "bad_request", "id": "7", "room": ROOM}
+
+
+def test_a_room_can_be_reported_without_being_joined_and_after_its_end() -> None:
+    client = in_room()
+    for _ in range(2):
+        for room in (ROOM, OTHER_ROOM):
+            assert client.says("report", id="7", room=room) == (Report(room, "rude", "7"),)
+        client.session.release(ROOM, ended=True)
 
 
 @pytest.mark.parametrize("without", ["stream", "n"])

@@ -28,6 +28,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "mode": {"room": ROOM, "action": "request"},
     "leave": {"room": ROOM},
     "end": {"room": ROOM},
+    "report": {"room": ROOM, "reason": "é" * 500},
 }
 OPTIONAL = {("signal", "stream"), ("signal", "n")}
 
@@ -53,6 +54,9 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("chat", {"text": ""}),
     ("chat", {"text": "x" * 501}),
     ("chat", {"text": 1}),
+    ("report", {"reason": ""}),
+    ("report", {"reason": "x" * 501}),
+    ("report", {"reason": None}),
     ("mode", {"action": "cancel"}),
     ("mode", {"action": ""}),
     *(
