@@ -77,6 +77,8 @@ lock: ## write requirements/ anew from pyproject.toml (needs uv)
 	  --quiet -o requirements/production.txt
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra embedded --group dev --quiet -o requirements/dev.txt
+	$(UV) pip compile --group pyproject.toml:build --universal --python-version 3.11 --generate-hashes --no-header \
+	  --constraint requirements/dev.txt --quiet -o requirements/build.txt
 
 clean: ## remove .venv and caches; the data of `make up` (.keepline) stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Make the secrets that deploy/compose.yaml mounts, each once: what is there stays. And .env from env.example.
+# Another folder: KEEPLINE_SECRETS=/etc/keepline/secrets deploy/secrets.sh (and the same line in .env).
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+folder=${KEEPLINE_SECRETS:-$here/secrets}
+
+# Nobody else gets into the folder; in it all may read, for each container's user has another number.
+mkdir -p "$folder"
+chmod 700 "$folder"
+umask 022
+
+new() { # NAME TEXT
+  if [[ ! -e $folder/$1 ]]; then
+    printf '%s\n' "$2" >"$folder/$1"
+    echo "made $folder/$1"
+  fi
+}
+random() { head -c 24 /dev/urandom | od -An -v -t x1 | tr -d ' \n'; }
+
+new auth_secret "$(random)"
+new service_key "$(random)"
+new turn_secret "$(random)"
+new redis_auth "requirepass $(random)"
+new postgres_password "$(random)"
+new grafana_password "$(random)"
+read -r _ redis_password <"$folder/redis_auth"
+new redis_url "redis://:$redis_password@redis:6379/0"
+new database_url "postgresql://keepline:$(cat "$folder/postgres_password")@postgres:5432/keepline"
+
+if [[ ! -e $here/.env ]]; then
+  cp "$here/env.example" "$here/.env"
+  echo "made $here/.env: set KEEPLINE_ORIGINS and KEEPLINE_TURN_URLS in it"
+fi

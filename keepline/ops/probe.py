@@ -1,0 +1,39 @@
+"""Whether the program of this container is ready, as an exit code: `python -m keepline.ops.probe`.
+
+For the health check of a container, whose image has no curl. Only the standard library is imported, because it runs
+every few seconds beside a program that has better things to do.
+"""
+
+import http.client
+import os
+import sys
+from collections.abc import Mapping
+
+PATH = "/readyz"
+TIMEOUT_SECONDS = 3.0
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    """Ask this host's ops endpoint; returns 0 when it is ready, else 1 after printing why not."""
+    host = environ.get("KEEPLINE_OPS_HOST") or "127.0.0.1"
+    port = environ.get("KEEPLINE_OPS_PORT") or "8081"
+    connection = http.client.HTTPConnection(_WILDCARDS.get(host, host), int(port), timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", PATH)
+        response = connection.getresponse()
+        answer = response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return _not_ready(f"{type(error).__name__}: {error}")
+    finally:
+        connection.close()
+    return 0 if response.status == 200 else _not_ready(answer)
+
+
+def _not_ready(why: str) -> int:
+    print(why, file=sys.stderr)  # noqa: T201 - the engine shows what a health check prints
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
