@@ -26,6 +26,8 @@ from signal_node.drain import Drains
 from signal_node.metrics import NodeCollector
 from signal_node.operators import Operators
 from signal_node.parts import Parts, advertised, secret_of
+from signal_node.referral_api import ReferralApi
+from signal_node.registry import HEARTBEAT_TTL_MS
 from signal_node.scripts import StoreUnavailable
 
 _PROBE_SECONDS = 2.0
@@ -100,7 +102,8 @@ async def _start(
     key = secret_of(settings.service_key)
     api = Api(node, key, settings.min_duration_seconds)
     operators = Operators(node, drains, key, status=parts.status, now=parts.clock.now)
-    app = http.create_app(health, registry, [*api.routes(), *operators.routes()])
+    referrals = ReferralApi(parts.referrals, key)
+    app = http.create_app(health, registry, [*api.routes(), *referrals.routes(), *operators.routes()])
     ops_host, ops_port = await stack.enter_async_context(
         http.serve(app, settings.ops_host, settings.ops_port)
     )

@@ -266,7 +266,7 @@ class PersisterSettings(CommonSettings):
     claim_idle_seconds: float = Field(default=30, ge=1, le=3600)
     retry_cap_seconds: float = Field(default=10, ge=0.1, le=300)
 
-    # How long rows are kept: rooms after their end was written, and after that their bare ids; referrals.
+    # How long rows are kept: rooms after their end was written, and after that their bare ids.
     keep_ended_seconds: float = Field(default=3600, ge=2, le=31_536_000)
     keep_removed_days: float = Field(default=7, ge=0.01, le=3650)
     cleanup_seconds: float = Field(default=60, ge=0.1, le=86_400)

@@ -19,6 +19,7 @@ from keepline.room.state import apply
 from signal_node import wire
 from signal_node.api import Api, OpenRoom
 from signal_node.operators import DrainNode, Operators
+from signal_node.referral_api import MakeReferral, ReferralAnswer, ReferralApi
 from tests.unit.docs.schemas import (
     canonical,
     first_columns,
@@ -37,8 +38,9 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 def registered() -> set[tuple[str, str]]:
     """Methods and paths that a signal node serves."""
     api = Api(cast(Any, None), "key")
+    referrals = ReferralApi(cast(Any, None), "key")
     operators = Operators(cast(Any, None), cast(Any, None), "key", status=dict, now=lambda: 0)
-    served = [*api.routes(), *operators.routes()]
+    served = [*api.routes(), *referrals.routes(), *operators.routes()]
     app = create_app(Health(lambda: 0.0), CollectorRegistry(), served)
     routes = {(route.method.lower(), route.resource) for route in app.router.routes()}
     return {
@@ -86,6 +88,13 @@ def test_the_body_that_drains_a_node() -> None:
     (schema,), components = msgspec.json.schema_components([DrainNode], ref_template="#/{name}")
     in_code = canonical(schema, components, bounds=True)
     assert canonical(SCHEMAS["DrainNode"], DOCUMENT, bounds=True) == in_code
+
+
+@pytest.mark.parametrize(("kind", "name"), [(MakeReferral, "MakeReferral"), (ReferralAnswer, "Referral")])
+def test_a_referral_and_the_body_that_makes_it(kind: Any, name: str) -> None:
+    (schema,), components = msgspec.json.schema_components([kind], ref_template="#/{name}")
+    in_code = canonical(schema, components, bounds=True)
+    assert canonical(SCHEMAS[name], DOCUMENT, bounds=True) == in_code
 
 
 def test_a_room_is_what_clients_see() -> None:
