@@ -6,14 +6,27 @@ Credentials follow the scheme that coturn calls `use-auth-secret` (draft-uberti-
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
 
+from signal_node import wire
+from signal_node.clients import Clients
+from signal_node.session import Stage
+
 TTL_SECONDS = 3600
+
+REFRESH_SECONDS = 2700
+"""How old credentials are when new ones are sent: there is a quarter of an hour left for those to be used."""
+
+_ROUND_SECONDS = 5.0
+_AT_A_TIME = 200
+"""Credentials made before others have their turn on the loop: clients of a node that was restarted are due together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +49,31 @@ class IceServers:
                 {"urls": list(self.turn_urls), "username": name, "credential": b64encode(digest).decode()}
             )
         return servers
+
+
+async def run_refresh(ice: IceServers, clients: Clients, now: Callable[[], float] = time.time) -> None:
+    """Send the clients new credentials long before theirs expire, until cancelled; at once done when there are none.
+
+    Which clients are due follows from the age of their connections, so nothing is kept for any of them: theirs is
+    the time to send when another `REFRESH_SECONDS` of it have passed since the last round.
+    """
+    if not ice.turn_urls:
+        return
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    while True:
+        await asyncio.sleep(_ROUND_SECONDS)
+        this = loop.time()
+        due = [
+            connection
+            for connection in clients
+            if (this - connection.opened_at) // REFRESH_SECONDS
+            > (last - connection.opened_at) // REFRESH_SECONDS
+        ]
+        for done, connection in enumerate(due, start=1):
+            if connection.session.stage is Stage.READY:
+                servers = ice.for_user(connection.session.user, now())
+                connection.write(wire.encode(wire.Ice(ice_servers=servers)))
+            if done % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        last = this

@@ -25,7 +25,7 @@ from signal_node.clients import Clients
 from signal_node.clock import Clock
 from signal_node.epochs import Epochs
 from signal_node.failures import FailedLogins
-from signal_node.ice import IceServers
+from signal_node.ice import IceServers, run_refresh
 from signal_node.limits import AddressLimits
 from signal_node.membership import Membership, process_name
 from signal_node.node import Node
@@ -88,7 +88,7 @@ class Parts:
             client, Publisher(client), name, self.node, self.clock.monotonic, partitions=partitions
         )
         users = Users(client, name)
-        ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
+        self.ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
         self.logins = FailedLogins(
             client,
             partitions,
@@ -100,7 +100,7 @@ class Parts:
         self.requests = Requests(
             self.node,
             _verifier(settings),
-            ice,
+            self.ice,
             archive,
             self.limits,
             Reports(client, store, settings.limit_reports_per_room, self.clock.now),
@@ -190,6 +190,7 @@ class Parts:
         tasks.start("failed-logins", self.logins.run, restart=True)
         tasks.start("connections", self.connections.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
+        tasks.start("turn", lambda: run_refresh(self.ice, self.node.clients), restart=True)
 
 
 def advertised(settings: NodeSettings, port: int) -> str:
