@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable
 import structlog
 from redis.exceptions import RedisError
 
-from keepline.ops import http, metrics, postgres, program, redis
+from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room import keys
 from signal_node.api import Api
 from signal_node.archive import Archive, ArchiveUnavailable
+from signal_node.bus import DEAF_SECONDS
 from signal_node.door import Door
 from signal_node.drain import Drains
 from signal_node.metrics import NodeCollector
@@ -33,12 +34,15 @@ from signal_node.scripts import StoreUnavailable
 _PROBE_SECONDS = 2.0
 _PROBE_TIMEOUT_SECONDS = 2.0
 _START_SECONDS = 30.0
+_FRESH_BEAT_SECONDS = HEARTBEAT_TTL_MS / 1_000
+_DOWN_SECONDS = 30.0
 
 _log = structlog.get_logger(__name__)
 
 
 async def run(settings: NodeSettings) -> int:
     """Run a node until SIGTERM or SIGINT; returns the exit code."""
+    logs.bind(node=settings.node_id)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[str] = []
@@ -84,6 +88,14 @@ async def _start(
         "recovery", lambda: None if recovery.open else "Redis has lost data, recovery is under way"
     )
     registry.register(NodeCollector(parts))
+    registry.register(metrics.HealthCollector(health))
+    health.pulse("inbox", bus.heard_age, fresh_seconds=DEAF_SECONDS, down_seconds=_DOWN_SECONDS)
+    health.pulse(
+        "heartbeat",
+        parts.membership.beat_age,
+        fresh_seconds=_FRESH_BEAT_SECONDS,
+        down_seconds=_DOWN_SECONDS,
+    )
 
     stack.push_async_callback(tasks.aclose)
     stack.push_async_callback(parts.requests.aclose)
@@ -110,7 +122,6 @@ async def _start(
     parts.ops_url = advertised(settings, ops_port)
     _log.info(
         "started",
-        node=settings.node_id,
         clients=door.addresses,
         ops=f"http://{ops_host}:{ops_port}",
     )

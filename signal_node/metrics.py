@@ -1,83 +1,241 @@
-"""The node's metrics, read from plain numbers when they are asked for: counting costs the relay an addition."""
+"""The node's metrics, read from plain numbers when they are asked for: counting costs the relay an addition.
+
+`docs/metrics.md` lists them; a test holds the two against each other. Never a room or a user as label.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from keepline.ops.metrics import Timings
+from keepline.room.record import ChatMode, EndReason, Status
+from signal_node.closes import CLOSES
 from signal_node.parts import Parts
+from signal_node.wire import ErrorCode
+
+_ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
 
 
 class NodeCollector(Collector):
-    """What a node has counted."""
+    """What a node has counted. Values that did not occur are shown as 0, so that rates work from the first one on."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     def describe(self) -> Iterator[Metric]:
-        """The metrics' names, without their values."""
+        """Nothing: all names of a program are looked at together, by a test."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
-        parts = self._parts
-        counts, commits, requests = parts.node.counts, parts.rooms.counts, parts.requests.counts
-        compared, recovered = parts.reconciler.counts, parts.recovery.counts
-        signals = CounterMetricFamily(
-            "keepline_signals", "Frames from peer to peer, by what became of them.", labels=["path"]
+        yield from self._signals()
+        yield from self._calls()
+        yield from self._rooms()
+        yield from self._clients()
+        yield from self._bus()
+        yield from self._cluster()
+
+    def _signals(self) -> Iterator[Metric]:
+        counts = self._parts.node.counts
+        yield _counter(
+            "keepline_signals",
+            "Frames from peer to peer, by what became of them.",
+            "path",
+            {
+                "here": counts.relayed_here,
+                "across": counts.relayed_across,
+                "received": counts.received_across,
+                "dropped": counts.dropped,
+            },
         )
-        signals.add_metric(["here"], counts.relayed_here)
-        signals.add_metric(["across"], counts.relayed_across)
-        signals.add_metric(["received"], counts.received_across)
-        signals.add_metric(["dropped"], counts.dropped)
-        yield signals
-        results = CounterMetricFamily(
-            "keepline_commits", "Attempts to store a change of a room.", labels=["result"]
+        yield _histogram(
+            "keepline_relay_seconds",
+            "Time from a frame being understood to its being written to a peer on the same node; a sample.",
+            counts.seconds,
         )
-        results.add_metric(["done"], commits.commits)
-        results.add_metric(["conflict"], commits.conflicts)
-        results.add_metric(["refused"], commits.refused)
-        results.add_metric(["unavailable"], commits.unavailable)
-        yield results
-        logins = CounterMetricFamily("keepline_logins", "Tokens that were checked.", labels=["result"])
-        logins.add_metric(["ok"], requests.accepted)
-        logins.add_metric(["refused"], requests.refused)
-        yield logins
-        limited = CounterMetricFamily(
-            "keepline_limited", "What was refused because its address had had its share.", labels=["limit"]
+        yield _histogram(
+            "keepline_hop_seconds",
+            "Time from a frame being understood on another node to its being unpacked here; a sample.",
+            self._parts.bus.hops,
         )
-        limited.add_metric(["connections"], parts.limits.counts.connections)
-        limited.add_metric(["logins"], parts.limits.counts.logins)
-        yield limited
-        yield CounterMetricFamily("keepline_resumes", "Sessions that were resumed.", value=requests.resumed)
+
+    def _calls(self) -> Iterator[Metric]:
+        calls, negotiations = self._parts.indicators.counts, self._parts.node.negotiations
+        negotiations.give_up()
+        offers = negotiations.counts
+        opened = {mode.value: calls.opened[mode.value] for mode in ChatMode}
+        yield _counter("keepline_rooms_opened", "Rooms that were opened.", "mode", opened)
+        ended = CounterMetricFamily("keepline_rooms_ended", "Rooms that ended.", labels=["reason", "mode"])
+        for reason in EndReason:
+            for mode in ChatMode:
+                ended.add_metric([reason.value, mode.value], calls.ended[(reason.value, mode.value)])
+        yield ended
         yield CounterMetricFamily(
-            "keepline_replaced",
-            "Connections closed because their user connected again.",
-            value=counts.replaced,
+            "keepline_calls_met", "Rooms in which both sides were for the first time.", value=calls.met
         )
-        yield GaugeMetricFamily("keepline_sessions", "Open connections.", value=len(parts.node.clients))
+        yield _histogram(
+            "keepline_meeting_seconds", "How long the first side waited for the second one.", calls.meeting
+        )
+        yield _counter(
+            "keepline_absences",
+            "Lost sides, by how their absence ended.",
+            "outcome",
+            {"returned": calls.returned, "expired": calls.expired, "ended": calls.ended_meanwhile},
+        )
+        yield _histogram(
+            "keepline_absence_seconds", "How long lost sides that came back were away.", calls.absence
+        )
+        yield _counter(
+            "keepline_offers",
+            "Session descriptions of type offer, by how the negotiation went on.",
+            "outcome",
+            {
+                "answered": offers.answered,
+                "unanswered": offers.unanswered,
+                "superseded": offers.superseded,
+                "interrupted": offers.interrupted,
+            },
+        )
+        yield _histogram(
+            "keepline_answer_seconds", "Time from an offer to its answer, both as relayed.", offers.seconds
+        )
+
+    def _rooms(self) -> Iterator[Metric]:
+        rooms, found = self._parts.rooms, self._parts.census.counts
+        shown = GaugeMetricFamily(
+            "keepline_rooms",
+            "Rooms that somebody is in, each counted by one node; every 5 s.",
+            labels=["status", "mode"],
+        )
+        for status in (Status.ACTIVE, Status.GRACE):
+            for mode in ChatMode:
+                shown.add_metric([status.value, mode.value], found[(status.value, mode.value)])
+        yield shown
+        yield GaugeMetricFamily("keepline_cached_rooms", "Rooms with a side on this node.", value=len(rooms))
         yield GaugeMetricFamily(
-            "keepline_cached_rooms", "Rooms with a side on this node.", value=len(parts.rooms)
+            "keepline_journal_length", "Changes that wait to be stored.", value=rooms.waiting
         )
-        yield GaugeMetricFamily(
-            "keepline_journal_length", "Changes that wait to be stored.", value=parts.rooms.waiting
+        counts = rooms.counts
+        yield _counter(
+            "keepline_commits",
+            "Attempts to store a change of a room.",
+            "result",
+            {
+                "done": counts.commits,
+                "conflict": counts.conflicts,
+                "refused": counts.refused,
+                "unavailable": counts.unavailable,
+            },
+        )
+        yield _histogram(
+            "keepline_commit_seconds", "Time that a batch of commits took in Redis.", counts.seconds
         )
         yield CounterMetricFamily(
-            "keepline_deaf_seconds", "Time in which the own inbox was silent.", value=parts.bus.deaf_seconds
+            "keepline_notice_gaps", "Notices that came after one that was missed.", value=counts.gaps
         )
+        compared = self._parts.reconciler.counts
         yield CounterMetricFamily(
-            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=parts.bus.gaps
-        )
-        yield CounterMetricFamily(
-            "keepline_notice_gaps", "Notices that came after one that was missed.", value=commits.gaps
+            "keepline_rooms_caught_up",
+            "Rooms that were behind Redis when they were compared.",
+            value=compared.caught_up,
         )
         yield CounterMetricFamily(
             "keepline_rooms_put_back",
             "Rooms stored again after Redis had lost them.",
             value=compared.put_back,
         )
+
+    def _clients(self) -> Iterator[Metric]:
+        clients, requests = self._parts.node.clients, self._parts.requests.counts
+        yield GaugeMetricFamily("keepline_sessions", "Open connections.", value=len(clients))
+        yield CounterMetricFamily(
+            "keepline_connections_opened", "WebSocket handshakes that succeeded.", value=clients.opened_ones
+        )
+        yield _counter(
+            "keepline_connections_closed",
+            "Connections that are gone: the code of our close, client (closed first), lost, or handshake (failed).",
+            "end",
+            {end: clients.closed_ones[end] for end in _ENDS},
+        )
+        yield _counter(
+            "keepline_logins",
+            "Tokens that were checked.",
+            "result",
+            {"ok": requests.accepted, "refused": requests.refused},
+        )
+        yield _counter(
+            "keepline_resumes",
+            "Logins that came with a resume secret, by whether it was still good.",
+            "outcome",
+            {
+                "resumed": requests.resumed,
+                "stale": requests.stale,
+                "unavailable": requests.resume_unavailable,
+            },
+        )
+        yield CounterMetricFamily(
+            "keepline_replaced",
+            "Connections closed because their user connected again.",
+            value=self._parts.node.counts.replaced,
+        )
+        yield _counter(
+            "keepline_errors",
+            "Error frames that clients were sent.",
+            "code",
+            {code.value: clients.errors[code] for code in ErrorCode},
+        )
+        limits = self._parts.limits.counts
+        yield _counter(
+            "keepline_limited",
+            "What was refused because its address had had its share.",
+            "limit",
+            {"connections": limits.connections, "logins": limits.logins},
+        )
+        yield GaugeMetricFamily(
+            "keepline_turn_configured",
+            "Whether clients are told of a TURN server.",
+            value=self._parts.turn_configured,
+        )
+
+    def _bus(self) -> Iterator[Metric]:
+        bus = self._parts.bus
+        yield GaugeMetricFamily("keepline_deaf", "Whether the own inbox is silent.", value=bus.deaf)
+        yield CounterMetricFamily(
+            "keepline_deaf_seconds", "Time in which the own inbox was silent.", value=bus.deaf_seconds
+        )
+        yield CounterMetricFamily(
+            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=bus.gaps
+        )
+        yield CounterMetricFamily(
+            "keepline_bus_packets", "Packets of frames sent to other nodes.", value=bus.packets
+        )
+        yield GaugeMetricFamily(
+            "keepline_bus_queued", "Frames that wait to be sent to other nodes.", value=bus.queued
+        )
+
+    def _cluster(self) -> Iterator[Metric]:
+        parts = self._parts
+        yield GaugeMetricFamily(
+            "keepline_nodes", "Live nodes, as this one sees them.", value=parts.membership.live
+        )
+        yield CounterMetricFamily(
+            "keepline_nodes_buried",
+            "Dead nodes whose last sides this one cleared away.",
+            value=parts.membership.buried,
+        )
+        yield GaugeMetricFamily(
+            "keepline_draining", "Whether the node sends its clients away.", value=parts.draining()
+        )
+        yield GaugeMetricFamily(
+            "keepline_clock_skew_seconds",
+            "By how much Redis' time is ahead of this machine's.",
+            value=parts.clock.seconds() - time.time(),
+        )
+        recovered = parts.recovery.counts
         yield CounterMetricFamily(
             "keepline_partitions_recovered", "Partitions healed by this node.", value=recovered.partitions
         )
@@ -86,3 +244,16 @@ class NodeCollector(Collector):
             "Rooms brought back from Postgres by this node.",
             value=recovered.revived,
         )
+
+
+def _counter(name: str, meaning: str, label: str, values: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, meaning, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _histogram(name: str, meaning: str, timings: Timings) -> Metric:
+    family = HistogramMetricFamily(name, meaning)
+    timings.add_to(family)
+    return family

@@ -7,11 +7,13 @@ bus. Everything that takes time (a token, a join, a commit) is `requests`' besid
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
+from keepline.ops.metrics import Timings
 from keepline.room import commands
 from keepline.room.record import Room, SideNumber, Status
 from keepline.room.state import IllegalTransition
@@ -21,6 +23,7 @@ from signal_node.clients import Clients
 from signal_node.connection import Connection
 from signal_node.limits import AddressLimits
 from signal_node.moments import Moments
+from signal_node.negotiations import MIN_BYTES, Negotiations
 from signal_node.reconcile import Reconciler
 from signal_node.rooms import Done, JournalFull, OnDone, Outcome, Rooms
 from signal_node.routing import decode_notice
@@ -30,6 +33,11 @@ from signal_node.users import Users
 
 TAKEOVER_SECONDS = 2.0
 """How long a connection that took over a user has to take its sides, before the old one's count as lost."""
+
+SAMPLED = 32
+"""One signal in so many is timed."""
+
+_RELAY_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 
 Begin = Callable[[Connection, Request], None]
 
@@ -45,6 +53,7 @@ class Counts:
     received_across: int = 0
     dropped: int = 0
     replaced: int = 0
+    seconds: Timings = field(default_factory=lambda: Timings(_RELAY_BOUNDS))
 
 
 class Node:
@@ -55,6 +64,7 @@ class Node:
         self.counts = Counts()
         self.moments = Moments()
         self.clients = clients
+        self.negotiations = Negotiations(self._cached, time.monotonic)
         self.rooms: Rooms
         self.store: RoomStore
         self.users: Users
@@ -98,6 +108,8 @@ class Node:
         """A connection is gone: its sides are lost, at once or when its successor has had time to take them."""
         session = connection.session
         self.clients.closed(connection)
+        if session.user:
+            _log.info("session_closed", session=session.id, end=connection.framing.ended_by)
         self._limits.closed(connection)
         if session.user:
             self._let_go(session.user, session.id)
@@ -131,10 +143,23 @@ class Node:
         elif peer.node != self.id:
             self.counts.relayed_across += 1
             self.bus.send(peer.node, peer.session, relay.data)
+            if not self.counts.relayed_across % SAMPLED:
+                self.bus.time_hop(peer.node)
         elif self.clients.forward(peer.session, relay.data):
             self.counts.relayed_here += 1
+            if not self.counts.relayed_here % SAMPLED:
+                # The connections' flush is due before this: it was asked for when the frame was forwarded.
+                self._loop.call_soon(self._relayed, time.perf_counter())
         else:
             self.counts.dropped += 1
+        if len(relay.data) >= MIN_BYTES:
+            self.negotiations.sent(relay.room_id, relay.side, relay.data)
+
+    def _relayed(self, began: float) -> None:
+        self.counts.seconds.observe(time.perf_counter() - began)
+
+    def _cached(self, room_id: str) -> Room | None:
+        return self.rooms.get(room_id)
 
     def perform(self, connection: Connection, effect: Request) -> None:
         """Begin what takes time."""
@@ -149,6 +174,8 @@ class Node:
     def frame_received(self, session: str, data: bytes) -> None:
         """A frame from a peer on another node."""
         self.counts.received_across += 1
+        if len(data) >= MIN_BYTES:
+            self.negotiations.received(data)
         if not self.clients.forward(session, data):
             self.counts.dropped += 1
 

@@ -21,11 +21,13 @@ from keepline.room.rules import Rules
 from signal_node.archive import Archive
 from signal_node.auth import Jwks, Verifier
 from signal_node.bus import Bus
+from signal_node.census import Census
 from signal_node.clients import Clients
 from signal_node.clock import Clock
 from signal_node.epochs import Epochs
 from signal_node.failures import FailedLogins
 from signal_node.ice import IceServers, run_refresh
+from signal_node.indicators import Indicators
 from signal_node.limits import AddressLimits
 from signal_node.membership import Membership, process_name
 from signal_node.node import Node
@@ -43,9 +45,9 @@ from signal_node.store import RoomStore
 from signal_node.timekeeper import Timekeeper
 from signal_node.users import Users
 
-_DAY_SECONDS = 86_400.0
-
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
+_DAY_SECONDS = 86_400.0
 
 
 class Parts:
@@ -63,7 +65,8 @@ class Parts:
     ) -> None:
         """Take `draining()`, whether the node is about to stop, and the clock where it is not this machine's."""
         self._settings = settings
-        self._draining = draining
+        self.draining = draining
+        self.turn_configured = bool(settings.turn_urls)
         name = settings.node_id
         cold_start_grace_ms = round(settings.cold_start_grace_seconds * 1_000)
         tombstone_ms = round(settings.tombstone_seconds * 1_000)
@@ -73,6 +76,7 @@ class Parts:
         self.ops_url = advertised(settings, settings.ops_port)
         self.node = Node(name, _clients(settings, loop), loop)
         store = RoomStore(client, partitions, tombstone_ms)
+        self.indicators = Indicators()
         self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
         self.rooms = self.reconciler.rooms = Rooms(
             name,
@@ -83,9 +87,17 @@ class Parts:
             new_write_id=new_write_id,
             on_gap=self.reconciler.look_at,
             on_loss=self.reconciler.lost,
+            on_committed=self.indicators.committed,
         )
+        self.census = Census(name, self.rooms)
         self.bus = Bus(
-            client, Publisher(client), name, self.node, self.clock.monotonic, partitions=partitions
+            client,
+            Publisher(client),
+            name,
+            self.node,
+            self.clock.monotonic,
+            partitions=partitions,
+            clock=self.clock.seconds,
         )
         users = Users(client, name)
         self.ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
@@ -169,7 +181,7 @@ class Parts:
             "ops": self.ops_url,
             "pid": os.getpid(),
             "started_at": self._started_at,
-            "state": "draining" if self._draining() else "ready",
+            "state": "draining" if self.draining() else "ready",
             "sessions": len(self.node.clients),
             "rooms": len(self.rooms),
             "journal": self.rooms.waiting,
@@ -189,6 +201,7 @@ class Parts:
         tasks.start("deadlines", self.timekeeper.run, restart=True)
         tasks.start("failed-logins", self.logins.run, restart=True)
         tasks.start("connections", self.connections.run, restart=True)
+        tasks.start("census", self.census.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
         tasks.start("turn", lambda: run_refresh(self.ice, self.node.clients), restart=True)
 

@@ -51,6 +51,8 @@ class LoginCounts:
     accepted: int = 0
     refused: int = 0
     resumed: int = 0
+    stale: int = 0
+    resume_unavailable: int = 0
 
 
 class Requests:
@@ -121,7 +123,7 @@ class Requests:
             if session.closed():
                 return
             self.counts.accepted += 1
-            self.counts.resumed += taken.resumed
+            _log.info("session_welcomed", session=session.id, resumed=taken.resumed, rooms=len(held))
             welcome = session.welcomed(
                 request_id=effect.request_id,
                 resume=taken.resume,
@@ -156,7 +158,11 @@ class Requests:
         try:
             async with asyncio.timeout(STORED_SECONDS):
                 taken = await self._node.users.take(user, session.id, resume)
+            if resume is not None:
+                self.counts.resumed += taken.resumed
+                self.counts.stale += not taken.resumed
         except (StoreUnavailable, TimeoutError) as error:
+            self.counts.resume_unavailable += resume is not None
             _log.warning("take_user_unavailable", error=str(error))
             taken = Taken(secrets.token_urlsafe(24), None if here is None else self._node.id, here, False)
         if session.closed():

@@ -89,3 +89,14 @@ def test_the_report_has_each_dependency_and_the_sum(health: Health, probe: Probe
 def test_a_name_can_be_given_once(health: Health, probe: Probe) -> None:
     with pytest.raises(ValueError, match="redis"):
         health.probe("redis")
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "age_ms"),
+    [(None, "down", None), (3.0, "ok", 3000), (3.1, "degraded", 3100), (31.0, "down", 31000)],
+)
+def test_a_dependency_may_have_its_proofs_elsewhere(
+    health: Health, age: float | None, status: str, age_ms: int | None
+) -> None:
+    health.pulse("inbox", lambda: age, fresh_seconds=3, down_seconds=30)
+    assert health.report()["dependencies"] == {"inbox": {"status": status, "age_ms": age_ms}}

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import HistogramMetricFamily
 
 from keepline.ops import redis
 from keepline.ops.backoff import Backoff
-from keepline.ops.metrics import LoopLag, new_registry
+from keepline.ops.health import Health
+from keepline.ops.metrics import HealthCollector, LoopLag, Timings, new_registry
 from keepline.ops.program import begin
 from keepline.ops.settings import PersisterSettings
 
@@ -114,3 +116,46 @@ def test_a_program_warns_of_variables_that_nobody_reads(capsys: pytest.CaptureFi
     environ = {"REDIS_URL": "redis://r", "DATABASE_URL": "postgres://d", "KEEPLINE_LOGLEVEL": "x"}
     begin(PersisterSettings, environ)
     assert "did you mean KEEPLINE_LOG_LEVEL?" in capsys.readouterr().err
+
+
+def test_timings_are_a_histogram_of_their_bounds() -> None:
+    timings = Timings((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 7.0):
+        timings.observe(seconds)
+    family = HistogramMetricFamily("x", "x", labels=["path"])
+    timings.add_to(family, ["here"])
+    shown = {(sample.name, sample.labels.get("le")): sample.value for sample in family.samples}
+    assert shown == {
+        ("x_bucket", "0.1"): 2,
+        ("x_bucket", "1.0"): 3,
+        ("x_bucket", "+Inf"): 4,
+        ("x_count", None): 4,
+        ("x_sum", None): pytest.approx(7.65),
+    }
+    assert timings.count == 4
+
+
+def test_health_is_shown_as_metrics() -> None:
+    now = 100.0
+    health = Health(lambda: now)
+    health.probe("redis")
+    health.probe("postgres").succeeded()
+    health.pulse("inbox", lambda: 1.5, fresh_seconds=1, down_seconds=9)
+    health.require("running", lambda: None)
+    health.require("recovery", lambda: "under way")
+    now += 2.0
+    registry = CollectorRegistry()
+    registry.register(HealthCollector(health))
+
+    def shown(name: str, label: str) -> dict[str, float]:
+        return {
+            sample.labels[label]: sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == f"keepline_{name}"
+        }
+
+    assert registry.get_sample_value("keepline_ready") == 0
+    assert shown("condition_failed", "condition") == {"running": 0, "recovery": 1}
+    assert shown("dependency_up", "dependency") == {"redis": 0, "postgres": 1, "inbox": 0}
+    assert shown("dependency_proof_age_seconds", "dependency") == {"postgres": 2.0, "inbox": 1.5}

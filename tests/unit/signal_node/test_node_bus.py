@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.core import HistogramMetricFamily
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops.redis import Client
@@ -169,6 +170,29 @@ async def test_what_gathers_for_a_node_within_a_tick_is_one_publish() -> None:
     assert [channel for channel, _ in write] == ["inbox:there", "inbox:elsewhere"]
     assert unpacked(write[0][1]) == [*((SESSION_1, b"%d" % number) for number in range(50)), SESSION_2]
     assert unpacked(write[1][1]) == [(SESSION_2, b"x")] * 50
+
+
+async def test_a_packet_may_say_when_it_was_sent_so_that_the_receiver_knows_how_long_it_took() -> None:
+    redis, clock = Redis(), iter((1_000.0, 1_000.25, 1_002.0)).__next__
+    bus = Bus(cast(Client, redis), redis, "here", Inbox(), clock=clock)
+    async with running(bus.run_sender()):
+        for number in range(3):
+            bus.send("there", SESSION_1, b"%d" % number)
+        bus.time_hop("there")
+        bus.time_hop("there")
+        await eventually(lambda: redis.writes, what="a packet", interval=0.001)
+    ((_, packet),) = redis.writes[0]
+    assert unpacked(packet) == [(SESSION_1, b"%d" % number) for number in range(3)]
+    inbox = Inbox()
+    receiving = Bus(cast(Client, None), Redis(), "there", inbox, clock=clock)
+    receiving._receive(packet)
+    family = HistogramMetricFamily("hop", "hop")
+    receiving.hops.add_to(family)
+    assert {s.name: s.value for s in family.samples if s.name != "hop_bucket"} == {
+        "hop_count": 1,
+        "hop_sum": 2.0,
+    }
+    assert bus.packets == 1
 
 
 async def test_sending_never_waits_and_what_gathers_meanwhile_is_one_publish_more() -> None:

@@ -12,7 +12,7 @@ from signal_node import closes
 from signal_node.clients import Clients, new_session_id
 from signal_node.connection import CLOSE_SECONDS, MAX_HELD_FRAMES
 from signal_node.session import Act, Authenticate, Join, Relay
-from signal_node.wire import Ok, encode
+from signal_node.wire import ErrorCode, Ok, encode
 from tests.unit.signal_node.calls import ROOM, USER_1
 from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_clients
 
@@ -330,3 +330,27 @@ def test_a_client_that_breaks_the_framing_is_dropped_in_the_end(node: Node) -> N
     node.sweep(0)
     node.sweep(CLOSE_SECONDS + 0.1)
     assert browser.pipe.aborted
+
+
+# --- what is counted ---
+
+
+def test_how_connections_end_is_counted(node: Node) -> None:
+    lost, closed, replaced, absent = node.ready(), node.ready(), node.ready(), node.browser(open=False)
+    lost.drop()
+    closed.protocol.send_close(1000)
+    closed.send()
+    closed.drop()
+    replaced.connection.close(closes.REPLACED)
+    replaced.frames()
+    replaced.answer()
+    replaced.drop()
+    absent.drop()
+    assert node.clients.closed_ones == {"lost": 1, "client": 1, "4409": 1, "handshake": 1}
+    assert node.clients.opened_ones == 3
+
+
+def test_the_errors_of_all_sessions_are_counted_together(node: Node) -> None:
+    for _ in range(2):
+        node.ready().send({"type": "typing", "room": ROOM}, {"type": "nonsense"})
+    assert node.clients.errors == {ErrorCode.NOT_A_MEMBER: 2, ErrorCode.UNKNOWN_TYPE: 2}
