@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from keepline.cli import dead_letter_commands
+from keepline.cli import dead_letter_commands, operations
 from keepline.cli.credentials import FILE, read_credentials
 from keepline.cli.errors import CommandError, UsageError
 from keepline.cli.plan import LOOPBACK, WILDCARDS, Plan
@@ -33,9 +33,9 @@ app = typer.Typer(
     name="keepline",
     help="Run and look after a Keepline signaling cluster.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(operations.commands)
 app.add_typer(dead_letter_commands.commands)
 
 DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and logs of `keepline up`.")]
