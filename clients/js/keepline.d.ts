@@ -148,6 +148,8 @@ export class Call extends Emitter<CallEvents> {
   requestVideo(): Promise<void>;
   acceptVideo(): Promise<void>;
   declineVideo(): Promise<void>;
+  /** Tells the app's moderators about the peer, also after the end. */
+  report(reason: string): Promise<void>;
 }
 
 /** The connection to the cluster, which comes back by itself. */
@@ -160,6 +162,8 @@ export class Keepline extends Emitter<KeeplineEvents> {
   connect(): Promise<Welcome>;
   close(): void;
   join(roomId: string, options?: JoinOptions): Call;
+  /** Tells the app's moderators about the other member of a room. */
+  report(roomId: string, reason: string): Promise<void>;
 }
 
 export {};

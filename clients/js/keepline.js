@@ -479,6 +479,14 @@ export class Call extends Emitter {
     await this.#ask({ type: "mode", action: "decline" });
   }
 
+  /**
+   * Reports the peer to the app's moderators (1 to 500 characters), also when the call has ended; resolves once the
+   * report is stored. To repeat the same one does no harm.
+   */
+  async report(reason) {
+    await this.#link.report(this.roomId, reason);
+  }
+
   /** @internal The room is held: first join, or back after a reconnect. */
   _joined({ room, side, polite, peer }) {
     if (this.endedReason) return;
@@ -788,8 +796,18 @@ export class Keepline extends Emitter {
     return call;
   }
 
+  /**
+   * Reports the other member of a room to the app's moderators, whether the room is held, has been or never was.
+   * Waits for the connection; resolves once the report is stored. To repeat the same one does no harm.
+   */
+  async report(roomId, reason) {
+    if (this.state !== "connected") await this.#untilConnected();
+    await this.#request({ type: "report", room: roomId, reason });
+  }
+
   #link() {
     return {
+      report: (roomId, reason) => this.report(roomId, reason),
       environment: this.#environment,
       request: (frame) => this.#request(frame),
       write: (text) => this.#write(text),
@@ -803,6 +821,21 @@ export class Keepline extends Emitter {
     if (this.state === state) return;
     this.state = state;
     this.emit("state", { state, reason });
+  }
+
+  #untilConnected() {
+    if (this.state === "closed") throw new KeeplineError("closed", "Not connected");
+    const { setTimeout, clearTimeout } = this.#environment;
+    const waiter = new Deferred();
+    const stopListening = this.on("state", ({ state, reason }) => {
+      if (state === "connected") waiter.resolve();
+      if (state === "closed") waiter.reject(new KeeplineError(reason, "The client was closed"));
+    });
+    const timer = setTimeout(() => waiter.reject(new KeeplineError("timeout", "Not connected in time")), REQUEST_TIMEOUT_MS);
+    return waiter.promise.finally(() => {
+      clearTimeout(timer);
+      stopListening();
+    });
   }
 
   async #open() {

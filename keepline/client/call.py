@@ -120,6 +120,14 @@ class Call:
                 raise
         self._link.over("hangup")
 
+    async def report(self, reason: str) -> None:
+        """Tell the app's moderators about the peer, in 1 to 500 characters; also when the call has ended.
+
+        Returns once the report is stored. To repeat the same one does no harm, and RequestFailed with
+        `rate_limited` says when there have been too many. Never raises CallEnded.
+        """
+        await self._link.report(reason)
+
     async def events(self) -> AsyncIterator[Event]:
         """What happens in the call, in order. For one reader at a time.
 

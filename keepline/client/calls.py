@@ -11,6 +11,7 @@ from keepline.client.connection import Connection
 from keepline.client.errors import ConnectionLost, KeeplineError, ProtocolError, RequestFailed
 from keepline.client.events import Event
 from keepline.client.frames import Frame
+from keepline.client.gate import Gate
 from keepline.client.link import CallLink, Requester
 from keepline.client.models import Membership, Welcome
 from keepline.client.options import Options
@@ -22,9 +23,10 @@ _GONE = frozenset({"room_ended", "room_not_found", "not_a_member"})
 class Calls:
     """All calls that this client has joined and that are not over."""
 
-    def __init__(self, request: Requester, options: Options) -> None:
-        """Take how the calls make their requests."""
+    def __init__(self, request: Requester, gate: Gate, options: Options) -> None:
+        """Take how the calls make their requests, and the gate of those that outlast a call."""
         self._request = request
+        self._gate = gate
         self._options = options
         self._links: dict[str, CallLink] = {}
         self._expected: set[str] = set()
@@ -52,7 +54,9 @@ class Calls:
         if room_id not in self._links:
             if room_id not in self._expected:
                 return
-            self._links[room_id] = CallLink(membership, self._request, self._forget, self._options)
+            self._links[room_id] = CallLink(
+                membership, self._request, self._gate, self._forget, self._options
+            )
         self._links[room_id].hold(connection, membership, resumed=False)
 
     def receive(self, frame: Frame) -> None:

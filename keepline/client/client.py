@@ -86,7 +86,7 @@ class Keepline:
         self._attempts = 0
         self._state = State.CONNECTING
         self._gate = Gate()
-        self._calls = Calls(self._request, options)
+        self._calls = Calls(self._request, self._gate, options)
         self._connection: Connection | None = None
         self._welcome: Welcome | None = None
         self._failure: KeeplineError | None = None
@@ -156,6 +156,15 @@ class Keepline:
             if link is None:  # it ended between the answer and now
                 raise CallEnded("room_ended")
         return Call(link)
+
+    async def report(self, room_id: str, reason: str) -> None:
+        """Tell the app's moderators about the other member of a room, as `Call.report` does of a call at hand.
+
+        Raises RequestFailed (`not_a_member`, `room_not_found`, `rate_limited`, …), RequestTimedOut or
+        ConnectionClosed.
+        """
+        frame = {"type": "report", "room": room_id, "reason": reason}
+        await self._request(frame, self._gate, repeatable=True)
 
     async def close(self) -> None:
         """Close the connection and end all iterators. May be called more than once."""

@@ -35,14 +35,16 @@ class CallLink:
         self,
         membership: Membership,
         request: Requester,
+        client_gate: Gate,
         forget: Callable[[CallLink], None],
         options: Options,
     ) -> None:
-        """Take how to make requests, and whom to tell when the call is over."""
+        """Take how to make requests, the gate of those that outlast the call, and whom to tell when it is over."""
         self.state = CallState(membership, options.messages_kept)
         self.events = EventQueue(options.events_waiting)
         self.ended: str | None = None
         self._request = request
+        self._client_gate = client_gate
         self._forget = forget
         self._outgoing = Outgoing(options.signals_waiting)
         self._gate = Gate()
@@ -106,6 +108,11 @@ class CallLink:
         """Make a request about this room; a repeatable one again if the connection breaks meanwhile."""
         frame = {"type": kind, "room": self.room_id, **fields}
         return await self._request(frame, self._gate, repeatable=repeatable)
+
+    async def report(self, reason: str) -> None:
+        """Report the peer, whether the call is over or not."""
+        frame = {"type": "report", "room": self.room_id, "reason": reason}
+        await self._request(frame, self._client_gate, repeatable=True)
 
     async def send_signal(self, data: Any) -> None:
         """Queue a signal and send what is queued, if the connection is there."""

@@ -89,6 +89,7 @@ async function enterCall(own, invited) {
   watchChat(call, own.user);
   shareNodes(client, call);
   byId("hang-up").onclick = () => hangUp(call);
+  byId("report").onclick = () => report(call);
   await bringMedia(call);
 }
 
@@ -107,6 +108,15 @@ function stop(media) {
 async function hangUp(call) {
   byId("hang-up").disabled = true;
   await call.hangUp().catch((error) => tell(`The other side could not be told: ${error.message}`));
+}
+
+async function report(call) {
+  const reason = prompt("What is wrong with the other side? Whoever runs this cluster will read it.")?.trim();
+  if (!reason) return;
+  await call.report(reason.slice(0, 500)).then(
+    () => tell("Thank you. Your report is stored."),
+    (error) => tell(`The report was not stored: ${error.message}`),
+  );
 }
 
 function watchConnection(client) {

@@ -121,6 +121,49 @@ test("a request whose connection breaks is refused, not repeated", async () => {
   assert.equal(place.browser.socket.all("chat").length, 0);
 });
 
+test("a report is a request of its own, also when the call has ended", async () => {
+  const { browser, call, client } = await inRoom();
+  const sent = call.report("rude");
+  await settle();
+  const { id: _, ...frame } = browser.socket.last("report");
+  assert.deepEqual(frame, { type: "report", room: "r", reason: "rude" });
+  await browser.socket.ok("report");
+  assert.equal(await sent, undefined);
+
+  await browser.socket.say({ type: "ended", room: "r", reason: "hangup" });
+  const refused = assert.rejects(call.report("again"), { code: "rate_limited", retryAfterMs: 7 });
+  await settle();
+  await browser.socket.refuse("report", "rate_limited", { room: "r", retry_after_ms: 7 });
+  await refused;
+
+  const other = client.report("long ago", "rude");
+  await settle();
+  assert.equal(browser.socket.last("report").room, "long ago");
+  await browser.socket.ok("report");
+  await other;
+});
+
+test("a report waits for the connection, but not for ever, and not for a client that is closed", async () => {
+  const { browser, call, client, clock } = await inRoom();
+  await browser.socket.drop();
+  const waiting = call.report("rude");
+  await clock.advance(250);
+  await browser.socket.accept();
+  await browser.socket.welcome();
+  await settle();
+  await browser.socket.ok("report");
+  await waiting;
+
+  await browser.socket.drop();
+  const late = assert.rejects(call.report("rude"), { code: "timeout" });
+  await clock.advance(10_000);
+  await late;
+  const closed = assert.rejects(call.report("rude"), { code: "closed" });
+  client.close();
+  await closed;
+  await assert.rejects(call.report("rude"), { code: "closed" });
+});
+
 test("custom data goes both ways; what is queued while away is limited and sent after the rejoin", async () => {
   const place = await inRoom({}, { peer: "joined" });
   const events = record(place.call, "data");

@@ -228,6 +228,31 @@ async def test_hanging_up_a_call_that_has_just_ended_is_fine(call: Call, visit: 
     assert call.ended == "hangup"
 
 
+async def test_a_call_can_be_reported_also_when_it_is_over(
+    client: Keepline, call: Call, visit: Visit
+) -> None:
+    async def take(room: str) -> None:
+        request = await visit.read("report")
+        assert (request["room"], request["reason"]) == (room, "rude")
+        await visit.answer(request, "ok")
+
+    async def refuse() -> None:
+        request = await visit.read("report")
+        refusal = {"code": "rate_limited", "message": "too many", "retry_after_ms": 1500}
+        await visit.answer(request, "error", room=ROOM, **refusal)
+
+    await together(call.report("rude"), take(ROOM))
+    await visit.send("ended", room=ROOM, reason="hangup")
+    assert await next_events(call, 2) == [Ended("hangup")]
+    await together(call.report("rude"), take(ROOM))
+    await together(client.report(OTHER_ROOM, "rude"), take(OTHER_ROOM))
+    refused = asyncio.ensure_future(call.report("rude"))
+    await refuse()
+    with pytest.raises(RequestFailed) as failure:
+        await refused
+    assert (failure.value.code, failure.value.retry_after) == ("rate_limited", 1.5)
+
+
 async def test_leaving_ends_the_events(call: Call, visit: Visit) -> None:
     async def agree() -> None:
         await visit.answer(await visit.read("leave"), "ok")

@@ -153,6 +153,17 @@ async def test_an_end_without_answer_is_repeated(client: Keepline, node: Scripte
     assert call.ended == "hangup"
 
 
+async def test_a_report_without_answer_is_repeated(client: Keepline, node: ScriptedNode) -> None:
+    call, visit = await join(client, node)
+    reporting = asyncio.ensure_future(call.report("rude"))
+    await visit.read("report")
+    visit.kill()
+    visit = await node.visit()
+    await visit.welcome()
+    await visit.answer(await visit.read("report"), "ok")
+    await reporting
+
+
 async def test_a_call_that_ended_meanwhile_is_over(client: Keepline, node: ScriptedNode) -> None:
     call, visit = await join(client, node)
     visit.kill()
