@@ -3,12 +3,13 @@
 --
 -- All keys share the hash tag of the room's partition. No rule of rooms is here: those are in keepline/room/state.py.
 --
--- KEYS  1 record, 2 events, 3 deadlines, 4 chat, then `held` sets to add to, then `held` sets to remove from
+-- KEYS  1 record, 2 events, 3 deadlines, 4 chat, 5 trace, then `held` sets to add to, then `held` sets to remove from
 -- ARGV  1 version that must be there now (0: none)    2 room id
 --       3 new record   4 event                        5 ms at which something is due, or '' for never
 --       6 seq of a new line of chat, or ''            7 that line       8 lines to keep
 --       9 ms after which record and chat expire, or '' for never         10 events to keep at the most
 --      11 how many of the `held` keys are to be added to                 12 PUBLISH or SPUBLISH
+--      13 entry of the trace, or '' for none   14 entries of it to keep   15 ms after which it expires
 --      then pairs of channel and payload
 -- Returns 'done', or else the record that is there now, or nil when there is none.
 
@@ -28,7 +29,7 @@ end
 -- another type here, and then the line of chat, whose number has to be the highest.
 redis.call('XLEN', KEYS[2])
 redis.call('ZCARD', KEYS[3])
-for i = 5, #KEYS do
+for i = 6, #KEYS do
   redis.call('SCARD', KEYS[i])
 end
 if ARGV[6] ~= '' then
@@ -49,10 +50,15 @@ if ARGV[9] ~= '' then
   redis.call('PEXPIRE', KEYS[4], ARGV[9])
 end
 local additions = tonumber(ARGV[11])
-for i = 5, #KEYS do
-  redis.call(i - 4 <= additions and 'SADD' or 'SREM', KEYS[i], ARGV[2])
+for i = 6, #KEYS do
+  redis.call(i - 5 <= additions and 'SADD' or 'SREM', KEYS[i], ARGV[2])
 end
-for i = 13, #ARGV, 2 do
+if ARGV[13] ~= '' then
+  -- pcall: the trace is for people; that it cannot be written does not make the change undone.
+  redis.pcall('XADD', KEYS[5], 'MAXLEN', ARGV[14], '*', 'step', ARGV[13])
+  redis.pcall('PEXPIRE', KEYS[5], ARGV[15])
+end
+for i = 16, #ARGV, 2 do
   -- pcall: a notice may get lost on any way; that one may not be published does not make the change undone.
   redis.pcall(ARGV[12], ARGV[i], ARGV[i + 1])
 end

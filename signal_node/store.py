@@ -37,8 +37,15 @@ from keepline.room.codec import (
 )
 from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
+from keepline.room.steps import encode_step
 from signal_node.channels import Channels
 from signal_node.scripts import Call, Script, StoreUnavailable, Value, text, translated
+
+MAX_STEPS = 100
+"""Steps of a room's trace that are kept; the oldest give way."""
+
+TRACE_MS = 24 * 3_600 * 1_000
+"""How long the trace of a room lives after its last step; that of an ended room as long as its tombstone."""
 
 INDEX_SECONDS = 24 * 3600
 """How long the index of a user's rooms lives after the last room was opened."""
@@ -266,6 +273,7 @@ class RoomStore:
             keys.events(partition),
             keys.deadlines(partition),
             keys.chat(partition, room.room_id),
+            keys.trace(partition, room.room_id),
             *(keys.held(partition, node) for node in (*added, *removed)),
         ]
         arguments: list[Value] = [
@@ -281,6 +289,9 @@ class RoomStore:
             keys.MAX_EVENTS,
             len(added),
             self._channels.command,
+            "" if change.message is not None else encode_step(change.kind, room),
+            MAX_STEPS,
+            self._tombstone_ms if ended else TRACE_MS,
         ]
         for node, payload in change.notices.items():
             arguments += [self._channels.name(node, partition), payload]

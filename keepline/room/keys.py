@@ -35,6 +35,11 @@ def chat(partition: int, room_id: str) -> str:
     return f"{tag(partition)}:chat:{room_id}"
 
 
+def trace(partition: int, room_id: str) -> str:
+    """Stream with a TTL: what became of the room, transition by transition, for operators."""
+    return f"{tag(partition)}:trace:{room_id}"
+
+
 def events(partition: int) -> str:
     """Stream: what the persister consumes."""
     return f"{tag(partition)}:events"

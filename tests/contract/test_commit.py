@@ -394,7 +394,7 @@ def test_all_keys_of_a_commit_are_in_one_slot_of_a_cluster() -> None:
         both = change(joined, Join(2, "node-2", SESSION_2)).after
         taken = change(both, Join(1, "node-3", "new"))
         names, _ = store._arguments(taken)
-        assert len(names) == 4 + 2 + 1
+        assert len(names) == 5 + 2 + 1
         assert len({key_slot(name.encode()) for name in names}) == 1
         assert store.partition_of(room_id) == key_slot(room_id.encode()) % PARTITIONS
 
