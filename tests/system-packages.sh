@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Make sure that the programs which the tests drive and pip cannot install are here: Chromium, and Redis beside Valkey.
+# Make sure that the programs which the tests drive and pip cannot install are here: Chromium, Redis beside Valkey, and
+# promtool, which comes with Prometheus.
 set -euo pipefail
 
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 command -v redis-server >/dev/null || missing+=(redis-server)
+command -v promtool >/dev/null || missing+=(prometheus)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi
