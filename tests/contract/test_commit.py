@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.crc import key_slot
 
 from keepline.ops.redis import Client, connect, servers
 from keepline.room import keys
-from keepline.room.codec import Event, decode_event, decode_record, encode_record
+from keepline.room.codec import Event, decode_event, decode_record
 from keepline.room.commands import Command, End, Join, Leave, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_MESSAGES
@@ -201,9 +202,7 @@ async def test_only_so_much_chat_is_kept(store: RoomStore, client: Client) -> No
 
 
 def _with_last_seq(room: Room, seq: int) -> Room:
-    raw = decode_record(encode_record(room))
-    object.__setattr__(raw, "last_seq", seq)
-    return raw
+    return replace(room, last_seq=seq)
 
 
 # --- all or nothing ---
