@@ -16,11 +16,12 @@ from keepline.room.rows import from_row
 
 BATCH_ROWS = 500
 
-_COLUMNS = """room_id, user_1, user_2, started_at, duration_seconds, chat_mode, status, grace_period_expires,
-    user_1_connected, user_2_connected, messages, created_at, updated_at, version, ended_reason, ended_at"""
-_ONE = f"SELECT {_COLUMNS} FROM active_rooms WHERE room_id = $1::uuid"  # noqa: S608 - no value in it
-_UNFINISHED = f"""SELECT {_COLUMNS} FROM active_rooms
-    WHERE status <> 'ended' OR updated_at > now() - make_interval(secs => $1)"""  # noqa: S608 - no value in it
+_ROOMS = """SELECT room.room_id, user_1, user_2, started_at, duration_seconds, chat_mode, status,
+    grace_period_expires, user_1_connected, user_2_connected, messages, created_at, room.updated_at, room.version,
+    ended_reason, ended_at, user_1_last_message_at, user_2_last_message_at
+    FROM active_rooms AS room LEFT JOIN text_room_activity AS activity ON activity.room_id = room.room_id"""
+_ONE = f"{_ROOMS} WHERE room.room_id = $1::uuid"
+_UNFINISHED = f"{_ROOMS} WHERE status <> 'ended' OR room.updated_at > now() - make_interval(secs => $1)"
 
 _LIMITED = """SELECT abbrev(ip_address), attempts, (extract(epoch FROM first_attempt_at) * 1000)::bigint,
     (extract(epoch FROM last_attempt_at) * 1000)::bigint, (extract(epoch FROM expires_at) * 1000)::bigint

@@ -127,7 +127,8 @@ def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
     """The room of a row, with nobody connected. Raises ValueError.
 
     Both sides count as having come when the call had started; then a grace period that ran still does, and a
-    text room has been quiet since its last change. Postgres sets the column `updated_at` itself.
+    text room has been quiet since its last change. Postgres sets the column `updated_at` itself. When each side wrote
+    last is in the room's row of `text_room_activity`, if that is given with it.
     """
     opened_at, started_at = _to_ms(row["created_at"]), _to_ms(row["started_at"])
     # One side alone may be there from the first moment; that is no meeting yet.
@@ -160,6 +161,7 @@ def _absent_side(row: Mapping[str, Any], user: str, met: bool, updated_at: int) 
         absent_since=updated_at if came else None,
         grace_until=_to_ms_or_none(row["grace_period_expires"]) if met else None,
         idle_from=updated_at if met else None,
+        last_message_at=_to_ms_or_none(row.get(f"{user}_last_message_at")),
     )
 
 

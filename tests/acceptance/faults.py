@@ -89,6 +89,21 @@ async def nothing_left_of(fleet: Fleet, node: int) -> None:
     await eventually(gone, timeout=AGREED_SECONDS, interval=0.1, what=f"nothing is left of {name}")
 
 
+async def kill_everything(fleet: Fleet) -> None:
+    """SIGKILL for each process, clients' side last."""
+    programs = [*fleet.programs, *fleet.persister_programs]
+    await asyncio.gather(*(program.kill() for program in programs))
+    await asyncio.gather(fleet.valkey.kill(), fleet.postgres.kill())
+
+
+async def start_programs(fleet: Fleet) -> None:
+    """Start nodes and persisters, and wait until they are ready and Redis is whole."""
+    programs = [*fleet.programs, *fleet.persister_programs]
+    await asyncio.gather(*(program.start() for program in programs))
+    await asyncio.gather(*(program.until_ready() for program in programs))
+    await fleet.until_whole()
+
+
 async def holders(fleet: Fleet, room: str) -> list[tuple[str | None, str | None]]:
     """Node and session of both sides, as the record in Redis has them."""
     (key,) = [key async for key in fleet.redis.scan_iter(f"*:room:{room}")]

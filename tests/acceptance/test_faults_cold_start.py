@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
-from tests.acceptance.faults import agreed
+from tests.acceptance.faults import agreed, kill_everything, start_programs
 from tests.acceptance.scenes import Call, Scene
 from tests.helpers.fleet import Fleet, running_fleet
 
@@ -22,21 +22,6 @@ ENVIRON = {
     "KEEPLINE_CLAIM_IDLE_SECONDS": "1",
 }
 ACTIVE = {"status": "active", "user_1_connected": True, "user_2_connected": True}
-
-
-async def kill_everything(fleet: Fleet) -> None:
-    """SIGKILL for each process, clients' side last."""
-    programs = [*fleet.programs, *fleet.persister_programs]
-    await asyncio.gather(*(program.kill() for program in programs))
-    await asyncio.gather(fleet.valkey.kill(), fleet.postgres.kill())
-
-
-async def start_programs(fleet: Fleet) -> None:
-    """Start nodes and persisters, and wait until they are ready and Redis is whole."""
-    programs = [*fleet.programs, *fleet.persister_programs]
-    await asyncio.gather(*(program.start() for program in programs))
-    await asyncio.gather(*(program.until_ready() for program in programs))
-    await fleet.until_whole()
 
 
 async def touched_11_minutes_ago(fleet: Fleet, rooms: Sequence[str]) -> None:

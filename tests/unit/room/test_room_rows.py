@@ -204,6 +204,16 @@ def test_a_text_room_is_quiet_since_its_last_change() -> None:
     assert back.timed_from is None
 
 
+def test_who_wrote_when_comes_from_the_activity() -> None:
+    call = text()
+    call.at(2_000).post(1)
+    activity = to_activity(call.room)
+    assert activity is not None
+    back = from_row(_stored(call.room) | {"user_1_last_message_at": activity.user_1_last_message_at})
+    assert [side.last_message_at for side in back.sides] == [T0 + 2_000, None]
+    assert to_activity(back) == activity
+
+
 def test_the_messages_say_where_to_count_on() -> None:
     lines = [Message(seq, USER_1, "hi", T0) for seq in (7, 9, 8)]
     row = _stored(text().room)
