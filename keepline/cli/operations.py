@@ -1,19 +1,27 @@
-"""The commands that look after a running cluster: `status`, `drain`, …"""
+"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `drain`."""
 
 import asyncio
 import json
 import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from keepline.cli import drains
+from keepline.cli import drains, room_tables, trace_table
+from keepline.cli import rooms as rooms_of
 from keepline.cli import status as status_of
-from keepline.cli.errors import FAILED
+from keepline.cli import trace as trace_of
+from keepline.cli.errors import FAILED, CommandError
 from keepline.cli.reach import reach
+from keepline.room.record import ChatMode, Status
 
 commands = typer.Typer()
 
@@ -23,9 +31,14 @@ TO_DRAIN_SECONDS = 30.0
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+PIPED_WIDTH = 240
+"""How wide a line may be where no terminal says so."""
+
+
 def console() -> Console:
     """Where results go."""
-    return Console(highlight=False)
+    on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
 
 
 @commands.command()
@@ -115,3 +128,84 @@ async def _drain(name: str, seconds: float | None, wait: bool, timeout: float | 
                 progress.update(bar, completed=max(0, total - left) if total else 1, left=left)
 
             return await drains.until_drained(cluster, node, limit, show)
+
+
+@commands.command()
+def rooms(
+    room: Annotated[
+        uuid.UUID | None, typer.Argument(metavar="[ROOM]", help="One room, as every place has it.")
+    ] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Only rooms in this state; else all that have not ended.")
+    ] = None,
+    mode: Annotated[ChatMode | None, typer.Option(help="Only rooms of this mode.")] = None,
+    user: Annotated[uuid.UUID | None, typer.Option(help="Only rooms of this user.")] = None,
+    node: Annotated[str | None, typer.Option(help="Only rooms with a side on this node.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, help="Only rooms that started so many seconds ago or earlier.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the rooms that changed last, or show one as Redis, Postgres and each node have it."""
+    if room is not None:
+        asyncio.run(_room(str(room), as_json))
+        return
+    wanted = rooms_of.Filter(
+        None if status is None else status.value,
+        None if mode is None else mode.value,
+        None if user is None else str(user),
+        node,
+        older_than,
+    )
+    listing = asyncio.run(_rooms(wanted, limit))
+    if as_json:
+        typer.echo(json.dumps(room_tables.as_json(listing)))
+    else:
+        console().print(room_tables.listing(listing), soft_wrap=True)
+
+
+async def _rooms(wanted: rooms_of.Filter, limit: int) -> rooms_of.Listing:
+    async with reach(os.environ) as cluster:
+        with looking_at("rooms") as seen:
+            return await rooms_of.list_rooms(cluster, wanted, limit, seen)
+
+
+async def _room(room_id: str, as_json: bool) -> None:
+    async with reach(os.environ) as cluster:
+        views = await rooms_of.views_of(cluster, room_id)
+    if as_json:
+        typer.echo(json.dumps(room_tables.views_as_json(views)))
+    else:
+        console().print(room_tables.side_by_side(views), soft_wrap=True)
+    if all(view.fields is None for view in views):
+        raise CommandError(f"nobody has a room {room_id}")
+
+
+@commands.command()
+def trace(
+    room: Annotated[uuid.UUID, typer.Argument(metavar="ROOM", help="The room's id.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what happened to a call, over all nodes, in the order in which it happened."""
+    found = asyncio.run(_trace(str(room)))
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        console().print(trace_table.render(found), soft_wrap=True)
+    if not found.lines:
+        raise CommandError(f"nothing is known of room {room}: it never was, or ended long ago")
+
+
+async def _trace(room_id: str) -> trace_of.Timeline:
+    async with reach(os.environ) as cluster:
+        return await trace_of.timeline(cluster, room_id)
+
+
+@contextmanager
+def looking_at(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many have been looked at, while that takes time."""
+    columns = SpinnerColumn(), TextColumn("{task.completed:.0f} {task.description} looked at")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda seen: progress.update(task, completed=seen)
