@@ -13,11 +13,12 @@ ARGS ?=
 # Options of pytest, for example: make test PYTEST="-k room -x"
 PYTEST ?=
 UV ?= uv
+IMAGE ?= keepline:0.1.0
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests chaos bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests chaos images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +62,12 @@ python-tests: $(INSTALLED) ## pytest alone
 
 chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/test_chaos.py
+
+images: ## build the container image of deploy/ (needs Docker); IMAGE=… names it
+	docker build -f deploy/Dockerfile -t $(IMAGE) .
+
+stack: $(INSTALLED) ## deploy/ in a Docker Engine, which root on Debian gets started: scaled, killed and rolled under 100 calls
+	$(BIN)/pytest -s tests/stack/scenario.py
 
 js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
 	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \

@@ -1,0 +1,260 @@
+"""The stack of deploy/ in a real engine, with calls on it all the time, while everything that operators do to it, and
+everything that happens to them, is done: scaled out and in, each container killed, a new release rolled.
+
+Not among the tests that `make test` runs: `make stack` does, in some ten minutes. STACK_CALLS and STACK_SEED change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aioice import turn
+
+from tests.helpers import load
+from tests.helpers.load import LoadedCall, loaded_calls
+from tests.helpers.waiting import eventually
+from tests.stack.engine import Engine, running_engine
+from tests.stack.stack import VERSION, Stack, build, images, running_stack
+
+CALLS = int(os.environ.get("STACK_CALLS", "100"))
+NEXT_VERSION = "0.0.2-test"
+SETTLED_SECONDS = 60.0
+BACK_SECONDS = 90.0
+TURN_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with running_engine() as engine:
+        engine.fetch(*images())
+        build(engine)
+        yield engine
+
+
+class Calls:
+    """The calls under load. What has to be true of them after each step."""
+
+    def __init__(self, stack: Stack, calls: list[LoadedCall]) -> None:
+        self.stack = stack
+        self.calls = calls
+        self.members = [member for call in calls for member in call.members]
+        self._began = time.monotonic()
+
+    async def are_up(self, step: str) -> None:
+        """Wait until everybody is there and knows it; no call may have ended, and every one goes on."""
+        heard = [self._heard(call) for call in self.calls]
+        await eventually(
+            lambda: all(member.settled for member in self.members),
+            timeout=SETTLED_SECONDS,
+            what=f"all are back: {step}",
+        )
+        assert not [member.ends for member in self.members if member.ends], step
+        await eventually(
+            lambda: all(self._heard(call) > before for call, before in zip(self.calls, heard, strict=True)),
+            timeout=SETTLED_SECONDS,
+            what=f"signals arrive in every call: {step}",
+        )
+        lines = sum(len(lines) for call in self.calls for lines in call.ledger.acknowledged.values())
+        print(f"{time.monotonic() - self._began:6.1f} s  {step}: {len(self.calls)} calls up, {lines} lines")
+
+    def _heard(self, call: LoadedCall) -> int:
+        return sum(len(numbers) for numbers in call.ledger.signals.values())
+
+
+@pytest.mark.timeout(1_500)
+async def test_calls_outlive_whatever_is_done_to_the_stack(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = int(os.environ.get("STACK_SEED", random.randrange(2**32)))
+    print(f"STACK_SEED={seed} STACK_CALLS={CALLS}")
+    monkeypatch.setattr(load, "PAUSE_SECONDS", (1.0, 4.0))
+    async with running_stack(engine, nodes=2) as stack, loaded_calls(stack, CALLS, seed) as (loaded, stop):
+        calls = Calls(stack, loaded)
+        await calls.are_up("two nodes")
+        await scaled_out_and_in(stack, calls)
+        for node in stack.containers("node"):
+            await node_killed(stack, calls, node)
+        await persister_killed(stack, calls)
+        await postgres_killed(stack, calls)
+        await redis_killed(stack, calls)
+        await coturn_killed(stack, calls)
+        await balancer_killed(stack, calls)
+        await everything_crashes(stack, calls)
+        await release_rolled(stack, calls)
+        stop.set()
+        await nothing_is_lost(stack, calls)
+
+
+async def scaled_out_and_in(stack: Stack, calls: Calls) -> None:
+    for count in (4, 2):
+        await stack.scale(count)
+        await calls.are_up(f"scaled to {count} nodes")
+
+
+@asynccontextmanager
+async def killed(stack: Stack, container: str) -> AsyncIterator[None]:
+    """Keep a container dead while the context is open; then it is started, and healthy."""
+    await asyncio.to_thread(stack.engine.docker, "kill", container)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(stack.engine.docker, "start", container)
+    await eventually(
+        lambda: asyncio.to_thread(stack.healthy, container),
+        timeout=BACK_SECONDS,
+        interval=0.5,
+        what="it is healthy again",
+    )
+
+
+async def node_killed(stack: Stack, calls: Calls, node: str) -> None:
+    async with killed(stack, node):
+        await stack.balances(1)
+        await calls.are_up("a node is dead")
+    await stack.balances(2)
+
+
+async def persister_killed(stack: Stack, calls: Calls) -> None:
+    (persister,) = stack.containers("persister")
+    async with killed(stack, persister):
+        await calls.are_up("the persister is dead")
+    await shows(stack, persister, "ok")
+
+
+async def postgres_killed(stack: Stack, calls: Calls) -> None:
+    (postgres,) = stack.containers("postgres")
+    persister, *nodes = [*stack.containers("persister"), *stack.containers("node")]
+    async with killed(stack, postgres):
+        for container in (persister, *nodes):
+            await shows(stack, container, "degraded", "postgres")
+        await calls.are_up("Postgres is dead")
+        assert await stack.balanced() == 2, "callers notice nothing of it"
+    for container in (persister, *nodes):
+        await shows(stack, container, "ok")
+
+
+async def redis_killed(stack: Stack, calls: Calls) -> None:
+    (redis,) = stack.containers("redis")
+    programs = [*stack.containers("persister"), *stack.containers("node")]
+    async with killed(stack, redis):
+        for container in programs:
+            await shows(stack, container, "degraded", "redis")
+    for container in programs:
+        await shows(stack, container, "ok")
+    await stack.balances(2)
+    await calls.are_up("Redis was dead")
+
+
+async def coturn_killed(stack: Stack, calls: Calls) -> None:
+    (coturn,) = stack.containers("coturn")
+    await relays(stack, calls)
+    async with killed(stack, coturn):
+        await calls.are_up("the TURN server is dead")
+    await relays(stack, calls)
+
+
+async def balancer_killed(stack: Stack, calls: Calls) -> None:
+    (haproxy,) = stack.containers("haproxy")
+    async with killed(stack, haproxy):
+        await eventually(
+            lambda: all(member.client.state.name != "CONNECTED" for member in calls.members),
+            what="everybody notices",
+        )
+    await calls.are_up("the load balancer was dead")
+
+
+async def everything_crashes(stack: Stack, calls: Calls) -> None:
+    """The engine starts again by itself what dies."""
+    for service in ("node", "persister", "redis", "postgres", "coturn", "haproxy"):
+        container = stack.containers(service)[0]
+        before = stack.inspected(container)["RestartCount"]
+        stack.crash(container)
+        await eventually(
+            lambda: stack.inspected(container)["RestartCount"] > before and stack.healthy(container),  # noqa: B023
+            timeout=BACK_SECONDS,
+            interval=0.5,
+            what=f"{service} is back",
+        )
+        await calls.are_up(f"{service} crashed")
+
+
+async def release_rolled(stack: Stack, calls: Calls) -> None:
+    await asyncio.to_thread(build, stack.engine, NEXT_VERSION)
+    print(await stack.roll(NEXT_VERSION), end="")
+    for service in ("node", "persister"):
+        for container in stack.containers(service):
+            assert stack.inspected(container)["Config"]["Image"] == f"keepline:{NEXT_VERSION}"
+    assert len(stack.containers("node")) == 2
+    await calls.are_up(f"rolled from {VERSION} to {NEXT_VERSION}")
+
+
+async def relays(stack: Stack, calls: Calls) -> None:
+    """The credentials of a `welcome` open a relay on the TURN server."""
+    (server,) = calls.members[0].client.ice_servers
+    assert server.username is not None
+    assert server.credential is not None
+
+    async def allocated() -> bool:
+        async with asyncio.timeout(TURN_SECONDS):
+            transport, _ = await turn.create_turn_endpoint(
+                asyncio.DatagramProtocol, stack.turn, server.username, server.credential
+            )
+        address = transport.get_extra_info("sockname")
+        transport.close()
+        return address is not None
+
+    await eventually(allocated, timeout=BACK_SECONDS, interval=0.5, what="a relay is allocated")
+
+
+async def shows(stack: Stack, container: str, status: str, *dependencies: str) -> None:
+    """Wait until `/healthz` of a program says so, and of which dependencies, and its metrics can be read."""
+
+    async def does() -> bool:
+        health: dict[str, Any] = await asyncio.to_thread(stack.ask, container, "/healthz")
+        assert health["status"] == status, health
+        for name in dependencies:
+            assert health["dependencies"][name]["status"] != "ok", health
+        return True
+
+    await eventually(does, timeout=BACK_SECONDS, interval=0.5, what=f"{container[:12]} is {status}")
+
+
+async def nothing_is_lost(stack: Stack, calls: Calls) -> None:
+    """Hang up everywhere. Postgres has every room, over, every line that was acknowledged, and every call's history."""
+    await eventually(
+        lambda: all(member.settled for member in calls.members),
+        timeout=SETTLED_SECONDS,
+        what="all are settled",
+    )
+    for call in calls.calls:
+        await stack.end_room(call.room)
+    query = "SELECT room_id, status, ended_reason, messages FROM active_rooms"
+
+    async def all_ended() -> list[dict[str, Any]]:
+        rows = await asyncio.to_thread(stack.sql, query)
+        assert [row["status"] for row in rows] == ["ended"] * CALLS
+        return rows
+
+    found = await eventually(
+        all_ended, timeout=BACK_SECONDS, interval=0.5, what="every room has ended in Postgres"
+    )
+    rows = {row["room_id"]: row for row in found}
+    assert rows.keys() == {call.room for call in calls.calls}
+    for call in calls.calls:
+        assert rows[call.room]["ended_reason"] == "deleted"
+        assert call.ledger.problems(rows[call.room]["messages"]) == []
+    history = await asyncio.to_thread(stack.sql, "SELECT count(*) FROM chat_history")
+    assert history == [{"count": 2 * CALLS}]
+    lines = sum(len(row["messages"]) for row in found)
+    unanswered = sum(member.unanswered for member in calls.members)
+    refused = sum(len(member.refused) for member in calls.members)
+    print(
+        f"{len(rows)} rooms and {lines} lines in Postgres; {unanswered} lines unanswered, {refused} refused"
+    )

@@ -1,0 +1,3 @@
+FROM keepline-stand-in:base
+USER nobody
+CMD ["turnserver"]
