@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that the programs which the tests drive and pip cannot install are here: Chromium, Redis beside Valkey, and
+# Make sure that the programs which the tests drive and pip cannot install are here: Chromium, Redis beside Valkey, HAProxy, and
 # promtool, which comes with Prometheus.
 set -euo pipefail
 
@@ -7,6 +7,7 @@ missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v promtool >/dev/null || missing+=(prometheus)
+command -v haproxy >/dev/null || missing+=(haproxy)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0
 fi
