@@ -106,7 +106,7 @@ class Reconciler:
         wanted = [room for room_id in room_ids if (room := self.rooms.stored(room_id)) is not None]
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            found = await self._store.load_many([room.room_id for room in batch])
+            found = await self._store.compare(batch)
             behind = []
             for here, there in zip(batch, found, strict=True):
                 if there is None or there.version < here.version:

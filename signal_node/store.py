@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from redis.asyncio.client import Pipeline
@@ -24,7 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from keepline.ops.redis import Client
+from keepline.ops.redis import Client, is_cluster
 from keepline.room import keys
 from keepline.room.codec import (
     BadRecord,
@@ -34,6 +35,7 @@ from keepline.room.codec import (
     encode_event,
     encode_message,
     encode_record,
+    is_of_version,
 )
 from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
@@ -144,20 +146,37 @@ class RoomStore:
 
     async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
         """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable, BadRecord."""
-        by_partition: dict[int, list[str]] = {}
-        for room_id in room_ids:
-            by_partition.setdefault(self.partition_of(room_id), []).append(room_id)
+        records = await self._records(room_ids)
+        return [None if record is None else decode_record(record) for record in records]
+
+    async def compare(self, known: Sequence[Room]) -> list[Room | None]:
+        """The rooms as Redis has them, as `load_many` does. What has the version that is known is not read again.
+
+        Raises StoreUnavailable, BadRecord.
+        """
+        records = await self._records([room.room_id for room in known])
+        return [
+            None if record is None else room if is_of_version(record, room.version) else decode_record(record)
+            for room, record in zip(known, records, strict=True)
+        ]
+
+    async def _records(self, room_ids: Sequence[str]) -> list[bytes | None]:
+        if not room_ids:
+            return []
+        names = keys.rooms(room_ids, self.partitions)
         with translated():
+            if not is_cluster(self._client):
+                records: list[Any] = await self._client.mget(names)
+                return records
+            by_partition: dict[int, list[str]] = {}
+            for room_id, name in zip(room_ids, names, strict=True):
+                by_partition.setdefault(self.partition_of(room_id), []).append(name)
             async with self._client.pipeline(transaction=False) as pipe:
-                for partition, wanted in by_partition.items():
-                    pipe.mget([keys.room(partition, room_id) for room_id in wanted])
+                for wanted in by_partition.values():
+                    pipe.mget(wanted)
                 answers = await pipe.execute()
-        found = {
-            room_id: None if record is None else decode_record(record)
-            for wanted, records in zip(by_partition.values(), answers, strict=True)
-            for room_id, record in zip(wanted, records, strict=True)
-        }
-        return [found[room_id] for room_id in room_ids]
+        found = dict(zip(chain(*by_partition.values()), chain(*answers), strict=True))
+        return [found[name] for name in names]
 
     async def lines_after(self, room_id: str, seq: int) -> list[Message]:
         """The room's chat after line `seq`. Raises StoreUnavailable, BadRecord."""
@@ -210,6 +229,11 @@ class RoomStore:
         """Take away the deadline of a room that is gone. Raises StoreUnavailable."""
         with translated():
             await self._client.zrem(keys.deadlines(self.partition_of(room_id)), room_id)
+
+    async def add_deadline(self, room_id: str, at: int) -> None:
+        """Set the deadline of a room, in ms since 1970, if it has none. Raises StoreUnavailable."""
+        with translated():
+            await self._client.zadd(keys.deadlines(self.partition_of(room_id)), {room_id: at}, nx=True)
 
     async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> int:
         """Add lines wherever they belong in a room's chat; those that are there stay. Returns how many were not.

@@ -121,8 +121,9 @@ _ALL_EVENT_FIELDS = frozenset(("format", "room", "message", *_EVENT_FIELDS))
 def record_to_dict(room: Room) -> dict[str, Any]:
     """The record as JSON types, with the derived fields beside the kept ones."""
     return {
-        **room.extra,
         "format": RECORD_FORMAT,
+        "version": room.version,  # so far in front for `is_of_version`
+        **room.extra,
         **{name: getattr(room, name) for name in _PLAIN_FIELDS},
         "chat_mode": room.chat_mode.value,
         "status": room.status.value,
@@ -150,6 +151,11 @@ def decode_record(data: bytes | str) -> Room:
     """The room behind a record's JSON. Raises BadRecord."""
     room = read_record(data)
     return record_from_dict(_load(data)) if room is None else room
+
+
+def is_of_version(data: bytes, version: int) -> bool:
+    """Whether a record's JSON says that it is of that version, by its first bytes: True is certain, False is not."""
+    return data.startswith(b'{"format":%d,"version":%d,' % (RECORD_FORMAT, version))
 
 
 def record_from_dict(raw: object) -> Room:

@@ -19,7 +19,7 @@ _Count = Annotated[int, Meta(ge=0, le=_MOST)]
 _NumberFrom1 = Annotated[int, Meta(ge=1, le=_MOST)]
 
 
-class _Side(Struct, frozen=True, forbid_unknown_fields=True):
+class _Side(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     node: _Name | None
     session: _Name | None
     came: bool
@@ -30,7 +30,7 @@ class _Side(Struct, frozen=True, forbid_unknown_fields=True):
     last_message_at: _Count | None
 
 
-class _Record(Struct, frozen=True, forbid_unknown_fields=True):
+class _Record(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     format: Literal[1]
     room_id: _Name
     duration_seconds: _Count
@@ -58,14 +58,14 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True):
     sides: tuple[_Side, _Side]
 
 
-class _Message(Struct, frozen=True, forbid_unknown_fields=True):
+class _Message(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     seq: _NumberFrom1
     sender: _Name = msgspec.field(name="from")
     text: str
     at: _Count
 
 
-class _Event(Struct, frozen=True, forbid_unknown_fields=True):
+class _Event(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     format: Literal[1]
     kind: _Name
     room: _Record

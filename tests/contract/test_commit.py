@@ -328,6 +328,17 @@ async def test_changes_of_one_call_are_independent(store: RoomStore) -> None:
     assert await store.commit([stale, other]) == [Conflict(room), Committed()]
     assert await store.load_many([OTHER_ROOM, "f" * 36]) == [other.after, None]
     assert await store.commit([]) == []
+    assert await store.load_many([]) == []
+
+
+async def test_of_a_comparison_only_what_differs_is_read(store: RoomStore) -> None:
+    room = await text_room(store)
+    moved_on = await carry_out(store, None, opening(OTHER_ROOM), Join(1, "node-1", SESSION_1))
+    older = replace(moved_on, version=1)
+    unknown = replace(room, room_id="f" * 36)
+    found = await store.compare([room, older, unknown])
+    assert found == [room, moved_on, None]
+    assert found[0] is room
 
 
 async def test_a_server_that_forgot_the_script_is_told_again(store: RoomStore, client: Client) -> None:

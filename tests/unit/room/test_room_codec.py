@@ -20,6 +20,7 @@ from keepline.room.codec import (
     encode_event,
     encode_message,
     encode_record,
+    is_of_version,
     record_from_dict,
     record_to_dict,
 )
@@ -138,6 +139,18 @@ def test_a_record_is_written_with_the_fields_that_others_read() -> None:
             },
         ],
     }
+
+
+@random_lives
+@given(rooms(), later_fields, st.integers(-2, 2))
+def test_the_version_can_be_told_by_the_first_bytes(
+    room: Room, of_room: dict[str, object], change: int
+) -> None:
+    later = decode_record(orjson.dumps(record_to_dict(room) | of_room))
+    for written in (encode_record(room), encode_record(later)):
+        assert is_of_version(written, room.version + change) == (change == 0)
+    assert not is_of_version(encode_record(room), room.version * 10)
+    assert not is_of_version(encode_record(replace(room, version=room.version * 10)), room.version)
 
 
 def test_a_message_and_an_event_are_written_as_others_read_them() -> None:

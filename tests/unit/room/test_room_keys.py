@@ -63,6 +63,11 @@ def test_every_key_of_a_room_lives_on_the_shard_of_its_partition() -> None:
     assert slots == {key_slot(b"p03")}
 
 
+def test_the_names_of_many_rooms_are_those_of_each() -> None:
+    ids = [ROOM, "größe", ROOM[::-1]]
+    assert keys.rooms(ids, 7) == [keys.room(keys.partition_of(room_id, 7), room_id) for room_id in ids]
+
+
 @pytest.mark.parametrize(
     ("text", "crc"),
     [
