@@ -18,7 +18,7 @@ IMAGE ?= keepline:0.1.0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests chaos images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests chaos outage images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ images: ## build the container image of deploy/ (needs Docker); IMAGE=… names 
 
 stack: $(INSTALLED) ## deploy/ in a Docker Engine, which root on Debian gets started: scaled, killed and rolled under 100 calls
 	$(BIN)/pytest -s tests/stack/scenario.py
+
+outage: $(INSTALLED) ## Postgres away for a minute under load; OUTAGE_SECONDS=… and OUTAGE_ROOMS=… (a second) change it
+	OUTAGE_SECONDS=$${OUTAGE_SECONDS:-60} $(BIN)/pytest -s tests/acceptance/test_postgres_outage.py
 
 js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
 	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
