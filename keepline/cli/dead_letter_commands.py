@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from keepline.cli.dead_letters import Letter, LetterId, dead_letters
+from keepline.cli.dead_letters import About, Letter, LetterId, dead_letters
 from keepline.cli.errors import CommandError, UsageError
 
 commands = typer.Typer(
@@ -100,17 +100,23 @@ async def _replay(wanted: list[LetterId]) -> tuple[int, list[str]]:
 
 
 def _summary(letter: Letter) -> dict[str, Any]:
-    """What is told of a letter without its content; `kind`, `room` and `version` are null when it is unreadable."""
-    event = letter.event()
+    """What is told of a letter without its content; `kind` is null when it is unreadable."""
+    about = letter.about()
     return {
         "id": str(letter.id),
         "buried_at": letter.buried_at,
         "reason": letter.reason,
         "entry": letter.entry,
-        "kind": None if event is None else event.kind,
-        "room": None if event is None else event.room.room_id,
-        "version": None if event is None else event.room.version,
+        "kind": None if about is None else about.kind,
+        "room": None if about is None else about.room,
+        "version": None if about is None else about.version,
     }
+
+
+def _kind(about: About | None) -> str:
+    if about is None:
+        return "unreadable"
+    return about.kind if about.version is None else f"{about.kind} v{about.version}"
 
 
 def _event(letter: Letter) -> Any:
@@ -127,12 +133,12 @@ def _table(letters: list[Letter]) -> Table:
     for name in ("id", "buried at (UTC)", "event", "room", "reason"):
         table.add_column(name, overflow="fold")
     for letter in letters:
-        event = letter.event()
+        about = letter.about()
         table.add_row(
             str(letter.id),
             datetime.fromtimestamp(letter.buried_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            "unreadable" if event is None else f"{event.kind} v{event.room.version}",
-            "" if event is None else event.room.room_id,
+            _kind(about),
+            "" if about is None or about.room is None else about.room,
             escape(letter.reason),
         )
     return table

@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 
 from keepline.cli.errors import CommandError, UsageError
 from keepline.ops import redis
-from keepline.room import keys
-from keepline.room.codec import EVENT_FIELD, BadRecord, Event, decode_event
+from keepline.room import attempts, keys, referrals, reports
+from keepline.room.codec import EVENT_FIELD, BadRecord, decode_event
+from keepline.room.kinds import kind_of
 
 PAGE = 200
 """Letters that are read or put back at once."""
@@ -43,6 +44,15 @@ class LetterId:
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What an event is about: of which kind it is, which room it names, and that room's version if it has it whole."""
+
+    kind: str
+    room: str | None
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
     """An event that could not be written. `buried_at` is ms since 1970; `entry` was its id in the event stream."""
 
@@ -52,12 +62,27 @@ class Letter:
     entry: str
     data: bytes
 
-    def event(self) -> Event | None:
-        """The event; None when it cannot be read, which may be why it lies here."""
+    def about(self) -> About | None:
+        """What the event is about; None when it cannot be read, which may be why it lies here."""
         try:
-            return decode_event(self.data)
+            return _about(self.data)
         except BadRecord:
             return None
+
+
+def _about(data: bytes) -> About:
+    match kind_of(data):
+        case reports.KIND as kind:
+            return About(kind, str(reports.decode_report(data).room_id), None)
+        case referrals.KIND as kind:
+            referrals.decode_referral(data)
+            return About(kind, None, None)
+        case attempts.KIND as kind:
+            attempts.decode_attempts(data)
+            return About(kind, None, None)
+        case _:
+            event = decode_event(data)
+            return About(event.kind, event.room.room_id, event.room.version)
 
 
 class DeadLetters:

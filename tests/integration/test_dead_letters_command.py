@@ -12,7 +12,10 @@ from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis import Client
 from keepline.room import keys
+from keepline.room.attempts import Attempts, encode_attempts
 from keepline.room.codec import Event
+from keepline.room.referrals import Referral, encode_referral
+from keepline.room.reports import Report, encode_report
 from tests.helpers.commands import keepline
 from tests.helpers.waiting import eventually
 from tests.integration.persister_rig import (
@@ -166,3 +169,23 @@ async def test_wrong_use_is_told_in_one_line(arguments: list[str], url: str, cod
 async def test_a_letter_that_is_not_there_cannot_be_shown(redis_url: str) -> None:
     done = await keepline("dead-letters", "show", "00:1-1", REDIS_URL=redis_url)
     assert (done.code, done.stderr) == (1, "keepline: no such dead letter: 00:1-1\n")
+
+
+async def test_reports_referrals_and_failed_logins_are_told_apart(client: Client, redis_url: str) -> None:
+    room, alice, bob = UUID(int=1), UUID(int=2), UUID(int=3)
+    for event in (
+        encode_report(Report(room, room, alice, bob, "rude", 1, {})),
+        encode_referral(Referral("code", alice, bob, None, None, 1)),
+        encode_attempts(Attempts("nowhere", 1, 1, 1, 1)),
+        encode_report(Report(room, room, alice, bob, "rude", 1, {})).replace(b"rude", b"\xff"),
+    ):
+        await add(client, keys.dead_letters(0), {"reason": "x", "entry": "1-1", "event": event})
+    answer = json.loads((await keepline("dead-letters", "list", "--json", REDIS_URL=redis_url)).stdout)
+    found = [(letter["kind"], letter["room"], letter["version"]) for letter in answer["letters"]]
+    assert sorted(found, key=str) == sorted(
+        [("report", str(room), None), ("referral", None, None), ("attempts", None, None), (None, None, None)],
+        key=str,
+    )
+    listed = await keepline("dead-letters", "list", REDIS_URL=redis_url)
+    assert "referral" in listed.stdout
+    assert "unreadable" in listed.stdout
