@@ -14,6 +14,7 @@ SELECT room_id, user_1, user_2, chat_mode, status, started_at, duration_seconds,
        user_1_connected, user_2_connected, messages, version, ended_reason, ended_at
 FROM active_rooms WHERE room_id = $1
 """
+_REPORTS = "SELECT reporter_id, reason FROM reports WHERE room_id = $1 ORDER BY reported_at"
 _CONNECT_SECONDS = 10.0
 
 
@@ -44,3 +45,19 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
     return str(value) if isinstance(value, uuid.UUID) else value
+
+
+async def reports_become(database_url: str, room_id: str, *reports: tuple[str, str]) -> None:
+    """Wait until these have been reported of a room, each by whom and why, in this order."""
+
+    async def stored() -> bool:
+        connection = await asyncpg.connect(database_url, timeout=_CONNECT_SECONDS)
+        try:
+            rows = await connection.fetch(_REPORTS, uuid.UUID(room_id))
+        finally:
+            await connection.close(timeout=_CONNECT_SECONDS)
+        found = [(str(row["reporter_id"]), row["reason"]) for row in rows]
+        assert found == list(reports), found
+        return True
+
+    await eventually(stored, what="the reports reach Postgres")

@@ -29,6 +29,7 @@ from keepline.client import (
     Typing,
 )
 from tests.helpers.cluster import Cluster, running_cluster
+from tests.helpers.rows import reports_become
 
 TIMEOUT = 30.0
 
@@ -101,6 +102,11 @@ async def test_a_call_from_beginning_to_end(cluster: Cluster, nodes: int) -> Non
         with pytest.raises(RequestFailed) as refused:
             await bob.client.join(bob.call.room_id)
         assert refused.value.code == "room_ended"
+        await bob.call.report("rude")
+        await bob.call.report("rude")
+        await alice.client.report(alice.call.room_id, "rude as well")
+        reports = ((bob.client.user, "rude"), (alice.client.user, "rude as well"))
+        await reports_become(cluster.database_url, bob.call.room_id, *reports)
 
 
 async def test_a_text_call_turns_to_video_and_is_left(cluster: Cluster) -> None:
