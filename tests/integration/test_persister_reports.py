@@ -19,6 +19,7 @@ from keepline.room.referrals import Referral, encode_referral
 from keepline.room.reports import Report, encode_report, report_id
 from persister.database import Database
 from persister.fold import change_of, fold
+from signal_node.archive import Archive
 from tests.helpers.waiting import eventually
 from tests.integration.persister_rig import Rig, dead_letters
 from tests.unit.persister.calls import call, encoded
@@ -97,6 +98,18 @@ async def test_a_referral_is_one_row_however_often_it_comes(client: Client, pool
     assert (row["referral_code"], row["target_user_id"], row["created_by_user_id"]) == ("Wq3-x_9", ALICE, BOB)
     assert (row["target_name"], row["created_by_name"]) == ("Alice", None)
     assert row["created_at"] == datetime.fromtimestamp(T0 / 1_000, UTC)
+
+
+async def test_nodes_find_a_referral_until_it_expires(pool: Pool) -> None:
+    seconds = await pool.fetchval("SELECT extract(epoch FROM now())::bigint")
+    fresh = replace(referral("fresh"), created_at=seconds * 1_000)
+    old = replace(referral("old"), created_at=(seconds - 61) * 1_000)
+    await Database(pool, create_users=True).write(fold([fresh, old]))
+    archive = Archive(pool)
+    assert await archive.referral("fresh", 60) == fresh
+    assert await archive.referral("old", 60) is None
+    assert await archive.referral("old", 120) == old
+    assert await archive.referral("nobody", 60) is None
 
 
 async def test_they_come_through_the_stream_among_rooms(client: Client, pool: Pool) -> None:
