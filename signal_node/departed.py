@@ -7,7 +7,7 @@ node's cache; what it lacks of others (an end, the loss of both sides, a room ju
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keepline.room.record import Message, Room
 
@@ -19,12 +19,22 @@ MAX_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Untold:
+    """What a newer record has brought: clients know `known`, and not what led to `there`."""
+
+    known: Room
+    there: Room
+
+
+@dataclass(frozen=True, slots=True)
 class Departed:
-    """The last record that was stored from here, and the last lines of chat that were."""
+    """The last record that was stored from here, the last lines of chat that were, and what clients were not told."""
 
     room: Room
     lines: tuple[Message, ...]
     until: int
+    untold: tuple[Untold, ...]
+    told_version: int
 
 
 class DepartedRooms:
@@ -43,12 +53,20 @@ class DepartedRooms:
         """What is known of the room, if it left lately."""
         return self._rooms.get(room_id)
 
-    def keep(self, room: Room, lines: Iterable[Message], now: int) -> None:
+    def keep(
+        self, room: Room, lines: Iterable[Message], now: int, untold: Iterable[Untold], told_version: int
+    ) -> None:
         """The room leaves the cache."""
         self.forget(room.room_id)
-        self._rooms[room.room_id] = Departed(room, tuple(lines), now + KEPT_MS)
+        self._rooms[room.room_id] = Departed(room, tuple(lines), now + KEPT_MS, tuple(untold), told_version)
         while len(self._rooms) > MAX_KEPT or self._oldest().until <= now:
             del self._rooms[self._oldest().room.room_id]
+
+    def told(self, room_id: str, untold: Untold) -> None:
+        """The clients have been told."""
+        departed = self._rooms[room_id]
+        left = tuple(each for each in departed.untold if each is not untold)
+        self._rooms[room_id] = replace(departed, untold=left)
 
     def forget(self, room_id: str) -> None:
         """The room is in the cache again."""

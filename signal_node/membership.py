@@ -2,7 +2,7 @@
 
 A node that cannot reach Redis for a while finds all heartbeats expired when it can again, for nobody could write any.
 So it buries nobody before it has been in touch without a gap for longer than a heartbeat lives. Should a node be buried
-alive all the same, it takes its sides again (see `Node.room_changed`), and its clients notice `reconnected`.
+alive all the same, it takes its sides again (see `Rooms`), and its clients notice `reconnected`.
 """
 
 from __future__ import annotations

@@ -208,6 +208,11 @@ class Node:
             self.counts.replaced += 1
             connection.close(closes.REPLACED)
 
+    def stays(self, session: str) -> bool:
+        """Whether the session is open on this node, and not about to be closed."""
+        connection = self.clients.get(session)
+        return connection is not None and not connection.framing.closing
+
     def room_changed(self, before: Room | None, after: Room) -> None:
         """Sessions learn which sides they hold from the record alone."""
         ended = after.status is Status.ENDED
@@ -222,19 +227,10 @@ class Node:
                     if holds.connected:
                         # The word that came for it may have been missed: one user has one connection.
                         self.replaced(held.session)
-                    elif not ended and not holds.left and not loser.framing.closing:
-                        # Somebody took this node for dead. It is not, so the session takes its side again.
-                        self._loop.call_soon(self._retake, after, number, held.session)
             if holds.node == self.id and holds.session is not None:
                 holder = self.clients.get(holds.session)
                 if holder is not None:
                     holder.session.hold(after.room_id, number)
-
-    def _retake(self, room: Room, side: SideNumber, session: str) -> None:
-        room = self.rooms.get(room.room_id) or room
-        if self.has(session) and not room.side(side).connected:
-            retake = commands.Join(side, self.id, session, only_if_free=True)
-            self._execute_quietly(room.room_id, retake, room)
 
     # --- commands that somebody waits for: of requests, the HTTP API, deadlines ---
 

@@ -244,6 +244,8 @@ class Requests:
         room, messages = await self._node.store.load(effect.room_id)
         if session.closed():
             return ()
+        if room is None:
+            room = self._node.rooms.known(effect.room_id)  # Redis has just lost it
         side = None if room is None else room.side_of(session.user)
         if room is None:
             return self._no_room(session, effect)
@@ -301,8 +303,15 @@ class Requests:
             return self._refusal(session, error, effect.room_id, effect.request_id)
         except JournalFull:
             return unavailable
-        messages = [] if archived is None else archived.messages
-        return session.joined(self._node.rooms.get(known.room_id) or known, messages, effect.request_id)
+        joined = self._node.rooms.get(known.room_id) or known
+        messages = self._known_chat(known.room_id, archived)
+        return session.joined(joined, messages, effect.request_id)
+
+    def _known_chat(self, room_id: str, archived: Archived | None) -> list[Message]:
+        """What Postgres and the cache have of the chat, which need not be all."""
+        lines = () if archived is None else archived.messages
+        by_seq = {line.seq: line for line in (*lines, *self._node.rooms.lines(room_id))}
+        return [by_seq[seq] for seq in sorted(by_seq)]
 
     async def _archived(self, room_id: str) -> Archived | None:
         if self._archive is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,14 +23,14 @@ from msgspec.structs import replace
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.metrics import Timings
-from keepline.room.commands import Command
+from keepline.room.commands import Command, Join
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
-from keepline.room.record import Message, Room, Status
+from keepline.room.record import Message, Room, SideNumber, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
 from signal_node import bus
-from signal_node.departed import DepartedRooms
+from signal_node.departed import DepartedRooms, Untold
 from signal_node.routing import Notice, Routes, route
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
@@ -43,6 +43,9 @@ MAX_JOURNAL = 10_000
 
 MAX_EARLY = 64
 """Notices of a room that wait for the answer to a commit of its own."""
+
+MAX_UNTOLD = 16
+"""Conflicts of a room at the most of which clients have still to be told."""
 
 KEPT_LINES = 50
 """Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
@@ -81,11 +84,14 @@ class Audience(Protocol):
     def replaced(self, session: str) -> None:
         """A session of this node has lost its user to a newer one."""
 
+    def stays(self, session: str) -> bool:
+        """Whether the session is open on this node, and not about to be closed."""
+
     def room_changed(self, before: Room | None, after: Room) -> None:
         """The cache holds a newer record: who holds the sides may have changed."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
     command: Command
     asker: str | None
@@ -108,9 +114,10 @@ class _Entry:
     in_flight: bool = False
     heard: Room | None = None  # a newer record that arrived while a commit was in flight
     early: list[Notice] = field(default_factory=list)  # they may stand on the commit in flight
-    told_version: int = 0  # clients have been told of everything up to it, without notices
-    untold: Room | None = None  # what they know, while a conflict has brought more than the notices
-    untold_until: int = 0  # the version with which they know all of that
+    told_version: int = (
+        0  # clients are told of everything up to it by comparing: late notices are not for them
+    )
+    untold: list[Untold] = field(default_factory=list)
     lines: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
 
     @property
@@ -227,21 +234,20 @@ class Rooms:
         """Take in what another node has committed. When something before it was missed, look again at Redis."""
         room = notice.room
         entry = self._entries.get(room.room_id)
-        if entry is not None:
-            if room.version <= entry.told_version:
+        known = entry or self._departed.get(room.room_id)
+        if known is not None and room.version <= known.told_version:
+            return
+        if entry is not None and (room.version > entry.latest_version + 1 or entry.untold):
+            if entry.in_flight and len(entry.early) < MAX_EARLY:
+                entry.early.append(notice)
                 return
-            if room.version > entry.latest_version + 1:
-                if entry.in_flight and len(entry.early) < MAX_EARLY:
-                    entry.early.append(notice)
-                    return
-                self.counts.gaps += 1
-                self._on_gap(room.room_id)
-                return
-            if room.version == entry.untold_until:
-                entry.untold = None
-            self._adopt(entry, room)
+            self.counts.gaps += 1
+            self._on_gap(room.room_id)
+            return
         for delivery in notice.frames:
             self._audience.deliver(delivery.session, delivery.data)
+        if entry is not None:
+            self._adopt(entry, room)
         for session in notice.replaced:
             self._audience.replaced(session)
 
@@ -252,7 +258,7 @@ class Rooms:
         if entry.in_flight:
             entry.heard = room
         else:
-            self._rebase(entry, room)
+            self._rebase(entry, room, told=True)
             self._evict(room.room_id, entry)
 
     def _new_entry(self, room_id: str, room: Room | None) -> _Entry:
@@ -262,7 +268,15 @@ class Rooms:
             return _Entry(room, room, 0 if room is None else room.version)
         newest = _newest(room, departed.room)
         version = 0 if newest is None else newest.version
-        return _Entry(newest, newest, version, lines=deque(departed.lines, maxlen=KEPT_LINES))
+        lines = deque(departed.lines, maxlen=KEPT_LINES)
+        return _Entry(
+            newest,
+            newest,
+            version,
+            told_version=departed.told_version,
+            untold=list(departed.untold),
+            lines=lines,
+        )
 
     def cached(self) -> list[str]:
         """The rooms of the cache."""
@@ -272,6 +286,10 @@ class Rooms:
         """The rooms of the cache, and those that left it lately."""
         return [*self._entries, *self._departed]
 
+    def known(self, room_id: str) -> Room | None:
+        """The room as the cache has it, or had it lately."""
+        return self.get(room_id) or self.stored(room_id)
+
     def stored(self, room_id: str) -> Room | None:
         """The last record that is known to have been stored, also of a room that left the cache lately."""
         entry = self._entries.get(room_id)
@@ -280,10 +298,22 @@ class Rooms:
         departed = self._departed.get(room_id)
         return None if departed is None else departed.room
 
-    def untold(self, room_id: str) -> Room | None:
-        """The record that the clients of a room know, where a conflict has brought a newer one without a notice."""
+    def untold(self, room_id: str) -> Sequence[Untold]:
+        """What conflicts have brought and clients have still to be told, the oldest first."""
+        known = self._entries.get(room_id) or self._departed.get(room_id)
+        return () if known is None else tuple(known.untold)
+
+    def take_untold(self, untold: Untold) -> bool:
+        """Whether the clients have still to be told; whoever asks does so now."""
+        room_id = untold.there.room_id
+        if untold not in self.untold(room_id):
+            return False
         entry = self._entries.get(room_id)
-        return None if entry is None else entry.untold
+        if entry is not None:
+            entry.untold.remove(untold)
+        else:
+            self._departed.told(room_id, untold)
+        return True
 
     def at_rest(self, room_id: str) -> Room | None:
         """The stored record of a cached room of which nothing waits or is on its way to be stored."""
@@ -297,13 +327,17 @@ class Rooms:
         known = self._entries.get(room_id) or self._departed.get(room_id)
         return [] if known is None else list(known.lines)
 
-    def catch_up(self, room: Room) -> None:
-        """Take a newer record from Redis. Whoever calls tells the clients what they missed; late notices do not."""
+    def catch_up(self, room: Room) -> Untold | None:
+        """Take a newer record from Redis. Whoever calls tells the clients what it brought; late notices do not."""
         entry = self._entries.get(room.room_id)
-        if entry is not None:
-            entry.told_version = room.version
-            entry.untold = None
-            self._adopt(entry, room)
+        if entry is None:
+            return None
+        entry.told_version = room.version
+        known = _as_told(entry)
+        self._rebase(entry, room)
+        there = _as_told(entry)
+        self._evict(room.room_id, entry)
+        return None if known is None or there is None else Untold(known, there)
 
     async def run(self) -> None:
         """Store what the journals hold, until cancelled."""
@@ -382,7 +416,7 @@ class Rooms:
                     self._audience.deliver(delivery.session, delivery.data)
                 heard, entry.heard = entry.heard, None
                 if heard is not None and heard.version > entry.stored.version:
-                    self._rebase(entry, heard)
+                    self._rebase(entry, heard, told=True)
             case Conflict(current):
                 self.counts.conflicts += 1
                 self._resolve(room_id, entry, current)
@@ -392,7 +426,7 @@ class Rooms:
                 self._drop_first(entry)
                 pending.on_done(NotStored(why))
                 heard, entry.heard = entry.heard, None
-                self._rebase(entry, _newest(heard, entry.stored))
+                self._rebase(entry, _newest(heard, entry.stored), told=True)
         self._requeue(room_id, entry)
         early, entry.early = entry.early, []
         for notice in early:
@@ -406,27 +440,57 @@ class Rooms:
             self._on_loss(room_id)
             return
         heard, entry.heard = entry.heard, None
-        newest = _newest(heard, current)
-        if newest is not heard:
-            # The notice may be on its way, or lost: who has not been told by then is told by comparing.
-            entry.untold = entry.untold or _newest(heard, entry.stored)
-            entry.untold_until = current.version
-            self._on_gap(room_id)
-        self._rebase(entry, newest)
+        if heard is not None:
+            self._rebase(entry, heard, told=True)
+        if heard is None or heard.version < current.version:
+            # The notice may be on its way, or lost: clients are told by comparing, and late notices are not for them.
+            known = _as_told(entry)
+            self._rebase(entry, current)
+            there = _as_told(entry)
+            entry.told_version = current.version
+            if known is not None and there is not None:
+                entry.untold = [*entry.untold[-MAX_UNTOLD:], Untold(known, there)]
+                self._on_gap(room_id)
 
-    def _rebase(self, entry: _Entry, room: Room | None) -> None:
-        """Build the journal anew on a newer record. Commands that it does not allow are answered so."""
+    def _rebase(self, entry: _Entry, room: Room | None, *, told: bool = False) -> None:
+        """Build the journal anew on a newer record. Commands that it does not allow are answered so.
+
+        `told`: the clients have been told what led to that record.
+        """
         before = entry.head
+        retakes = self._retakes(entry, room)
         entry.stored = entry.head = room
         entry.expected_version = 0 if room is None else room.version
         journal, entry.journal = entry.journal, deque()
         self.waiting -= len(journal)
-        for pending in journal:
+        for pending in (*retakes, *journal):
             self._reapply(entry, pending)
+        if room is not None and retakes:
+            self._idle.clear()
+            self._want(room.room_id, entry)
         if entry.head is not None and entry.head is not before:
             self._audience.room_changed(before, entry.head)
         for pending in entry.journal:
-            self._tell(pending)
+            if told or pending not in retakes:
+                self._tell(pending)
+
+    def _retakes(self, entry: _Entry, room: Room | None) -> list[_Pending]:
+        """Joins of sessions that lost their sides to nobody: somebody took this node for dead, and it is not.
+
+        They come before all that waits, so that it finds the sides held.
+        """
+        known, head = entry.stored, entry.head
+        if known is None or head is None or room is None or room.status is Status.ENDED:
+            return []
+        retakes = []
+        for number in _NUMBERS:
+            held, now = head.side(number), room.side(number)
+            if held.session is None or held.node != self._node or held.session != known.side(number).session:
+                continue
+            if not now.connected and not now.left and self._audience.stays(held.session):
+                join = Join(number, self._node, held.session, only_if_free=True)
+                retakes.append(_Pending(join, None, _ignore, None, room, None, Routes()))
+        return retakes
 
     def _reapply(self, entry: _Entry, pending: _Pending) -> None:
         base = entry.head
@@ -491,13 +555,20 @@ class Rooms:
         if entry.head is None or all(side.node != self._node for side in entry.head.sides):
             left = self._entries.pop(room_id, None)
             if left is not None and left.stored is not None:
-                self._departed.keep(left.stored, left.lines, self._now())
+                self._departed.keep(left.stored, left.lines, self._now(), left.untold, left.told_version)
 
 
 def _newest(heard: Room | None, stored: Room | None) -> Room | None:
     if heard is None or (stored is not None and stored.version >= heard.version):
         return stored
     return heard
+
+
+def _as_told(entry: _Entry) -> Room | None:
+    """What clients know of a room: all of its head but the lines that wait to be stored."""
+    if entry.head is None or entry.stored is None:
+        return None
+    return replace(entry.head, last_seq=entry.stored.last_seq)
 
 
 def _lost_something(current: Room, known: Room | None) -> bool:
@@ -508,3 +579,10 @@ def _lost_something(current: Room, known: Room | None) -> bool:
 
 def _message_of(effects: tuple[object, ...]) -> Message | None:
     return next((effect.message for effect in effects if isinstance(effect, Posted)), None)
+
+
+def _ignore(outcome: Outcome) -> None:
+    pass
+
+
+_NUMBERS: tuple[SideNumber, ...] = (1, 2)

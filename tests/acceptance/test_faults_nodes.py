@@ -74,7 +74,7 @@ async def test_a_killed_node_takes_no_call_with_it(fleet: Fleet) -> None:
 
 
 async def test_a_node_that_was_only_slow_undoes_nothing_and_takes_back_what_nobody_has(fleet: Fleet) -> None:
-    """Holds that only a side which nobody holds is taken again (`Node._retake`), and that it is."""
+    """Holds that only a side which nobody holds is taken again (`Rooms._retakes`), and that it is."""
     async with Scene(fleet, (0, 1)) as scene:
         moved, stayed = [await scene.call() for _ in range(2)]
         left_behind = moved.bob.client

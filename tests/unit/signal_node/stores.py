@@ -78,6 +78,7 @@ class Audience:
         self.told: list[tuple[str, str]] = []
         self.replaced_ones: list[str] = []
         self.changes: list[tuple[int | None, int]] = []
+        self.staying: set[str] = set()
 
     def deliver(self, session: str, data: bytes) -> None:
         frame = json.loads(data)
@@ -86,6 +87,9 @@ class Audience:
 
     def replaced(self, session: str) -> None:
         self.replaced_ones.append(session)
+
+    def stays(self, session: str) -> bool:
+        return session in self.staying
 
     def room_changed(self, before: Room | None, after: Room) -> None:
         self.changes.append((None if before is None else before.version, after.version))
