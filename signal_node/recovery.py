@@ -134,10 +134,12 @@ class Recovery:
 
     async def _fill_in(self, lost: Sequence[int]) -> None:
         """Bring back from Postgres what no node holds, of those partitions that no other node is busy with."""
-        mine = [partition for partition in lost if await self._registry.lease(partition, LEASE, LEASE_MS)]
-        if not mine:
-            return
+        leased = [partition for partition in lost if await self._registry.lease(partition, LEASE, LEASE_MS)]
         try:
+            epochs = await self._epochs.read()  # whoever had the lease before may have done the work
+            mine = [partition for partition in leased if epochs[partition] is None]
+            if not mine:
+                return
             await self._wait_for_others(mine[0])
             if self._archive is not None:
                 await self._fill(self._archive, frozenset(mine))
@@ -145,7 +147,7 @@ class Recovery:
             self.counts.partitions += len(mine)
             _log.info("partitions_recovered", partitions=len(mine), revived=self.counts.revived)
         finally:
-            for partition in mine:
+            for partition in leased:
                 await self._registry.end_lease(partition, LEASE)
 
     async def _wait_for_others(self, partition: int) -> None:
@@ -161,13 +163,18 @@ class Recovery:
             await self._limits.logins.restore(limited, partitions)
         async for batch in archive.unfinished(self._tombstone_ms / 1_000):
             concerned = [a for a in batch if self._store.partition_of(a.room.room_id) in partitions]
-            stored = await self._store.load_many([a.room.room_id for a in concerned])
+            room_ids = [a.room.room_id for a in concerned]
+            stored = await self._store.load_many(room_ids)
             changes = [self._change(a, there) for a, there in zip(concerned, stored, strict=True)]
             results = await self._store.commit([change for change in changes if change is not None])
             if any(isinstance(result, Conflict) for result in results):
                 _log.info("rooms_came_back_meanwhile")
-            for archived in concerned:
-                await self._store.merge_chat(archived.room.room_id, archived.messages)
+            stored = await self._store.load_many(room_ids)
+            for archived, there in zip(concerned, stored, strict=True):
+                # Lines beyond the record's last came to Postgres too late: their numbers are given out again.
+                last_seq = 0 if there is None else there.last_seq
+                lines = [line for line in archived.messages if line.seq <= last_seq]
+                await self._store.merge_chat(archived.room.room_id, lines)
 
     def _change(self, archived: Archived, there: Room | None) -> Change | None:
         """What is to be stored of a room from Postgres, given what Redis has of it."""
