@@ -23,7 +23,11 @@ _PRESENCE = {"joined": "joined", "reconnected": "joined"}
 
 @dataclass(slots=True)
 class View:
-    """What a client knows of a room. `wanted`: it is to be in it."""
+    """What a client knows of a room. `wanted`: it is to be in it.
+
+    `shown` are the lines of chat that it was shown on this connection; `in_part`: it joined while its node was
+    without Redis, and so perhaps without all of the chat.
+    """
 
     room_id: str
     wanted: bool = True
@@ -32,6 +36,8 @@ class View:
     peer: str = "absent"
     ended: bool = False
     heard: int = 0
+    shown: set[int] = field(default_factory=set)
+    in_part: bool = False
     signals: set[str] = field(default_factory=set)
 
 
@@ -141,6 +147,8 @@ class Device:
         self._requests.clear()
         for view in self.views.values():
             view.joined = view.asked = False
+            view.heard = 0
+            view.shown.clear()
         if code in NEVER:
             self.gone = True
         else:
@@ -205,12 +213,14 @@ class Device:
         view.peer = held["peer"]
         lines = held["room"]["messages"]
         self._out.knowledge.snapshot_shown(self.name, view.room_id, lines)
-        view.heard = max((line["seq"] for line in lines), default=view.heard)
+        view.shown = {line["seq"] for line in lines}
+        view.in_part = self.node is not None and self.node.troubled
 
     def _on_ok(self, frame: dict[str, Any], request: Request) -> None:
         if request.kind == "chat" and request.room_id is not None:
             line = frame["message"]
             self._out.knowledge.line_acknowledged(request.room_id, line)
+            self.views[request.room_id].shown.add(line["seq"])
         if request.kind == "leave" and request.room_id is not None:
             self.views[request.room_id].joined = False
 
@@ -248,6 +258,7 @@ class Device:
         if line["seq"] <= view.heard:
             self._out.knowledge.told_twice(self.name, view.room_id, line)
         view.heard = line["seq"]
+        view.shown.add(line["seq"])
         self._out.knowledge.line_shown(self.name, view.room_id, line)
 
     def _on_ended(self, frame: dict[str, Any], request: None) -> None:

@@ -103,6 +103,8 @@ def _room(world: World, promise: Promise) -> Iterator[str]:
         if seq in promise.contested:
             continue
         for where, found in (("Redis", in_redis), ("Postgres", in_postgres)):
+            if where == "Redis" and seq in promise.in_postgres_only:
+                continue
             if found.get(seq) != text:
                 yield f"line {seq} of {short} is {found.get(seq)!r} in {where}"
     yield from _holders(world, room)
@@ -110,6 +112,7 @@ def _room(world: World, promise: Promise) -> Iterator[str]:
         device = world.devices.get(user)
         if device is not None:
             yield from _view(world, device, room, number)
+            yield from _chat(device, promise)
 
 
 def _holders(world: World, room: Room) -> Iterator[str]:
@@ -153,6 +156,15 @@ def _view(world: World, device: Device, room: Room, number: SideNumber) -> Itera
     presence = room.side(other(number)).presence
     if view.joined and view.peer != presence:
         yield f"{device.name} takes its peer for {view.peer}, which is {presence}"
+
+
+def _chat(device: Device, promise: Promise) -> Iterator[str]:
+    """Who is in a room has been shown all of its chat."""
+    view = device.views.get(promise.room_id)
+    if view is not None and view.joined and not view.in_part:
+        missing = set(promise.lines) - promise.contested - promise.in_postgres_only - view.shown
+        if missing:
+            yield f"{device.name} was not shown lines {sorted(missing)} of {promise.room_id[:8]}"
 
 
 def _node(world: World, node: SimulatedNode) -> Iterator[str]:

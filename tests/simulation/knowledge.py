@@ -13,6 +13,9 @@ from typing import Any
 from keepline.room.record import Room, Status
 from tests.simulation.trace import Trace
 
+LOST_AT_MOST = 1_000
+"""Lines of a room at the most whose numbers may stand for two lines once its history has forked."""
+
 
 @dataclass(slots=True)
 class Copies:
@@ -25,6 +28,7 @@ class Copies:
     behind: bool = False
     ended: bool = False
     lines: dict[int, str] = field(default_factory=dict)
+    in_postgres_only: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -38,6 +42,8 @@ class Promise:
     written_off: bool = False
     contested: set[int] = field(default_factory=set)
     """Numbers of lines that were lost: they may stand for two lines."""
+    in_postgres_only: set[int] = field(default_factory=set)
+    """Lines that only Postgres knows since Redis went back to an older state: nothing looks there for them."""
 
 
 class Knowledge:
@@ -55,6 +61,9 @@ class Knowledge:
     def line_acknowledged(self, room_id: str, line: dict[str, Any]) -> None:
         """The writer was told that the line is stored."""
         promise, seq = self.rooms[room_id], line["seq"]
+        if seq not in self._copies_of(room_id).lines:  # lost while the word was on its way
+            promise.contested.add(seq)
+            return
         if seq in promise.lines and seq not in promise.contested:
             self._trace.violate(f"line {seq} of {room_id[:8]} was given out twice")
         promise.lines[seq] = line["text"]
@@ -99,18 +108,30 @@ class Knowledge:
         elif promise.ended and not healing and (before is None or before.status is Status.ENDED):
             self._trace.violate(f"{after.room_id[:8]} has ended, and v{after.version} of it is stored live")
 
+    def forked(self, room_id: str) -> None:
+        """After a failover the room went on from the older record before the newer could be put back."""
+        promise = self.rooms.get(room_id)
+        if promise is not None:
+            self._write_off(promise)
+
+    def _write_off(self, promise: Promise) -> None:
+        promise.written_off, promise.ended = True, False
+        promise.contested |= set(range(1, max(promise.lines, default=0) + LOST_AT_MOST))
+        promise.lines.clear()
+        self._trace.note("lost", f"room {promise.room_id[:8]}")
+
     def count_copies(self) -> None:
         """Copies have been destroyed: write off what has none left."""
         for promise in self.rooms.values():
             copies = self._copies_of(promise.room_id)
             short = promise.room_id[:8]
             if (copies.behind or not copies.found) and not promise.written_off:
-                promise.written_off = True
-                self._trace.note("lost", f"room {short}")
-            if promise.ended and (promise.written_off or not copies.ended):
+                self._write_off(promise)
+            promise.in_postgres_only |= copies.in_postgres_only
+            if promise.ended and not copies.ended:
                 promise.ended = False
                 self._trace.note("lost", f"the end of {short}")
-            for seq in [seq for seq in promise.lines if promise.written_off or seq not in copies.lines]:
+            for seq in [seq for seq in promise.lines if seq not in copies.lines]:
                 del promise.lines[seq]
                 promise.contested.add(seq)
                 self._trace.note("lost", f"line {seq} of {short}")

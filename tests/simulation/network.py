@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -48,13 +49,17 @@ class _Listening:
 
 @dataclass(slots=True, eq=False)
 class RedisLink:
-    """A program's connections to Redis. `cut`: packets of this program alone get lost."""
+    """A program's connections to Redis. `cut`: packets of this program alone get lost.
+
+    `troubled_at` is when it last went without an answer.
+    """
 
     redis: Redis
     name: str
     cut: bool = False
     under_way: dict[asyncio.Future[Any], None] = field(default_factory=dict)
     publishing_until: float = 0.0
+    troubled_at: float = -math.inf
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         return await self.perform(lambda server: [_answer(server, command) for command in commands], commands)
@@ -105,6 +110,9 @@ class Redis:
         self._after(self._delay(), lambda: self._arrive(link, work, commands, future))
         try:
             return await future
+        except BaseException:
+            link.troubled_at = self._loop.time()
+            raise
         finally:
             link.under_way.pop(future, None)
 

@@ -24,6 +24,8 @@ from tests.simulation.trace import Trace
 from tests.simulation.wire_link import Wire
 
 DRAIN_SECONDS = 2.0
+TROUBLED_SECONDS = 5.0
+"""Longer than a join waits for Redis and then for Postgres before it is answered."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class SimulatedNode:
         )
 
     @property
+    def troubled(self) -> bool:
+        """Whether Redis left it without an answer lately, so that a join may have been answered without."""
+        return self._around.loop.time() - self.link.troubled_at < TROUBLED_SECONDS
+
+    @property
     def reachable(self) -> bool:
         """Whether the load balancer may still send clients: it learns late, and of a frozen node nothing."""
         return self.alive and self.accepting and not self._stopping
@@ -146,12 +153,6 @@ class SimulatedNode:
         """What the node knows to have been stored of a room."""
         return self.parts.rooms.stored(room_id) if self.accepting else None
 
-    def sessions(self) -> dict[str, set[str]]:
-        """The sides that open sessions believe to hold: session by room."""
-        held: dict[str, set[str]] = {}
-        for connection in self.parts.node.clients:
-            session = connection.session
-            if not session.closed():
-                for room_id in session.rooms:
-                    held.setdefault(room_id, set()).add(session.id)
-        return held
+    def lines(self, room_id: str) -> dict[int, str]:
+        """The lines of a room that the node could put back: texts by number."""
+        return {line.seq: line.text for line in self.parts.rooms.lines(room_id)} if self.accepting else {}

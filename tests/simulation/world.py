@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 from unittest import mock
@@ -21,13 +22,14 @@ from pydantic import SecretStr
 
 from keepline.ops.settings import NodeSettings
 from keepline.room import commands, keys
-from keepline.room.codec import BadRecord, decode_event, decode_message, decode_record
-from keepline.room.record import ChatMode, EndReason, Room, Status
+from keepline.room.codec import BadRecord, decode_message, decode_record
+from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.state import IllegalTransition
 from signal_node.rooms import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
+from tests.simulation.copies import copies_of
 from tests.simulation.devices import Device, Outside
-from tests.simulation.knowledge import Copies, Knowledge
+from tests.simulation.knowledge import Knowledge
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import WALL_AT_START, Redis
 from tests.simulation.nodes import SimulatedNode, Surroundings
@@ -73,7 +75,7 @@ class World:
         self.trace = Trace(self.loop.time, verbose=verbose)
         self.shape = Shape.drawn(self.random)
         self.redis = Redis(self.loop, self.random)
-        self.knowledge = Knowledge(self.trace, self._copies_of)
+        self.knowledge = Knowledge(self.trace, partial(copies_of, self))
         self.postgres = Postgres(self.now_ms, self.knowledge.lives_again)
         self.nodes: list[SimulatedNode] = []
         self.buried: list[SimulatedNode] = []
@@ -87,6 +89,8 @@ class World:
         self.redis.server.on_set = self._stored
         self._last_stored: dict[bytes, Room] = {}
         self._healing_until = 0.0
+        self._writes: dict[tuple[str, int], str] = {}
+        self._lossy = False
         self._around = Surroundings(
             self.loop,
             self.random,
@@ -271,44 +275,6 @@ class World:
         found = [decode_message(fields[b"message"]) for _, fields in stream.entries]
         return {message.seq: message.text for message in found}
 
-    def _copies_of(self, room_id: str) -> Copies:
-        copies = Copies()
-        row = self.postgres.rows.get(room_id)
-        if row is not None:
-            copies.found, copies.ended = True, row.room.status == "ended"
-            copies.lines = {seq: line["text"] for seq, line in row.messages.items()}
-        record = self.record(room_id)
-        remembered = [room for node in self.nodes if (room := node.remembered(room_id)) is not None]
-        rooms = [record, *remembered]
-        newest = max([room.version for room in remembered], default=0)
-        stored = 0 if record is None else record.version
-        if row is not None and self._whole(room_id):
-            copies.behind = max(stored, newest) < row.room.version
-        partition = keys.partition_of(room_id, self.shape.partitions)
-        events = self.redis.server.value(keys.events(partition).encode())
-        if isinstance(events, Stream):
-            for _, fields in events.entries:
-                event = decode_event(fields[b"event"])
-                if event.room.room_id == room_id:
-                    rooms.append(event.room)
-                    if event.message is not None:
-                        copies.lines.setdefault(event.message.seq, event.message.text)
-        for room in rooms:
-            if room is not None:
-                copies.found = True
-                copies.ended |= room.status is Status.ENDED
-        copies.lines = {**self.lines(room_id), **copies.lines}
-        for node in self.nodes:
-            if node.accepting:
-                for line in node.parts.rooms.lines(room_id):
-                    copies.lines.setdefault(line.seq, line.text)
-        return copies
-
-    def _whole(self, room_id: str) -> bool:
-        """Whether Redis passes for having all of the room's partition."""
-        partition = keys.partition_of(room_id, self.shape.partitions)
-        return self.redis.server.value(keys.epoch(partition).encode()) is not None
-
     def _stored(self, key: bytes, value: bytes) -> None:
         if b":room:" not in key:
             return
@@ -317,6 +283,11 @@ class World:
         except BadRecord as error:
             self.trace.violate(f"a record that cannot be read was stored: {error}")
             return
+        if (
+            self._writes.setdefault((room.room_id, room.version), room.write_id) != room.write_id
+            and self._lossy
+        ):
+            self.knowledge.forked(room.room_id)
         before = self._last_stored.get(key)
         self._last_stored[key] = room
         sides = " ".join(f"{side.presence}@{side.node}" for side in room.sides)
@@ -326,7 +297,11 @@ class World:
         self.knowledge.stored(before, room, healing=self.loop.time() < self._healing_until)
 
     def data_lost(self) -> None:
-        """Redis has lost data: what it stores next does not follow from what it stored last."""
+        """Redis has lost data: what it stores next does not follow from what it stored last.
+
+        From then on a room's history may fork: a node that had missed the last change commits its own on what it knew.
+        """
+        self._lossy = True
         self._healing_until = self.loop.time() + HEALING_SECONDS
         self.knowledge.count_copies()
         self._last_stored = {
