@@ -7,6 +7,7 @@ from playwright.async_api import Browser
 
 from tests.acceptance.page_calls import ACTIVE, ON_ONE_NODE, ON_TWO_NODES, call_between, kill
 from tests.helpers.cluster import Cluster
+from tests.helpers.rows import reports_become
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,9 +32,12 @@ async def test_a_call_from_invitation_to_hang_up(
         await call.chat("Back again", "So I see")
         await call.is_in_postgres(**ACTIVE)
 
+        await call.bob.report("Too good to be true")
         await call.bob.hang_up()
         for page in call.pages:
             await page.shows_end("hangup")
+        bob = (await two_nodes.room(call.room))["user_2"]
+        await reports_become(two_nodes.database_url, call.room, (bob, "Too good to be true"))
         await call.is_in_postgres(status="ended", ended_reason="hangup")
         assert [page.complaints for page in call.pages] == [[], []]
 

@@ -21,7 +21,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, ViewportSize, async_playwright
 
 from tests.helpers.waiting import eventually
 
@@ -273,6 +273,19 @@ class DemoPage:
             return True
 
         await eventually(matches, timeout=PAGE_SECONDS, what=f"the chat shows {lines}")
+
+    async def report(self, reason: str) -> None:
+        """Press "Report", say why, and wait until the page says that it is stored."""
+
+        async def answer(dialog: Dialog) -> None:
+            await dialog.accept(reason)
+
+        self._page.once("dialog", answer)
+        await self._page.click("#report")
+        await eventually(
+            lambda: self.is_visible("notice"), timeout=PAGE_SECONDS, what="the page says what became of it"
+        )
+        assert await self.text("notice") == "Thank you. Your report is stored."
 
     async def hang_up(self) -> None:
         """Press "Hang up"."""
