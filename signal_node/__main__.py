@@ -113,7 +113,7 @@ async def _start(
     stack.callback(door.close)
     key = secret_of(settings.service_key)
     api = Api(node, key, settings.min_duration_seconds)
-    operators = Operators(node, drains, key, status=parts.status, now=parts.clock.now)
+    operators = Operators(node, drains, parts.repairs, key, status=parts.status, now=parts.clock.now)
     referrals = ReferralApi(parts.referrals, key)
     app = http.create_app(health, registry, [*api.routes(), *referrals.routes(), *operators.routes()])
     ops_host, ops_port = await stack.enter_async_context(

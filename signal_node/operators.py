@@ -1,4 +1,4 @@
-"""What the `keepline` command asks of one node over its ops port: to be drained, and what it has in memory.
+"""What the `keepline` command asks of one node over its ops port: to be drained, what it has in memory, repairs.
 
 Behind the service key like the HTTP API. Nothing here says a word of a description or of the chat.
 """
@@ -19,6 +19,7 @@ from keepline.room.record import Room
 from signal_node.drain import Drains
 from signal_node.moments import Moment
 from signal_node.node import Node
+from signal_node.repairs import Repairs
 from signal_node.service_key import ServiceKey
 
 
@@ -35,6 +36,7 @@ class Operators:
         self,
         node: Node,
         drains: Drains,
+        repairs: Repairs,
         service_key: str | None,
         *,
         status: Callable[[], Mapping[str, Any]],
@@ -43,6 +45,7 @@ class Operators:
         """Take `status()`, what the heartbeat says, and the cluster's time as `now()` in ms since 1970."""
         self._node = node
         self._drains = drains
+        self._repairs = repairs
         self._key = ServiceKey(service_key)
         self._status = status
         self._now = now
@@ -56,6 +59,7 @@ class Operators:
             web.get("/v1/node/drain", guarded(self._drain)),
             web.post("/v1/node/drain", guarded(self._begin_drain)),
             web.delete("/v1/node/drain", guarded(self._undo_drain)),
+            self._repairs.route(self._key),
         ]
 
     async def _look(self, _: web.Request) -> web.Response:

@@ -36,6 +36,7 @@ from signal_node.reconcile import Reconciler
 from signal_node.recovery import Recovery
 from signal_node.referrals import Referrals
 from signal_node.registry import Registry
+from signal_node.repairs import Repairs
 from signal_node.reports import Reports
 from signal_node.requests import Requests
 from signal_node.rooms import Rooms
@@ -172,6 +173,8 @@ class Parts:
             now=self.clock.now,
             new_write_id=new_write_id,
         )
+
+        self.repairs = Repairs(self.node, self.registry, self.reconciler, self.recovery, rules)
 
     def status(self) -> Mapping[str, Any]:
         """What the heartbeat says of this node: where it is, what it does, how much it has to do."""

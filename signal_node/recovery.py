@@ -28,7 +28,7 @@ from signal_node.reconcile import Reconciler
 from signal_node.registry import Registry
 from signal_node.rooms import Rooms
 from signal_node.scripts import StoreUnavailable
-from signal_node.store import Change, Conflict, RoomStore
+from signal_node.store import Change, Committed, Conflict, RoomStore
 from signal_node.users import Users
 
 LEASE = "recovery"
@@ -175,6 +175,22 @@ class Recovery:
                 last_seq = 0 if there is None else there.last_seq
                 lines = [line for line in archived.messages if line.seq <= last_seq]
                 await self._store.merge_chat(archived.room.room_id, lines)
+
+    async def bring_back(self, room_id: str) -> bool:
+        """Store again one room that Postgres has and Redis has not, or not as new; False when there is none.
+
+        Raises StoreUnavailable, ArchiveUnavailable, BadRecord.
+        """
+        archived = None if self._archive is None else await self._archive.load(room_id)
+        if archived is None:
+            return False
+        (there,) = await self._store.load_many([room_id])
+        change = self._change(archived, there)
+        if change is None:
+            return False
+        (result,) = await self._store.commit([change])
+        await self._store.merge_chat(room_id, archived.messages)
+        return isinstance(result, Committed)
 
     def _change(self, archived: Archived, there: Room | None) -> Change | None:
         """What is to be stored of a room from Postgres, given what Redis has of it."""

@@ -1,4 +1,4 @@
-"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `drain`."""
+"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`."""
 
 import asyncio
 import json
@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from keepline.cli import drains, room_tables, trace_table
+from keepline.cli import doctor as doctor_of
+from keepline.cli import drains, finding_table, room_tables, trace_table
 from keepline.cli import rooms as rooms_of
 from keepline.cli import status as status_of
 from keepline.cli import trace as trace_of
 from keepline.cli.errors import FAILED, CommandError
+from keepline.cli.findings import Finding
 from keepline.cli.reach import reach
 from keepline.room.record import ChatMode, Status
 
@@ -119,7 +121,8 @@ async def _drain(name: str, seconds: float | None, wait: bool, timeout: float | 
             BarColumn(),
             TextColumn("{task.fields[left]} sessions left"),
         )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        stderr = Console(stderr=True)
+        with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
             total = report["sessions"]
             bar = progress.add_task(f"draining {name}", total=total or 1, left=total)
 
@@ -202,10 +205,45 @@ async def _trace(room_id: str) -> trace_of.Timeline:
         return await trace_of.timeline(cluster, room_id)
 
 
+@commands.command()
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Have nodes put right what they can, then look again.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what the nodes, Redis and Postgres disagree about, and settings that put rooms at risk.
+
+    Nothing is stopped meanwhile. Exit code 1 when something is wrong, with --fix when something still is.
+    """
+    found, outcomes, left = asyncio.run(_doctor(fix))
+    if as_json:
+        typer.echo(json.dumps(finding_table.as_json(found, outcomes, left)))
+    else:
+        console().print(finding_table.render(found, outcomes, left), soft_wrap=True)
+    if left:
+        raise typer.Exit(FAILED)
+
+
+async def _doctor(fix: bool) -> tuple[list[Finding], list[doctor_of.Outcome], list[Finding]]:
+    """What was wrong, what became of its repair, and what is wrong now."""
+    async with reach(os.environ) as cluster:
+        with looking_at("rooms") as seen:
+            found = await doctor_of.examine(cluster, seen)
+        if not fix or not found:
+            return found, [], found
+        with looking_at("repairs") as seen:
+            outcomes = await doctor_of.fix(cluster, found, seen)
+        await asyncio.sleep(doctor_of.SETTLE_SECONDS)
+        with looking_at("rooms") as seen:
+            return found, outcomes, await doctor_of.examine(cluster, seen)
+
+
 @contextmanager
 def looking_at(what: str) -> Iterator[Callable[[int], None]]:
     """Show on a terminal how many have been looked at, while that takes time."""
     columns = SpinnerColumn(), TextColumn("{task.completed:.0f} {task.description} looked at")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda seen: progress.update(task, completed=seen)

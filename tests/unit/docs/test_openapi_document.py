@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -20,6 +21,7 @@ from signal_node import wire
 from signal_node.api import Api, OpenRoom
 from signal_node.operators import DrainNode, Operators
 from signal_node.referral_api import MakeReferral, ReferralAnswer, ReferralApi
+from signal_node.repairs import Repair, Repairs
 from tests.unit.docs.schemas import (
     canonical,
     first_columns,
@@ -39,7 +41,9 @@ def registered() -> set[tuple[str, str]]:
     """Methods and paths that a signal node serves."""
     api = Api(cast(Any, None), "key")
     referrals = ReferralApi(cast(Any, None), "key")
-    operators = Operators(cast(Any, None), cast(Any, None), "key", status=dict, now=lambda: 0)
+    nothing = cast(Any, None)
+    repairs = Repairs(cast(Any, SimpleNamespace(store=None)), nothing, nothing, nothing, Rules())
+    operators = Operators(nothing, nothing, repairs, "key", status=dict, now=lambda: 0)
     served = [*api.routes(), *referrals.routes(), *operators.routes()]
     app = create_app(Health(lambda: 0.0), CollectorRegistry(), served)
     routes = {(route.method.lower(), route.resource) for route in app.router.routes()}
@@ -95,6 +99,13 @@ def test_a_referral_and_the_body_that_makes_it(kind: Any, name: str) -> None:
     (schema,), components = msgspec.json.schema_components([kind], ref_template="#/{name}")
     in_code = canonical(schema, components, bounds=True)
     assert canonical(SCHEMAS[name], DOCUMENT, bounds=True) == in_code
+
+
+def test_the_body_of_a_repair_has_every_type_and_field() -> None:
+    kinds = Repair.__args__
+    properties = SCHEMAS["Repair"]["properties"]
+    assert properties["type"]["enum"] == [kind.__struct_config__.tag for kind in kinds]
+    assert {name for kind in kinds for name in kind.__struct_fields__} | {"type"} == set(properties)
 
 
 def test_a_room_is_what_clients_see() -> None:

@@ -14,11 +14,13 @@ from keepline.ops import http
 from keepline.ops.health import Health
 from keepline.ops.tasks import Tasks
 from keepline.room.record import Room
+from keepline.room.rules import Rules
 from signal_node.door import Door
 from signal_node.drain import Drains
 from signal_node.moments import Moments
 from signal_node.node import Node
 from signal_node.operators import Operators
+from signal_node.repairs import Repairs
 from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import ROOM, SESSION_1, met
 
@@ -56,6 +58,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.clients = Clients()
+        self.store = None
         self.rooms = Rooms()
         self.moments = Moments()
 
@@ -90,8 +93,10 @@ async def scene() -> AsyncIterator[Scene]:
     drains.connect(cast(Node, node), door)
     await door.open()
     found = Scene(node, door, drains)
+    nothing = cast(Any, None)
+    repairs = Repairs(cast(Node, node), nothing, nothing, nothing, Rules())
     routes = Operators(
-        cast(Node, node), drains, KEY, status=lambda: {"state": "ready"}, now=lambda: 1_000
+        cast(Node, node), drains, repairs, KEY, status=lambda: {"state": "ready"}, now=lambda: 1_000
     ).routes()
     app = http.create_app(Health(lambda: 0.0), CollectorRegistry(), routes)
     timeout = aiohttp.ClientTimeout(total=10)
@@ -110,6 +115,7 @@ async def scene() -> AsyncIterator[Scene]:
         ("GET", "/v1/node/drain"),
         ("POST", "/v1/node/drain"),
         ("DELETE", "/v1/node/drain"),
+        ("POST", "/v1/node/repairs"),
     ],
 )
 async def test_nothing_goes_without_the_key(scene: Scene, method: str, path: str) -> None:
@@ -154,6 +160,12 @@ async def test_a_body_that_is_wrong(scene: Scene, body: bytes) -> None:
     status, answer = await scene.call("POST", "/v1/node/drain", body)
     assert (status, answer["error"]["code"]) == (400, "bad_request")
     assert not scene.drains.active
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"type": "miracle"}', b'{"type": "side", "room": "x"}'])
+async def test_a_repair_that_is_none(scene: Scene, body: bytes) -> None:
+    status, answer = await scene.call("POST", "/v1/node/repairs", body)
+    assert (status, answer["error"]["code"]) == (400, "bad_request")
 
 
 async def test_what_a_node_has_in_memory(scene: Scene) -> None:
