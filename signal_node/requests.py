@@ -298,7 +298,9 @@ class Requests:
             return unavailable
         try:
             join = commands.Join(side, self._node.id, session.id)
-            self._node.rooms.execute(known, known.room_id, join, _ignore, session.id)
+            self._node.rooms.execute(
+                known, known.room_id, join, _ignore, session.id, from_redis=room is not None
+            )
         except IllegalTransition as error:
             return self._refusal(session, error, effect.room_id, effect.request_id)
         except JournalFull:

@@ -47,6 +47,9 @@ MAX_EARLY = 64
 MAX_UNTOLD = 16
 """Conflicts of a room at the most of which clients have still to be told."""
 
+NO_VERSION = -1
+"""Expected of a record that Redis may have otherwise under the same version: it answers with what it has."""
+
 KEPT_LINES = 50
 """Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
 
@@ -202,14 +205,16 @@ class Rooms:
         on_done: OnDone,
         asker: str | None = None,
         now: int | None = None,
+        *,
+        from_redis: bool = True,
     ) -> None:
         """Apply a command to the cache and have it stored; `on_done` is called when it is.
 
-        `room` is what was found where the cache has nothing; `now` is the time of the command where it is not the
-        clock's. Raises IllegalTransition when the room does not
-        allow the command, JournalFull when Redis has been away for too long.
+        `room` is what was found where the cache has nothing, `from_redis` or in Postgres, which does not know who holds
+        the sides; `now` is the time of the command where it is not the clock's. Raises IllegalTransition when the room
+        does not allow the command, JournalFull when Redis has been away for too long.
         """
-        entry = self._entries.get(room_id) or self._new_entry(room_id, room)
+        entry = self._entries.get(room_id) or self._new_entry(room_id, room, from_redis)
         at = self._now() if now is None else now
         after, effects = apply(entry.head, command, at, self._rules)
         if after is entry.head:
@@ -261,13 +266,15 @@ class Rooms:
             self._rebase(entry, room, told=True)
             self._evict(room.room_id, entry)
 
-    def _new_entry(self, room_id: str, room: Room | None) -> _Entry:
-        """An entry for what was found in Redis, or for what is known of it if that is newer."""
+    def _new_entry(self, room_id: str, room: Room | None, from_redis: bool) -> _Entry:
+        """An entry for what was found, or for what is known of it if that is newer."""
         departed = self._departed.get(room_id)
-        if departed is None:
-            return _Entry(room, room, 0 if room is None else room.version)
-        newest = _newest(room, departed.room)
+        newest = room if departed is None else _newest(room, departed.room)
         version = 0 if newest is None else newest.version
+        if newest is room and not from_redis:
+            version = NO_VERSION
+        if departed is None:
+            return _Entry(newest, newest, version)
         lines = deque(departed.lines, maxlen=KEPT_LINES)
         return _Entry(
             newest,

@@ -223,6 +223,7 @@ class Device:
             self.views[request.room_id].shown.add(line["seq"])
         if request.kind == "leave" and request.room_id is not None:
             self.views[request.room_id].joined = False
+            self._join_wanted()
 
     def _on_error(self, frame: dict[str, Any], request: Request | None) -> None:
         if request is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from keepline.room.commands import Command, Join, Leave, Lose, Post
 from keepline.room.record import Message, Room
@@ -202,3 +203,25 @@ async def test_a_room_is_known_for_a_while_after_it_has_left_the_cache() -> None
         gone = elsewhere(kept, LOST_1)
         cache.rooms.absorb(heard(gone))
         assert (cache.rooms.get(ROOM), cache.rooms.known(ROOM)) == (None, gone)
+
+
+async def test_a_room_from_postgres_is_compared_with_what_redis_has_before_anything_is_stored() -> None:
+    """Its row does not tell who holds the sides, so the same version may be another record."""
+    async with running() as cache:
+        in_redis = text_room("there")
+        row = replace(in_redis, side_1=replace(in_redis.side_1, node=None, session=None))
+        cache.rooms.execute(row, ROOM, Join(1, "here", "new"), lambda _: None, from_redis=False)
+        (change,) = await cache.store.asked()
+        assert change.expected_version < 0
+        await cache.store.answer(Conflict(in_redis))
+        change = await cache.store.commits()
+        assert (change.expected_version, change.before) == (in_redis.version, in_redis)
+
+
+async def test_a_room_from_postgres_that_redis_has_not_is_stored() -> None:
+    async with running() as cache:
+        row = after(text_room("there"), LOST_1)
+        cache.rooms.execute(row, ROOM, Join(1, "here", "new"), lambda _: None, from_redis=False)
+        await cache.store.asked()
+        await cache.store.answer(Conflict(None))
+        assert (await cache.store.commits()).expected_version == 0
