@@ -67,6 +67,7 @@ class Membership:
         self._live: list[str] = []
         self._seen_at: dict[str, float] = {}
         self._processes: set[str] = set()
+        self._started_at: int | None = None
         self._in_touch_since: float | None = None
         self._own_at: float | None = None
         self._touched_at = 0.0
@@ -75,7 +76,9 @@ class Membership:
     async def beat(self) -> None:
         """Look at Redis' clock and say that this node lives. Raises StoreUnavailable."""
         self._clock.learn(*await self._registry.time(self._clock.monotonic))
-        await self._registry.beat(self._status(), self._clock.now())
+        if self._started_at is None:
+            self._started_at = self._clock.now()
+        await self._registry.beat({"started_at": self._started_at, **self._status()}, self._clock.now())
         now = asyncio.get_running_loop().time()
         if self._in_touch_since is None or now - self._touched_at > HEARTBEAT_TTL_MS / 1_000:
             self._in_touch_since = now
@@ -93,6 +96,10 @@ class Membership:
     def recently_live(self) -> set[str]:
         """The nodes that lived a moment ago, also if Redis has forgotten them since."""
         return {self._node.id, *self._seen_at}
+
+    def process(self) -> str:
+        """What this process is called; it has its name for good with the first heartbeat, which knows Redis' time."""
+        return process_name(self._node.id, self._started_at or 0)
 
     def other_processes(self) -> set[str]:
         """The processes of other nodes that live, by `process_name`: a node that starts again is another process."""
@@ -147,7 +154,11 @@ class Membership:
         )
 
     async def bury_predecessor(self) -> None:
-        """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted."""
+        """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted.
+
+        Raises StoreUnavailable.
+        """
+        await self.beat()
         nodes, _ = await self._registry.nodes()
         self._meet(nodes)
         grace_ms = self._grace_ms(nodes)

@@ -29,7 +29,7 @@ from signal_node.failures import FailedLogins
 from signal_node.ice import IceServers, run_refresh
 from signal_node.indicators import Indicators
 from signal_node.limits import AddressLimits
-from signal_node.membership import Membership, process_name
+from signal_node.membership import Membership
 from signal_node.node import Node
 from signal_node.publisher import Publisher
 from signal_node.reconcile import Reconciler
@@ -73,7 +73,6 @@ class Parts:
         tombstone_ms = round(settings.tombstone_seconds * 1_000)
         rules, new_write_id = rules_of(settings), write_ids(name)
         self.clock = clock or Clock()
-        self._started_at = self.clock.now()
         self.ops_url = advertised(settings, settings.ops_port)
         self.node = Node(name, _clients(settings, loop), loop)
         store = RoomStore(client, partitions, tombstone_ms)
@@ -150,7 +149,7 @@ class Parts:
         self.connections = self.limits.connections = OpenConnections(
             client,
             partitions,
-            process_name(name, self._started_at),
+            self.membership.process,
             settings.limit_connections_per_ip,
             others=self.membership.other_processes,
             now=self.clock.now,
@@ -183,7 +182,6 @@ class Parts:
             "port": self._settings.port,
             "ops": self.ops_url,
             "pid": os.getpid(),
-            "started_at": self._started_at,
             "state": "draining" if self.draining() else "ready",
             "sessions": len(self.node.clients),
             "rooms": len(self.rooms),

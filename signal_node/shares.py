@@ -51,14 +51,17 @@ class OpenConnections:
         self,
         client: Client,
         partitions: int,
-        process: str,
+        process: Callable[[], str],
         limit: int,
         *,
         others: Callable[[], set[str]],
         now: Callable[[], int],
         refuse: Callable[[str], None],
     ) -> None:
-        """`others()` are the other processes that live, `refuse(session)` is called for a connection too many."""
+        """`process()` is this process' name, `others()` are those of the others that live.
+
+        `refuse(session)` is called for a connection too many.
+        """
         self._script = Script(client, "share_connections.lua")
         self._partitions = partitions
         self._process = process
@@ -149,7 +152,7 @@ class OpenConnections:
         for share in batch:
             share.dirty, share.sent_at = False, now
             key = keys.open_connections(keys.partition_of(share.address, self._partitions), share.address)
-            calls.append(([key], [self._process, len(share), now, LEASE_MS, *others]))
+            calls.append(([key], [self._process(), len(share), now, LEASE_MS, *others]))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 answers = await self._script.run_many(calls)

@@ -27,7 +27,7 @@ class Process:
         self.connections = OpenConnections(
             client,
             PARTITIONS,
-            name,
+            lambda: name,
             MOST,
             others=lambda: live - {name},
             now=clock,

@@ -58,7 +58,7 @@ class Node(Notes):
         self.limits.connections = OpenConnections(
             cast(Client, Away()),
             16,
-            "here@1",
+            lambda: "here@1",
             at_most,
             others=set,
             now=lambda: T0,
@@ -236,7 +236,7 @@ def test_a_redis_that_does_not_answer_holds_up_nobody_who_opens_a_connection_for
         connections = OpenConnections(
             cast(Client, HangingPipelines()),
             16,
-            "here@1",
+            lambda: "here@1",
             2,
             others=set,
             now=lambda: T0 + round(loop.time() * 1_000),
@@ -262,7 +262,7 @@ def test_addresses_whose_connections_close_while_redis_is_asked_are_kept_until_i
         connections = OpenConnections(
             cast(Client, HangingPipelines()),
             16,
-            "here@1",
+            lambda: "here@1",
             2,
             others=set,
             now=lambda: T0 + round(loop.time() * 1_000),

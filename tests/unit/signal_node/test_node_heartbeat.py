@@ -1,0 +1,67 @@
+"""What a heartbeat says of when this process started, where the machine's own clock is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from signal_node.clock import Clock
+from signal_node.membership import Membership, process_name
+from signal_node.node import Node
+from signal_node.registry import Registry
+
+REDIS_SECONDS = 1_800_000_000.0
+AN_HOUR = 3_600.0
+
+
+class Nodes:
+    """A registry that knows the time and notes the heartbeats; and the node."""
+
+    id = "here"
+
+    def __init__(self) -> None:
+        self.monotonic = 5.0
+        self.statuses: list[Mapping[str, Any]] = []
+
+    async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float]:
+        return REDIS_SECONDS + monotonic(), monotonic(), monotonic()
+
+    async def beat(self, status: Mapping[str, Any], now: int) -> None:
+        self.statuses.append(status)
+
+    async def nodes(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+        return {self.id: self.statuses[-1]}, []
+
+    async def held(self, partition: int, node: str, at_most: int) -> list[str]:
+        return []
+
+
+def member(nodes: Nodes) -> Membership:
+    """A node whose own time of day is an hour fast."""
+    return Membership(
+        cast(Node, nodes),
+        cast(Registry, nodes),
+        Clock(lambda: nodes.monotonic, lambda: REDIS_SECONDS + AN_HOUR),
+        1,
+        status=lambda: {"state": "ready"},
+        on_nodes=lambda nodes: None,
+        cold_start_grace_ms=0,
+    )
+
+
+async def test_a_process_started_when_its_first_heartbeat_was_by_the_time_of_redis() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.beat()
+    nodes.monotonic += 7.0
+    await membership.beat()
+    first = round((REDIS_SECONDS + 5.0) * 1_000)
+    assert nodes.statuses == [{"state": "ready", "started_at": first}] * 2
+    assert membership.process() == process_name("here", first)
+
+
+async def test_it_has_its_name_before_clients_are_accepted() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.bury_predecessor()
+    assert membership.process() == process_name("here", nodes.statuses[0]["started_at"])
