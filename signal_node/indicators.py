@@ -49,8 +49,13 @@ class Indicators:
             case Join(side=side) if before is not None:
                 self._joined(side, before, after)
             case Lose(side=side) | Leave(side=side):
-                how = "side_left" if isinstance(command, Leave) else "side_lost"
-                _log.info(how, room=after.room_id, side=side, session=command.session, version=after.version)
+                _log.info(
+                    "side_left" if isinstance(command, Leave) else "side_lost",
+                    room=after.room_id,
+                    side=side,
+                    session=command.session,
+                    version=after.version,
+                )
         if after.ended_reason is not None and (before is None or before.ended_at is None):
             self._ended(after.ended_reason, before, after)
 

@@ -193,7 +193,7 @@ class Membership:
                 return  # whoever has the lease is still at it, or died over it
         await self._registry.forget(dead)
         self.buried += 1
-        _log.info("node_buried", node=dead)
+        _log.info("node_buried", dead=dead)
 
     async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:
         while room_ids := await self._registry.held(partition, dead, AT_MOST):
@@ -212,5 +212,5 @@ class Membership:
             if not held:
                 await self._registry.let_go(partition, dead, room_id)
         except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:
-            _log.error("side_not_lost", room=room_id, node=dead, error=str(error))
+            _log.error("side_not_lost", room=room_id, dead=dead, error=str(error))
             await self._registry.let_go(partition, dead, room_id)
