@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -14,7 +15,7 @@ from keepline.room.record import Message, Room
 from keepline.room.referrals import Referral
 from keepline.room.rows import from_row
 
-BATCH_ROWS = 500
+BATCH_ROWS = 1_000
 
 _ROOMS = """SELECT room.room_id, user_1, user_2, started_at, duration_seconds, chat_mode, status,
     grace_period_expires, user_1_connected, user_2_connected, messages, created_at, room.updated_at, room.version,
@@ -67,15 +68,23 @@ class Archive:
         return None if row is None else _archived(row)
 
     async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
-        """All rooms that have not ended, and those that did lately, in batches.
+        """All rooms that have not ended, and those that did lately, in batches. One batch is fetched ahead.
 
         Raises ArchiveUnavailable, BadRecord.
         """
         try:
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
                 cursor = await connection.cursor(_UNFINISHED, ended_within_seconds)
-                while rows := await cursor.fetch(BATCH_ROWS):
-                    yield [_archived(row) for row in rows]
+                rows = await cursor.fetch(BATCH_ROWS)
+                while rows:
+                    following = asyncio.create_task(cursor.fetch(BATCH_ROWS))
+                    try:
+                        await asyncio.sleep(0)  # so that Postgres is asked before the work on these begins
+                        yield [_archived(row) for row in rows]
+                        rows = await following
+                    finally:
+                        following.cancel()
+                        await asyncio.wait([following])
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
 
@@ -101,11 +110,13 @@ class Archive:
 def _archived(row: asyncpg.Record) -> Archived:
     messages = _messages(row["messages"])
     try:
-        room = from_row(dict(row), messages)
+        room = from_row(row, messages)
     except ValueError as error:
         raise BadRecord(f"row of room {row['room_id']}: {error}") from error
     return Archived(room, messages, (row["user_1_connected"], row["user_2_connected"]))
 
 
-def _messages(raw: Iterable[object]) -> list[Message]:
+def _messages(raw: Sequence[object]) -> list[Message]:
+    if not raw:
+        return []
     return sorted((message_from_dict(message) for message in raw), key=lambda message: message.seq)

@@ -6,10 +6,10 @@ Redis; a room read back from Postgres has nobody connected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from keepline.room.record import ChatMode, EndReason, Message, Room, Side
@@ -123,14 +123,25 @@ def to_history(room: Room) -> tuple[HistoryRow, ...]:
     )
 
 
-def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
+class Columns(Protocol):
+    """A row as a database client or a dict gives it."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
+
+    def get(self, column: str, /) -> Any:
+        """The value of a column that need not be there; None then."""
+
+
+def from_row(row: Columns, messages: Iterable[Message] = ()) -> Room:
     """The room of a row, with nobody connected. Raises ValueError.
 
     Both sides count as having come when the call had started; then a grace period that ran still does, and a
     text room has been quiet since its last change. Postgres sets the column `updated_at` itself. When each side wrote
     last is in the room's row of `text_room_activity`, if that is given with it.
     """
-    opened_at, started_at = _to_ms(row["created_at"]), _to_ms(row["started_at"])
+    opened_at = _to_ms(row["created_at"])
+    started_at = _to_ms(row["started_at"])
     # One side alone may be there from the first moment; that is no meeting yet.
     met = started_at != opened_at or (row["user_1_connected"] and row["user_2_connected"])
     updated_at = _to_ms(row["updated_at"])
@@ -153,7 +164,7 @@ def from_row(row: Mapping[str, Any], messages: Iterable[Message] = ()) -> Room:
     )
 
 
-def _absent_side(row: Mapping[str, Any], user: str, met: bool, updated_at: int) -> Side:
+def _absent_side(row: Columns, user: str, met: bool, updated_at: int) -> Side:
     came = met or row[f"{user}_connected"]
     return Side(
         user=str(row[user]),
