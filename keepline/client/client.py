@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from keepline.client.call import Call
 from keepline.client.calls import Calls
-from keepline.client.closes import INTERNAL_ERROR, NORMAL_CLOSURE, Close
+from keepline.client.closes import ABNORMAL_CLOSURE, INTERNAL_ERROR, NORMAL_CLOSURE, REPLACED, Close, ComeBack
 from keepline.client.connection import Connection
 from keepline.client.errors import (
     CallEnded,
@@ -26,6 +26,7 @@ from keepline.client.errors import (
     TokenUnavailable,
 )
 from keepline.client.events import IceServersChanged
+from keepline.client.farewell import Farewell
 from keepline.client.frames import Frame
 from keepline.client.gate import Gate
 from keepline.client.models import IceServer, Membership, Welcome
@@ -34,6 +35,9 @@ from keepline.client.reconnect import ReconnectPlan
 from keepline.ops.backoff import Backoff
 
 TokenSource = str | Callable[[], Awaitable[str]]
+
+FAREWELL_SECONDS = 1.0
+"""How long the connection before is read after the next one has taken over: what is on its way comes first."""
 
 _DEFAULTS = Options()
 _log = logging.getLogger(__name__)
@@ -200,22 +204,66 @@ class Keepline:
         return delay
 
     async def _live_through(self) -> Close:
+        """Live on one connection, and after a goodbye on the next, until one ends for another reason."""
+        opened = await self._open()
+        while not isinstance(opened, Close):
+            opened = await self._live_on(opened)
+        return opened
+
+    async def _open(self) -> Connection | Close:
+        """Connect and say hello: the connection that carries the calls from now on, or how it was closed."""
         token = await self._fetch_token()
-        url = self._next_url()
-        connection = await Connection.open(url, self._options)
+        connection = await Connection.open(self._next_url(), self._options)
         try:
             answer = await connection.hello(token, self._welcome.resume if self._welcome else None)
-            if isinstance(answer, Close):
-                return answer
-            self._on_welcome(connection, answer)
-            restoring = asyncio.create_task(self._calls.restore(connection), name="keepline-restore")
-            try:
-                return await connection.run(self._on_frame)
-            finally:
-                restoring.cancel()
-                self._detach(connection)
-        finally:
+            if not isinstance(answer, Close):
+                self._on_welcome(connection, answer)
+                return connection
+        except BaseException:
             await connection.close()
+            raise
+        await connection.close()
+        return answer
+
+    async def _live_on(self, connection: Connection) -> Connection | Close:
+        """Read until the connection ends, or until the next one has taken over from it."""
+        farewell = Farewell(self._options.sleep)
+        restoring = asyncio.create_task(self._calls.restore(connection), name="keepline-restore")
+        reading = asyncio.create_task(
+            connection.run(lambda frame: self._on_frame(frame, farewell)), name="keepline-read"
+        )
+        moving = asyncio.create_task(self._move(farewell), name="keepline-move")
+        try:
+            await asyncio.wait({reading, moving}, return_when=asyncio.FIRST_COMPLETED)
+            if farewell.is_due:
+                # A connection from which the next one takes over is closed, perhaps before that one knows.
+                await asyncio.wait({moving}, timeout=self._options.request_timeout)
+            following = moving.result() if moving.done() else None
+            if following is None:
+                return _ours(await reading) if farewell.is_due else await reading
+            await asyncio.wait({reading}, timeout=FAREWELL_SECONDS)
+            return following
+        finally:
+            for task in (restoring, reading, moving):
+                task.cancel()
+            self._detach(connection)
+            await connection.close()
+            await asyncio.gather(restoring, reading, moving, return_exceptions=True)
+
+    async def _move(self, farewell: Farewell) -> Connection | None:
+        """Once a goodbye's time has come, open the next connection while this one works; None when it may not be."""
+        await farewell.due()
+        while True:
+            try:
+                opened = await self._open()
+            except KeeplineError as error:
+                self._failure = error
+            else:
+                if not isinstance(opened, Close):
+                    return opened
+                if opened.come_back in (ComeBack.NEVER, ComeBack.FRESH_TOKEN):
+                    return None
+            await self._options.sleep(self._plan.after_failure())
 
     async def _fetch_token(self) -> str:
         if isinstance(self._token, str):
@@ -234,18 +282,22 @@ class Keepline:
 
     def _on_welcome(self, connection: Connection, welcome: Welcome) -> None:
         self._plan.welcomed()
+        if not welcome.resumed:
+            self._calls.lose()  # where another connection held them until now
         self._connection, self._welcome = connection, welcome
         if welcome.resumed:
             self._calls.resumed(connection, welcome)
         self._gate.open()
         self._set_state(State.CONNECTED)
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame, farewell: Farewell) -> None:
         kind = frame["type"]
         if kind == "joined" and self._connection is not None:
             self._calls.joined(self._connection, Membership.parse(frame))
         elif kind == "goodbye":
-            self._plan.goodbye(frame["reconnect_after_ms"] / 1000)
+            seconds = frame["reconnect_after_ms"] / 1000
+            self._plan.goodbye(seconds)
+            farewell.said(seconds)
         elif kind == "ice":
             self._on_ice(tuple(IceServer.parse(server) for server in frame["ice_servers"]))
         else:
@@ -300,3 +352,8 @@ class Keepline:
             self._on_state(self._state)
         except Exception:
             _log.exception("on_state failed for %s", self._state)
+
+
+def _ours(close: Close) -> Close:
+    """The close of a connection that we were about to leave: if it was replaced, then by ourselves."""
+    return Close(ABNORMAL_CLOSURE, "lost while moving") if close.code == REPLACED else close

@@ -202,6 +202,57 @@ async def test_a_node_that_does_not_answer_the_rejoin_is_left(node: ScriptedNode
     await client.close()
 
 
+async def test_after_a_goodbye_the_next_connection_is_there_before_the_last_is_gone(
+    node: ScriptedNode,
+) -> None:
+    states: list[State] = []
+    client = Keepline(node.url, "token", options=quick(), on_state=states.append)
+    call, first = await join(client, node)
+    await first.send("goodbye", reason="draining", reconnect_after_ms=300)
+    second = await node.visit()
+    await first.send("signal", room=ROOM, data="before the move")
+    hello = await second.welcome(resume="secret-2", resumed=True, rooms=[membership()])
+    assert hello["resume"] == "secret-1"
+    await first.send("signal", room=ROOM, data="on its way")
+    await second.send("signal", room=ROOM, data="after it")
+    await first.close(4409, "replaced")
+    moved = [SignalReceived("before the move"), Rejoined(resumed=True), PeerChanged("joined")]
+    assert await next_events(call, 5) == [*moved, SignalReceived("on its way"), SignalReceived("after it")]
+    await call.send("from the new place")
+    assert (await second.read("signal"))["data"] == "from the new place"
+    assert states == [State.CONNECTING, State.CONNECTED]
+    await client.close()
+    assert await second.gone() == 1000
+
+
+async def test_a_move_that_fails_is_tried_again_while_the_connection_works(
+    client: Keepline, node: ScriptedNode, waits: Waits
+) -> None:
+    call, first = await join(client, node)
+    node.refuse_with = HTTPStatus.SERVICE_UNAVAILABLE
+    await first.send("goodbye", reason="draining", reconnect_after_ms=300)
+    await eventually(lambda: node.refused >= 2)
+    await call.send("still here")
+    assert (await first.read("signal"))["data"] == "still here"
+    node.refuse_with = None
+    second = await node.visit()
+    await second.welcome(resume="secret-2", resumed=True, rooms=[membership()])
+    assert (await next_events(call, 1))[0] == Rejoined(resumed=True)
+    assert waits.asked[:2] == [0.3, 0.25]
+
+
+async def test_a_session_that_is_not_resumed_by_a_move_joins_again(
+    client: Keepline, node: ScriptedNode
+) -> None:
+    call, first = await join(client, node)
+    await first.send("goodbye", reason="draining", reconnect_after_ms=0)
+    second = await node.visit()
+    await second.welcome(resume="secret-2")
+    await first.close(4409, "replaced")
+    await second.admit()
+    assert await next_events(call, 1) == [Rejoined(resumed=False)]
+
+
 async def test_goodbye_is_obeyed(node: ScriptedNode) -> None:
     waits, now = Waits(), 0.0
     client = Keepline(node.url, "token", options=quick(waits, clock=lambda: now))
