@@ -18,7 +18,7 @@ IMAGE ?= keepline:0.1.0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests chaos outage images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests chaos rolling-restart outage images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ stack: $(INSTALLED) ## deploy/ in a Docker Engine, which root on Debian gets sta
 
 outage: $(INSTALLED) ## Postgres away for a minute under load; OUTAGE_SECONDS=… and OUTAGE_ROOMS=… (a second) change it
 	OUTAGE_SECONDS=$${OUTAGE_SECONDS:-60} $(BIN)/pytest -s tests/acceptance/test_postgres_outage.py
+
+rolling-restart: $(INSTALLED) ## restart every node under 200 calls, one after the other; ROLL_CALLS=… for another size
+	ROLL_CALLS=$${ROLL_CALLS:-200} ROLL_DRAIN_SECONDS=$${ROLL_DRAIN_SECONDS:-10} $(BIN)/pytest -s tests/acceptance/test_rolling_restart.py
 
 js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
 	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
