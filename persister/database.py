@@ -81,6 +81,9 @@ _COLUMNS = {
 }
 """The values of a row, in the order of the parameters of its statement."""
 
+_READ_ONLY = """SELECT current_setting('transaction_read_only')::boolean
+    WHERE NOT EXISTS (SELECT version FROM active_rooms LIMIT 0)"""
+
 QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
 
 
@@ -114,9 +117,10 @@ class Database:
             return await self._transact(connection, batch)
 
     async def ping(self) -> None:
-        """Raise NotNow unless Postgres answers and has the tables."""
+        """Raise NotNow unless Postgres answers, has the tables and takes writes."""
         async with self.connection() as connection:
-            await connection.fetchval("SELECT version FROM active_rooms LIMIT 0", timeout=_ACQUIRE_SECONDS)
+            if await connection.fetchval(_READ_ONLY, timeout=_ACQUIRE_SECONDS):
+                raise asyncpg.exceptions.ReadOnlySQLTransactionError("the database is read-only")
 
     async def _transact(self, connection: PoolConnectionProxy[asyncpg.Record], batch: Batch) -> int:
         # Only here can a row be at fault: an error of the same kind while connecting is the operator's.

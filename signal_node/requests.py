@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from keepline.ops import logs
 from keepline.room import commands
 from keepline.room.codec import BadRecord
 from keepline.room.record import Message, Room, SideNumber, Status, other
@@ -111,6 +112,7 @@ class Requests:
 
     async def _authenticate(self, connection: Connection, effect: Authenticate) -> None:
         session = connection.session
+        logs.bind(session=session.id)  # what this task logs, and nothing else
         try:
             await self._limits.admit(connection)
             if session.closed():
@@ -223,6 +225,7 @@ class Requests:
 
     async def _join(self, connection: Connection, effect: Join) -> None:
         session = connection.session
+        logs.bind(session=session.id, room=effect.room_id)
         try:
             try:
                 async with asyncio.timeout(STORED_SECONDS):
@@ -230,11 +233,11 @@ class Requests:
             except (StoreUnavailable, TimeoutError):
                 answer = await self._join_without_redis(session, effect)
             except (JournalFull, BadRecord) as error:
-                _log.error("join_failed", room=effect.room_id, error=repr(error))
+                _log.error("join_failed", error=repr(error))
                 answer = self._unavailable(session, effect)
             except Exception:
                 # A fault of ours: it is logged, and the client may try again rather than wait for nothing.
-                _log.exception("join_failed", room=effect.room_id)
+                _log.exception("join_failed")
                 answer = self._unavailable(session, effect)
             connection.perform(answer)
         finally:

@@ -90,7 +90,7 @@ class Pulse:
 
     def report(self) -> dict[str, Any]:
         """Describe it as JSON."""
-        return {"status": self.status, "age_ms": _ms(self.age())}
+        return {"status": self.status, "age_ms": _ms(self.age()), "failed_ms_ago": None, "error": None}
 
 
 def _status_at(age: float | None, fresh_seconds: float, down_seconds: float) -> Status:

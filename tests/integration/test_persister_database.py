@@ -90,6 +90,8 @@ async def test_faults_are_told_apart(pool: Pool, database_url: str) -> None:
     with pytest.raises(NotNow) as refused:
         await Database(read_only, create_users=True).write(batch)
     assert refused.value.cause == "read_only"
+    with pytest.raises(NotNow, match="read-only"):
+        await Database(read_only, create_users=True).ping()
     await read_only.close()
 
 

@@ -99,4 +99,9 @@ def test_a_dependency_may_have_its_proofs_elsewhere(
     health: Health, age: float | None, status: str, age_ms: int | None
 ) -> None:
     health.pulse("inbox", lambda: age, fresh_seconds=3, down_seconds=30)
-    assert health.report()["dependencies"] == {"inbox": {"status": status, "age_ms": age_ms}}
+    assert health.report()["dependencies"]["inbox"] == {
+        "status": status,
+        "age_ms": age_ms,
+        "failed_ms_ago": None,
+        "error": None,
+    }
