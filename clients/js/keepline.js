@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 10_000;
 const ROLLBACK_PATIENCE_MS = 500;
 const PROBE_TIMEOUT_MS = 5_000;
+const MOVE_TIMEOUT_MS = 5_000;
+const FAREWELL_MS = 1_000;
 const STABLE_AFTER_MS = 5_000;
 const TYPING_INTERVAL_MS = 1_000;
 const RATE_LIMIT_PAUSE_MS = 1_000;
@@ -730,6 +732,8 @@ export class Keepline extends Emitter {
   #attemptTimer;
   #retryTimer = null;
   #goodbyeTimer;
+  #next = null; // the socket that is to take over after a goodbye
+  #last = null; // the socket that it took over from
   #connectedAt = null;
   #heardAt = -Infinity;
   #comeBackAt = null;
@@ -865,8 +869,12 @@ export class Keepline extends Emitter {
 
   #serve(socket, token) {
     socket.onopen = () => this.#greet(token);
+    this.#listen(socket);
+  }
+
+  #listen(socket) {
     socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = ({ code }) => this.#lose(code);
+    socket.onclose = ({ code }) => this.#ended(code);
   }
 
   async #greet(token) {
@@ -974,7 +982,62 @@ export class Keepline extends Emitter {
   #heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
     const { now, setTimeout } = this.#environment;
     this.#comeBackAt = now() + waitMs;
-    this.#goodbyeTimer = setTimeout(() => this.#lose(4503), waitMs);
+    this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
+  }
+
+  /** Opens the next connection while this one still works, so that nothing is missed in between. */
+  async #move() {
+    const attempt = this.#attempt;
+    const { setTimeout, WebSocket } = this.#environment;
+    const fail = () => attempt === this.#attempt && this.#lose(4503);
+    this.#goodbyeTimer = setTimeout(fail, MOVE_TIMEOUT_MS);
+    try {
+      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      if (attempt !== this.#attempt) return;
+      this.#urlIndex += 1;
+      const next = new WebSocket(this.#address(), [SUBPROTOCOL]);
+      const hello = { type: "hello", id: String(++this.#lastRequestId), token, resume: this.#resume };
+      const early = []; // A session that is resumed holds its rooms before it is welcomed.
+      next.onopen = () => next.send(encodeFrame(hello));
+      next.onclose = fail;
+      next.onmessage = ({ data }) => {
+        const frame = parseFrame(data);
+        if (frame?.id !== hello.id) early.push(data);
+        else if (frame.type !== "welcome") fail();
+        else this.#takeOver(next, frame, early);
+      };
+      this.#next = next;
+    } catch {
+      fail();
+    }
+  }
+
+  #takeOver(socket, welcome, early) {
+    const { clearTimeout, setTimeout } = this.#environment;
+    clearTimeout(this.#goodbyeTimer);
+    this.#attempt += 1;
+    this.#comeBackAt = null;
+    this.#next = null;
+    this.#dismiss();
+    const last = (this.#last = this.#socket);
+    last.onclose = null; // It may be told that it was replaced: by us.
+    setTimeout(() => last === this.#last && this.#dismiss(), FAREWELL_MS);
+    this.#socket = socket;
+    this.#listen(socket);
+    this.#welcome(welcome);
+    for (const data of early) this.#receive(data);
+  }
+
+  /** Lets go of the socket before this one, which may still bring what was on its way. */
+  #dismiss() {
+    if (this.#last) abandon(this.#last);
+    this.#last = null;
+  }
+
+  /** A connection that we are about to leave may end before the next one is there. */
+  #ended(code) {
+    if (!this.#next) return this.#lose(code);
+    for (const call of this.#calls.values()) call._offline();
   }
 
   /** This connection is over; what comes next depends on why. */
@@ -998,12 +1061,9 @@ export class Keepline extends Emitter {
     clearTimeout(this.#goodbyeTimer);
     clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
-    const socket = this.#socket;
-    this.#socket = null;
-    if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close(1000);
-    }
+    for (const socket of [this.#socket, this.#next]) if (socket) abandon(socket);
+    this.#socket = this.#next = null;
+    this.#dismiss();
     for (const answer of this.#requests.values()) answer.reject(error);
     for (const call of this.#calls.values()) call._offline();
   }
@@ -1066,6 +1126,11 @@ class Deferred {
     // Whoever awaits it sees the rejection; that nobody does is no error.
     this.promise.catch(() => {});
   }
+}
+
+function abandon(socket) {
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.close(1000);
 }
 
 function browserEnvironment() {

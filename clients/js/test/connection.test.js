@@ -96,10 +96,65 @@ test("obeys goodbye to the millisecond, whoever closes first", async () => {
   await browser.socket.welcome();
   await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 100 });
   await clock.advance(100);
-  assert.equal(browser.sockets[1].closedWith, 1000);
+  assert.equal(browser.sockets.length, 3);
+});
+
+test("moves after a goodbye without a gap", async () => {
+  const { browser, clock, client, states } = await connected();
+  const call = client.join("r");
+  const events = record(call, "joined", "data", "ended");
+  const [before] = browser.sockets;
+  await before.joined({ peer: "joined" });
+  await before.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 300 });
+  await clock.advance(300);
+  const [, next] = browser.sockets;
+  await next.accept();
+  assert.equal(next.last("hello").resume, "r1");
+  await before.say(signal("b", 1, { app: "while moving" }));
+  await next.say(signal("b", 2, { app: "early" }));
+  await next.welcome({ resume: "r2", resumed: true, rooms: [held("r", { peer: "joined" })] });
+  await before.say(signal("b", 3, { app: "on its way" }));
+  await before.drop(4409);
+  await next.say(signal("b", 4, { app: "moved" }));
+  call.send("here");
+  assert.deepEqual(next.last("signal").data.app, "here");
+  assert.deepEqual(
+    events.filter(([name]) => name === "data").map(([, detail]) => detail),
+    ["while moving", "early", "on its way", "moved"],
+  );
+  assert.equal(events.filter(([name]) => name === "joined").length, 2);
+  assert.equal(states.at(-1)[1].state, "connected");
+  await clock.advance(1_000);
+  assert.equal(before.closedWith, 1000);
+  client.close();
+  assert.equal(next.closedWith, 1000);
+});
+
+test("a move that fails is a reconnect", async () => {
+  const { browser, clock, states } = await connected();
+  await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  await browser.sockets[1].drop();
+  assert.equal(browser.sockets[0].closedWith, 1000);
+  assert.equal(states.at(-1)[1].state, "reconnecting");
   await clock.advance(0);
   assert.equal(browser.sockets.length, 3);
 });
+
+test("what is sent while nobody is connected in the middle of a move waits", async () => {
+  const { browser, clock, client } = await connected();
+  const call = client.join("r");
+  await browser.socket.joined({ peer: "joined" });
+  await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  await browser.sockets[0].drop(4503);
+  call.send("late");
+  await browser.socket.accept();
+  await browser.socket.welcome({ resumed: true, rooms: [held("r", { peer: "joined" })] });
+  assert.ok(browser.socket.all("signal").some(({ data }) => data.app === "late"));
+});
+
+const signal = (stream, n, data) => ({ type: "signal", room: "r", stream, n, data });
 
 for (const [code, reason] of [[4400, "bad_frame"], [4403, "origin_refused"], [4409, "replaced"], [4413, "too_large"]]) {
   test(`close ${code} is final: ${reason}`, async () => {
