@@ -18,7 +18,7 @@ IMAGE ?= keepline:0.1.0
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests chaos rolling-restart outage images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests chaos rolling-restart simulate simulate-nightly outage images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ python-tests: $(INSTALLED) ## pytest alone
 
 chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/test_chaos.py
+
+simulate: $(INSTALLED) ## whole clusters on a virtual clock: 300 seeds; or one: make simulate ARGS="--seed 7 --verbose"
+	$(BIN)/python -m tests.simulation $(or $(ARGS),--first 1 --count 300)
+
+simulate-nightly: $(INSTALLED) ## thousands of new seeds on all cores; SEEDS=… says how many
+	$(BIN)/python -m tests.simulation --new --count $${SEEDS:-5000}
 
 images: ## build the container image of deploy/ (needs Docker); IMAGE=… names it
 	docker build -f deploy/Dockerfile -t $(IMAGE) .
