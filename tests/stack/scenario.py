@@ -7,27 +7,34 @@ Not among the tests that `make test` runs: `make stack` does, in some ten minute
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aioice import turn
+from websockets.asyncio.client import connect
 
+from keepline.client import Keepline
+from tests.acceptance.bare_client import SUBPROTOCOL
 from tests.helpers import load
-from tests.helpers.load import LoadedCall, loaded_calls
+from tests.helpers.load import LoadedCall, loaded_calls, pause
 from tests.helpers.waiting import eventually
 from tests.stack.engine import Engine, running_engine
 from tests.stack.stack import VERSION, Stack, build, images, running_stack
 
+PAIRS = 20
 CALLS = int(os.environ.get("STACK_CALLS", "100"))
 NEXT_VERSION = "0.0.2-test"
 SETTLED_SECONDS = 60.0
 BACK_SECONDS = 90.0
 TURN_SECONDS = 5.0
+SAMPLE_SECONDS = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +48,36 @@ def engine() -> Iterator[Engine]:
 class Calls:
     """The calls under load. What has to be true of them after each step."""
 
-    def __init__(self, stack: Stack, calls: list[LoadedCall]) -> None:
-        self.stack = stack
+    def __init__(self, calls: list[LoadedCall]) -> None:
         self.calls = calls
         self.members = [member for call in calls for member in call.members]
         self._began = time.monotonic()
+        self._apart_since: dict[str, float] = {}
+        self._apart: list[float] = []
+
+    async def watch(self) -> None:
+        """Note for how long members are away from their calls, or see the other one away, until cancelled."""
+        never = asyncio.Event()
+        while True:
+            now = time.monotonic()
+            for member in self.members:
+                if not member.settled:
+                    self._apart_since.setdefault(member.name, now)
+                elif member.name in self._apart_since:
+                    self._apart.append(now - self._apart_since.pop(member.name))
+            await pause(SAMPLE_SECONDS, never)
+
+    def _apart_meanwhile(self) -> str:
+        apart, self._apart = sorted(self._apart), []
+        if not apart:
+            return "nobody was apart"
+        middle, longest = apart[len(apart) // 2], apart[-1]
+        return f"{len(apart)} times a member was apart, {middle:.1f} s in the median, {longest:.1f} s at most"
 
     async def are_up(self, step: str) -> None:
         """Wait until everybody is there and knows it; no call may have ended, and every one goes on."""
         heard = [self._heard(call) for call in self.calls]
-        await eventually(
-            lambda: all(member.settled for member in self.members),
-            timeout=SETTLED_SECONDS,
-            what=f"all are back: {step}",
-        )
+        await eventually(self._all_settled, timeout=SETTLED_SECONDS, what=f"all are back: {step}")
         assert not [member.ends for member in self.members if member.ends], step
         await eventually(
             lambda: all(self._heard(call) > before for call, before in zip(self.calls, heard, strict=True)),
@@ -62,10 +85,33 @@ class Calls:
             what=f"signals arrive in every call: {step}",
         )
         lines = sum(len(lines) for call in self.calls for lines in call.ledger.acknowledged.values())
-        print(f"{time.monotonic() - self._began:6.1f} s  {step}: {len(self.calls)} calls up, {lines} lines")
+        print(
+            f"{time.monotonic() - self._began:6.1f} s  {step}: {len(self.calls)} calls up, {lines} lines; "
+            + self._apart_meanwhile()
+        )
+
+    def _all_settled(self) -> bool:
+        apart = [
+            (call.room, [(member.client.state.name, member.call.peer) for member in call.members])
+            for call in self.calls
+            if not all(member.settled for member in call.members)
+        ]
+        assert not apart, apart
+        return True
 
     def _heard(self, call: LoadedCall) -> int:
         return sum(len(numbers) for numbers in call.ledger.signals.values())
+
+
+@asynccontextmanager
+async def watched(calls: Calls) -> AsyncIterator[Calls]:
+    """The calls, watched while the context is open."""
+    task = asyncio.create_task(calls.watch())
+    try:
+        yield calls
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.timeout(1_500)
@@ -75,12 +121,20 @@ async def test_calls_outlive_whatever_is_done_to_the_stack(
     seed = int(os.environ.get("STACK_SEED", random.randrange(2**32)))
     print(f"STACK_SEED={seed} STACK_CALLS={CALLS}")
     monkeypatch.setattr(load, "PAUSE_SECONDS", (1.0, 4.0))
-    async with running_stack(engine, nodes=2) as stack, loaded_calls(stack, CALLS, seed) as (loaded, stop):
-        calls = Calls(stack, loaded)
+    async with (
+        running_stack(engine, nodes=2) as stack,
+        loaded_calls(stack, CALLS, seed) as (loaded, stop),
+        watched(Calls(loaded)) as calls,
+    ):
         await calls.are_up("two nodes")
-        await scaled_out_and_in(stack, calls)
-        for node in stack.containers("node"):
+        await rooms_stay_together(stack)
+        await addresses_are_true(stack)
+        nodes = stack.containers("node")
+        await scaled(stack, calls, 4)
+        # All clients are on the first two nodes. Those killed, they are on the two that go when the stack is scaled in.
+        for node in nodes:
             await node_killed(stack, calls, node)
+        await scaled(stack, calls, 2)
         await persister_killed(stack, calls)
         await postgres_killed(stack, calls)
         await redis_killed(stack, calls)
@@ -90,12 +144,47 @@ async def test_calls_outlive_whatever_is_done_to_the_stack(
         await release_rolled(stack, calls)
         stop.set()
         await nothing_is_lost(stack, calls)
+        await balancer_is_missed(stack)
 
 
-async def scaled_out_and_in(stack: Stack, calls: Calls) -> None:
-    for count in (4, 2):
-        await stack.scale(count)
-        await calls.are_up(f"scaled to {count} nodes")
+async def rooms_stay_together(stack: Stack) -> None:
+    """With the hint most pairs are on one node; bounded load may part a few of them."""
+    together = 0
+    for _ in range(PAIRS):
+        url = f"{stack.nodes[0].ws}?room={uuid.uuid4()}"
+        async with (
+            Keepline(url, stack.token(uuid.uuid4())) as one,
+            Keepline(url, stack.token(uuid.uuid4())) as other,
+        ):
+            together += one.node == other.node
+    print(f"{together} of {PAIRS} pairs met on one node")
+    assert together >= PAIRS * 0.8
+
+
+async def addresses_are_true(stack: Stack) -> None:
+    """A failed login counts for the address that the load balancer saw, whatever the client says about it."""
+    forged = "203.0.113.9"
+    async with connect(
+        stack.nodes[0].ws, subprotocols=[SUBPROTOCOL], additional_headers={"X-Forwarded-For": forged}
+    ) as client:
+        await client.send('{"type": "hello", "token": "none"}')
+        await client.wait_closed()
+        assert client.close_code == 4401
+    rows = await eventually(
+        lambda: asyncio.to_thread(stack.sql, "SELECT host(ip_address) AS address FROM rate_limits"),
+        timeout=BACK_SECONDS,
+        interval=0.5,
+        what="the failed login is in Postgres",
+    )
+    # From this machine clients come through the engine's end of the network, the first address of it.
+    edge = ipaddress.ip_network(stack.inspected_network("edge")["IPAM"]["Config"][0]["Subnet"])
+    assert rows == [{"address": str(edge[1])}]
+
+
+async def scaled(stack: Stack, calls: Calls, count: int) -> None:
+    await stack.scale(count)
+    await stack.scraped("node", count)
+    await calls.are_up(f"scaled to {count} nodes")
 
 
 @asynccontextmanager
@@ -115,15 +204,19 @@ async def killed(stack: Stack, container: str) -> AsyncIterator[None]:
 
 
 async def node_killed(stack: Stack, calls: Calls, node: str) -> None:
+    before = len(stack.containers("node"))
     async with killed(stack, node):
-        await stack.balances(1)
+        await stack.balances(before - 1)
+        await stack.alerts("KeeplineNodeDied", "firing")
         await calls.are_up("a node is dead")
-    await stack.balances(2)
+    await stack.balances(before)
+    await stack.scraped("node", before)
 
 
 async def persister_killed(stack: Stack, calls: Calls) -> None:
     (persister,) = stack.containers("persister")
     async with killed(stack, persister):
+        await stack.alerts("KeeplinePersisterAbsent", "firing")
         await calls.are_up("the persister is dead")
     await shows(stack, persister, "ok")
 
@@ -134,6 +227,7 @@ async def postgres_killed(stack: Stack, calls: Calls) -> None:
     async with killed(stack, postgres):
         for container in (persister, *nodes):
             await shows(stack, container, "degraded", "postgres")
+        await stack.alerts("KeeplinePostgresUnreachable", "firing")
         await calls.are_up("Postgres is dead")
         assert await stack.balanced() == 2, "callers notice nothing of it"
     for container in (persister, *nodes):
@@ -146,6 +240,7 @@ async def redis_killed(stack: Stack, calls: Calls) -> None:
     async with killed(stack, redis):
         for container in programs:
             await shows(stack, container, "degraded", "redis")
+        await stack.alerts("KeeplineRedisUnreachable", "firing")
     for container in programs:
         await shows(stack, container, "ok")
     await stack.balances(2)
@@ -170,9 +265,16 @@ async def balancer_killed(stack: Stack, calls: Calls) -> None:
     await calls.are_up("the load balancer was dead")
 
 
+async def balancer_is_missed(stack: Stack) -> None:
+    """Without a load balancer for so long calls end, so this comes when they are over."""
+    (haproxy,) = stack.containers("haproxy")
+    async with killed(stack, haproxy):
+        await stack.alerts("KeeplineLoadBalancerDown", "firing")
+
+
 async def everything_crashes(stack: Stack, calls: Calls) -> None:
     """The engine starts again by itself what dies."""
-    for service in ("node", "persister", "redis", "postgres", "coturn", "haproxy"):
+    for service in ("node", "persister", "redis", "postgres", "coturn", "prometheus", "haproxy"):
         container = stack.containers(service)[0]
         before = stack.inspected(container)["RestartCount"]
         stack.crash(container)

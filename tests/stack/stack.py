@@ -27,8 +27,10 @@ COMPOSE = ROOT / "deploy" / "compose.yaml"
 PROJECT = "keepline-test"
 VERSION = "0.0.1-test"
 UP_SECONDS = 300.0
+ALERT_SECONDS = 90.0
+SCRAPED_SECONDS = 60.0
 BUILD_SECONDS = 600.0
-NEEDED = ("haproxy", "redis", "postgres", "coturn")
+NEEDED = ("haproxy", "redis", "postgres", "coturn", "prometheus")
 """The services whose images are somebody else's; the dashboard is left out."""
 
 
@@ -76,6 +78,11 @@ class Stack(Deployment):
     def inspected(self, container: str) -> dict[str, Any]:
         """What the engine knows of a container."""
         found: dict[str, Any] = json.loads(self.engine.docker("inspect", container))[0]
+        return found
+
+    def inspected_network(self, name: str) -> dict[str, Any]:
+        """What the engine knows of a network of the stack."""
+        found: dict[str, Any] = json.loads(self.engine.docker("network", "inspect", f"{PROJECT}_{name}"))[0]
         return found
 
     def healthy(self, container: str) -> bool:
@@ -155,10 +162,29 @@ class Stack(Deployment):
         assert done.returncode == 0, done.stdout + done.stderr
         return str(done.stdout)
 
-    async def query(self, path: str) -> Any:
-        """What Prometheus answers."""
-        async with self.http.get(f"{self.prometheus}/api/v1/{path}") as response:
-            return (await response.json())["data"]
+    async def alerts(self, alert: str, *states: str) -> None:
+        """Wait until Prometheus has the alert in one of these states."""
+
+        async def has() -> bool:
+            async with self.http.get(f"{self.prometheus}/api/v1/alerts") as response:
+                found = (await response.json())["data"]["alerts"]
+            states_of = {(each["labels"]["alertname"], each["state"]) for each in found}
+            assert any((alert, state) in states_of for state in states), states_of
+            return True
+
+        await eventually(has, timeout=ALERT_SECONDS, interval=0.5, what=f"{alert} is {' or '.join(states)}")
+
+    async def scraped(self, job: str, count: int) -> None:
+        """Wait until Prometheus reads the metrics of so many programs."""
+
+        async def does() -> bool:
+            query = {"query": f'count(up{{job="{job}"}} == 1)'}
+            async with self.http.get(f"{self.prometheus}/api/v1/query", params=query) as response:
+                found = (await response.json())["data"]["result"]
+            assert [int(each["value"][1]) for each in found] == [count], found
+            return True
+
+        await eventually(does, timeout=SCRAPED_SECONDS, interval=0.5, what=f"{count} of {job} are scraped")
 
 
 def images() -> list[str]:
