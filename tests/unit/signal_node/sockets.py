@@ -14,7 +14,7 @@ from websockets.uri import parse_uri
 
 from signal_node.clients import Clients
 from signal_node.connection import Connection, Handler
-from signal_node.session import Act, Authenticate, Join, Limits, Relay, Stage
+from signal_node.session import Limits, Relay, Request, Stage
 
 
 class StillLoop:
@@ -71,7 +71,7 @@ class Notes:
     """The node, as connections see it: notes what it is asked for."""
 
     def __init__(self) -> None:
-        self.begun: list[Authenticate | Join | Act] = []
+        self.begun: list[Request] = []
         self.relayed: list[Relay] = []
         self.closed_ones: list[Connection] = []
         self.clients: Clients | None = None
@@ -83,7 +83,7 @@ class Notes:
     def relay(self, connection: Connection, relay: Relay) -> None:
         self.relayed.append(relay)
 
-    def perform(self, connection: Connection, effect: Authenticate | Join | Act) -> None:
+    def perform(self, connection: Connection, effect: Request) -> None:
         self.begun.append(effect)
 
     def closed(self, connection: Connection) -> None:
