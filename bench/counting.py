@@ -83,7 +83,7 @@ async def _nanoseconds(node: Node, frame: bytes) -> float:
 async def _compare(where: str, what: str, room: Room, frame: bytes) -> None:
     loop = asyncio.get_running_loop()
     nodes = [_ready(BareNode, room, loop), _ready(Node, room, loop), _ready(Node, room, loop)]
-    nodes[1].moments = cast(Any, SimpleNamespace(relayed=lambda *_: None))
+    nodes[1].moments = cast(Any, SimpleNamespace(relayed=lambda *_: None))  # offers are not recognized either
     turns = [[await _nanoseconds(node, frame) for node in nodes] for _ in range(TURNS)]
     bare, counted, remembered = (min(column) for column in zip(*turns, strict=True))
     print(

@@ -73,18 +73,19 @@ class Moments:
     def __len__(self) -> int:
         return len(self._rooms)
 
-    def relayed(self, room_id: str, side: SideNumber, session: str, data: bytes, at: float) -> None:
-        """A side sent a frame to its peer. Called for every signal, so it does as little as it can."""
+    def relayed(self, room_id: str, side: SideNumber, session: str, data: bytes, at: float) -> str | None:
+        """A side sent a frame to its peer: of which kind. Called for every signal, so it does as little as it can."""
         what = kind_of(data)
         if what is None:
-            return
+            return None
         if what is CANDIDATE and (moments := self._rooms.get(room_id)):
             last = moments[-1]
             if last.what is CANDIDATE and last.session == session:
                 last.count += 1
                 last.until = at
-                return
+                return what
         self.note(room_id, side, session, what, at)
+        return what
 
     def note(self, room_id: str, side: SideNumber, session: str, what: str, at: float) -> None:
         """Remember that a side did something."""

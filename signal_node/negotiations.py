@@ -48,9 +48,8 @@ class Negotiations:
         self._monotonic = monotonic
         self._open: OrderedDict[str, tuple[SideNumber, float]] = OrderedDict()
 
-    def sent(self, room_id: str, side: SideNumber, data: bytes) -> None:
-        """A client of this node has sent its peer a frame."""
-        kind = kind_of(data)
+    def sent(self, room_id: str, side: SideNumber, kind: str) -> None:
+        """A client of this node has sent its peer a frame of this kind (see `moments.kind_of`)."""
         if kind == "offer":
             self._offered(room_id, side)
         elif kind == "answer" and self._open.get(room_id, (side, 0.0))[0] != side:

@@ -22,7 +22,7 @@ from signal_node.bus import Bus
 from signal_node.clients import Clients
 from signal_node.connection import Connection
 from signal_node.limits import AddressLimits
-from signal_node.moments import Moments
+from signal_node.moments import CANDIDATE, Moments
 from signal_node.negotiations import MIN_BYTES, Negotiations
 from signal_node.reconcile import Reconciler
 from signal_node.rooms import Done, JournalFull, OnDone, Outcome, Rooms
@@ -130,7 +130,7 @@ class Node:
 
     def relay(self, connection: Connection, relay: Relay) -> None:
         """Forward to the peer, now. Nothing is awaited here."""
-        self.moments.relayed(
+        kind = self.moments.relayed(
             relay.room_id, relay.side, connection.session.id, relay.data, connection.heard_at
         )
         room = self.rooms.get(relay.room_id)
@@ -152,8 +152,8 @@ class Node:
                 self._loop.call_soon(self._relayed, time.perf_counter())
         else:
             self.counts.dropped += 1
-        if len(relay.data) >= MIN_BYTES:
-            self.negotiations.sent(relay.room_id, relay.side, relay.data)
+        if kind is not None and kind is not CANDIDATE:
+            self.negotiations.sent(relay.room_id, relay.side, kind)
 
     def _relayed(self, began: float) -> None:
         self.counts.seconds.observe(time.perf_counter() - began)

@@ -124,7 +124,7 @@ class Talk:
         self.negotiations = Negotiations(self.rooms.get, lambda: self.now)
 
     def send(self, kind: str, side: SideNumber, room: str = ROOM) -> None:
-        self.negotiations.sent(room, side, description(kind, room))
+        self.negotiations.sent(room, side, kind)
 
     def receive(self, kind: str) -> None:
         self.negotiations.received(description(kind, ROOM))
