@@ -84,15 +84,18 @@ async def test_after_postgres_was_away_under_load_every_row_is_there_and_redis_a
             await eventually(lambda: all(len(app.versions) >= 5 for app in apps), what="the load runs")
             before = await memory(fleet)
             await fleet.postgres.stop()
-            ended_before = sum(len(app.versions) for app in apps)
+            ended_before = len(ended(apps))
             await pause(SECONDS, asyncio.Event())
-            ended_meanwhile = sum(len(app.versions) for app in apps) - ended_before
+            ended_meanwhile = len(ended(apps)) - ended_before
             waiting = await length(fleet, EVENTS)
             peak = await memory(fleet)
             await fleet.postgres.start()
             back_at = time.monotonic()
+            known = ended(apps)
             await eventually(
-                lambda: has_newest(fleet, apps), timeout=CAUGHT_UP_SECONDS, what="rows come again under load"
+                lambda: are_written(fleet, known),
+                timeout=CAUGHT_UP_SECONDS,
+                what="rows come again under load",
             )
             stop.set()
         await eventually(
@@ -105,7 +108,7 @@ async def test_after_postgres_was_away_under_load_every_row_is_there_and_redis_a
         after = await memory(fleet)
         for call in calls:
             await agreed(fleet, call.room, 0, 1)
-        rooms = {room: version for app in apps for room, version in app.versions.items()}
+        rooms = ended(apps)
         codes = {code for app in apps for code in app.codes}
         print(  # noqa: T201 - for `make outage`
             f"{len(rooms)} rooms and {len(codes)} referrals with Postgres away for {SECONDS:g} s; streams"
@@ -171,7 +174,10 @@ async def codes_of(fleet: Fleet) -> set[str]:
     return {row["referral_code"] for row in await fetch(fleet, "SELECT referral_code FROM referral_mappings")}
 
 
-async def has_newest(fleet: Fleet, apps: list[App]) -> bool:
-    """Whether Postgres has all that was known when it was asked."""
-    known = {room: version for app in apps for room, version in app.versions.items()}
-    return await versions(fleet, known) == known
+async def are_written(fleet: Fleet, rooms: dict[uuid.UUID, int]) -> bool:
+    return await versions(fleet, rooms) == rooms
+
+
+def ended(apps: list[App]) -> dict[uuid.UUID, int]:
+    """The rooms that have ended until now, with their last versions."""
+    return {room: version for app in apps for room, version in app.versions.items()}
