@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from persister.stream import GROUP
 VERSIONS = 4
 """A room is opened, joined by both and ended, within less time than a call of the history."""
 
-_values_of = attrgetter(*(field.name for field in fields(RoomRow)))
+_values_of = attrgetter(*RoomRow.__struct_fields__)
 _USERS = 2_000
 _PUBLISHED_AT_ONCE = 1_000
 _POLL_SECONDS = 0.02

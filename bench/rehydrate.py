@@ -16,12 +16,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import astuple, fields
 from pathlib import Path
 from statistics import median
 
 import asyncpg
 import uvloop
+from msgspec.structs import astuple
 
 from bench.processes import free_port
 from keepline.cli.postgres import Postgres
@@ -143,7 +143,7 @@ async def insert(
     rows = [to_row(room) for room in rooms]
     users = [(user,) for row in rows for user in (row.user_1, row.user_2)]
     await connection.copy_records_to_table("users", records=users, columns=["user_id"])
-    columns = [field.name for field in fields(RoomRow)]
+    columns = RoomRow.__struct_fields__
     records = [astuple(row) for row in rows]
     await connection.copy_records_to_table("active_rooms", records=records, columns=columns)
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
@@ -76,7 +75,7 @@ _Rows = (
 )
 
 _COLUMNS = {
-    kind: attrgetter(*(field.name for field in fields(kind)))
+    kind: attrgetter(*kind.__match_args__)
     for kind in (RoomRow, ActivityRow, HistoryRow, Attempts, Report, Referral)
 }
 """The values of a row, in the order of the parameters of its statement."""

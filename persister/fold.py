@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto
+from msgspec import Struct
+
 from keepline.room import attempts as logins
 from keepline.room import referrals, reports
 from keepline.room.attempts import Attempts
@@ -26,13 +29,14 @@ from keepline.room.referrals import Referral
 from keepline.room.reports import Report
 from keepline.room.rows import ActivityRow, HistoryRow, RoomRow, to_activity, to_history, to_row
 
+_Id = pgproto.UUID
+
 
 class Unwritable(ValueError):
     """An event that no table can take; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """What one event asks for: a room in one version, and perhaps a message (as it is stored).
 
     `updated_at` is when the room came to this version, ms since 1970.
@@ -91,11 +95,12 @@ def change_of(data: bytes) -> AnyChange:
         if decode is not None:
             return decode(data)
         event = decode_event(data)
-        row, activity, history = to_row(event.room), to_activity(event.room), to_history(event.room)
+        room = event.room
+        row, activity, history = to_row(room, _Id), to_activity(room, _Id), to_history(room, _Id)
     except (ValueError, OverflowError, OSError, AttributeError, TypeError) as error:
         raise Unwritable(str(error) or type(error).__name__) from error
     message = None if event.message is None else message_to_dict(event.message)
-    return Change(row, event.room.updated_at, activity, history, message)
+    return Change(row, room.updated_at, activity, history, message)
 
 
 def subject_of(change: AnyChange) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from redis.exceptions import RedisError, ResponseError
 
 from keepline.ops.redis import Client, is_cluster
@@ -39,8 +40,7 @@ class StreamsLost(Exception):
     """A stream or its consumer group is not there any more: Redis has lost data. Call `prepare` again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One entry of a stream: an event as the nodes wrote it."""
 
     partition: int

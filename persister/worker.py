@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from keepline.ops.backoff import Backoff
@@ -41,8 +43,7 @@ class Limits:
     retry_cap_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(Struct, frozen=True):
     entry: Entry
     change: AnyChange
 

@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import astuple
 
 import asyncpg
 import pytest
+from msgspec.structs import astuple
 
 from keepline.ops import postgres
 from keepline.ops.postgres import Pool

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import asdict
 
 from keepline.room.commands import End, Revive
 from keepline.room.effects import InactivityChanged, PeerChanged, RoomEnded

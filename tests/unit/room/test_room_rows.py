@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from dataclasses import replace as with_changes
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -11,7 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from keepline.room.commands import End, Tick
 from keepline.room.record import ChatMode, EndReason, Message, Presence, Room, Status
@@ -83,7 +81,7 @@ def test_a_call_that_is_over_is_in_the_history_of_both() -> None:
         duration_seconds=60,
         room_version=4,
     )
-    assert second == with_changes(first, user_id=UUID(USER_2), partner_id=UUID(USER_1))
+    assert second == replace(first, user_id=UUID(USER_2), partner_id=UUID(USER_1))
 
 
 @pytest.mark.parametrize(("together_ms", "rows"), [(4_999, 0), (5_000, 2)])
