@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keepline.cli.findings import Finding
 from keepline.cli.reach import HTTP_SECONDS
-from keepline.cli.survey import Survey
+from keepline.cli.survey import STUCK_MS, Survey
 from keepline.cli.words import age
 from keepline.room.deadlines import due
 from keepline.room.record import Room, Side, Status
@@ -14,9 +14,6 @@ from keepline.room.rules import Rules
 
 OVERDUE_MS = 15_000
 """A deadline that nobody has met for so long is not just late."""
-
-STUCK_MS = 120_000
-"""Events that a persister has read and not written for so long wait for one that is gone."""
 
 SKEW_MS = 1_000
 PUBSUB_BYTES = 8 * 1024 * 1024
@@ -219,12 +216,8 @@ def _postgres(survey: Survey) -> Iterator[Finding]:
 
 
 def _events(survey: Survey) -> Iterator[Finding]:
-    stuck: dict[str, int] = {}
-    for consumer in survey.consumers:
-        if consumer.pending and consumer.idle_ms > STUCK_MS:
-            stuck[consumer.name] = stuck.get(consumer.name, 0) + consumer.pending
-    for name, entries in stuck.items():
-        what = f"has read {entries} events, written none of them, and is silent"
+    for name, entries in survey.stuck.items():
+        what = f"has read {entries} events and written none of them for {age(STUCK_MS)}"
         advice = "start a persister: it takes over what a dead one has left"
         yield Finding("stuck-events", f"persister {name}", what, advice=advice)
     if survey.lag.oldest_ms > STUCK_MS:

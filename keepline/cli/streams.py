@@ -12,6 +12,8 @@ from keepline.room import keys
 GROUP = "persister"
 """The consumer group of the persisters."""
 
+MAX_STUCK = 1_000
+
 
 @dataclass(slots=True)
 class Lag:
@@ -21,16 +23,6 @@ class Lag:
     pending: int = 0
     dead_letters: int = 0
     oldest_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """A persister as one event stream knows it."""
-
-    partition: int
-    name: str
-    pending: int
-    idle_ms: int
 
 
 async def lag(reach: Reach) -> Lag:
@@ -53,15 +45,20 @@ async def lag(reach: Reach) -> Lag:
     return found
 
 
-async def consumers(reach: Reach) -> list[Consumer]:
-    """The persisters as the streams know them. Raises RedisError."""
-    found = []
+async def stuck(reach: Reach, idle_ms: int) -> dict[str, int]:
+    """Events that were read `idle_ms` ago or earlier and not written since, by persister. Raises RedisError.
+
+    At most a thousand of each partition are counted.
+    """
+    found: dict[str, int] = {}
     for partition in await reach.partitions():
         stream = keys.events(partition)
         if await _group(reach, stream) is None:
             continue
-        known: Any = await reach.redis.xinfo_consumers(stream, GROUP)
-        found += [Consumer(partition, c["name"].decode(), c["pending"], c["idle"]) for c in known]
+        entries: Any = await reach.redis.xpending_range(stream, GROUP, "-", "+", MAX_STUCK, idle=idle_ms)
+        for entry in entries:
+            name = entry["consumer"].decode()
+            found[name] = found.get(name, 0) + 1
     return found
 
 

@@ -12,13 +12,16 @@ from redis.exceptions import RedisError
 
 from keepline.cli.reach import POSTGRES_ERRORS, Node, NodeSilent, Reach
 from keepline.cli.rooms import pages, records_of
-from keepline.cli.streams import Consumer, Lag, consumers, lag
+from keepline.cli.streams import Lag, lag, stuck
 from keepline.ops import redis
 from keepline.room import keys
 from keepline.room.codec import BadRecord, decode_record
 from keepline.room.record import Room
 
 _ROWS = "SELECT room_id::text, version, status FROM active_rooms"
+
+STUCK_MS = 120_000
+"""Events that a persister has read and not written for so long wait for one that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Survey:
     postgres_problem: str | None = None
     lost_partitions: list[int] = field(default_factory=list)
     lag: Lag = field(default_factory=Lag)
-    consumers: list[Consumer] = field(default_factory=list)
+    stuck: dict[str, int] = field(default_factory=dict)  # by persister: events that it has read long ago
     servers: list[dict[str, str]] = field(default_factory=list)
     redis_now: float = 0.0
     own_ahead: float = 0.0  # by how many ms this host's clock is ahead of that of Redis
@@ -78,7 +81,7 @@ async def survey(reach: Reach, on_progress: Callable[[int], None]) -> Survey:
     await _look_at_partitions(reach, found)
     await _look_at_users(reach, found)
     await _look_at_postgres(reach, found)
-    found.lag, found.consumers = await lag(reach), await consumers(reach)
+    found.lag, found.stuck = await lag(reach), await stuck(reach, STUCK_MS)
     await _look_at_servers(reach, found)
     return found
 
