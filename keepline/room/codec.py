@@ -7,10 +7,10 @@ that an old node in a rolling upgrade loses nothing that a newer one wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from keepline.room.record import (
     NO_EXTRA,
@@ -33,14 +33,13 @@ class BadRecord(ValueError):
     """A record or an event that cannot be read; the text says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """What the persister is told of one transition: the record it led to and the message it added, if any."""
 
     kind: str
     room: Room
     message: Message | None = None
-    extra: Mapping[str, object] = field(default_factory=lambda: NO_EXTRA)
+    extra: Mapping[str, object] = NO_EXTRA
 
 
 _Test = Callable[[object], bool]

@@ -1,6 +1,6 @@
 """The JSON of records and events as it is nearly always: of this release, with nothing wrong. Read in one pass.
 
-`codec` asks here first, which is a third of the work, and reads by itself what is not of this form: fields of a
+`codec` asks here first, which is a fraction of the work, and reads by itself what is not of this form: fields of a
 newer release, which have to be kept, and mistakes, which have to be named.
 """
 
