@@ -65,6 +65,9 @@ _PASSING = (
     TryAgainError,
 )
 
+# The library has no names for these: a disk that is full, and a master without its replicas.
+_PASSING_WORDS = ("MISCONF", "NOREPLICAS")
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -351,6 +354,6 @@ def _result(answer: Any) -> CommitResult:
             return Conflict(decode_record(answer))
         except BadRecord as error:
             return Failed(f"the record that is there cannot be read: {error}")
-    if isinstance(answer, _PASSING):
+    if isinstance(answer, _PASSING) or str(answer).startswith(_PASSING_WORDS):
         return Unavailable(f"{type(answer).__name__}: {answer}")
     return Failed(str(answer))
