@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.health import Probe
+from keepline.room.reports import Report
 from persister.database import Database, HistoryFault, NotNow, RowFault
 from persister.fold import AnyChange, Change, Unwritable, change_of, fold, subject_of
 from persister.metrics import Metrics
@@ -197,7 +198,8 @@ class Worker:
                 await self._commit([replace(task, change=replace(task.change, history=()))], stop)
             except RowFault as other:
                 error = other
-        await self._bury(task.entry, "history" if isinstance(error, HistoryFault) else "row", str(error))
+        cause = "history" if isinstance(error, HistoryFault) else "row"
+        await self._bury(task.entry, cause, str(error), task.change)
 
     async def _commit(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
         """Write until it succeeds or cannot ever. Raises RowFault, or Stopped while waiting."""
@@ -223,11 +225,13 @@ class Worker:
                 self._metrics.rows_written.inc(written)
                 return
 
-    async def _bury(self, entry: Entry, cause: str, reason: str) -> None:
+    async def _bury(self, entry: Entry, cause: str, reason: str, change: AnyChange | None = None) -> None:
         await self._streams.bury(entry, reason[:_WORD_LIMIT])
         self._metrics.dead_letters.labels(cause).inc()
+        room = {"room": subject_of(change)} if isinstance(change, Change | Report) else {}
         _log.error(
             "dead_letter",
+            **room,
             cause=cause,
             reason=reason[:_WORD_LIMIT],
             partition=entry.partition,
