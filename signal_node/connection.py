@@ -87,8 +87,10 @@ class Connection(asyncio.Protocol):
         "forwarded_for",
         "framing",
         "heard_at",
+        "leaving",
         "opened_at",
         "pinged_at",
+        "replaced",
         "session",
     )
 
@@ -109,6 +111,8 @@ class Connection(asyncio.Protocol):
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
         self.closed_as: closes.Close | None = None
+        self.leaving = False  # it has been told goodbye
+        self.replaced = False  # its session has lost the user
         self.forwarded_for = ""
         self.address: str | None = None
         self._handler = handler

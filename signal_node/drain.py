@@ -24,12 +24,12 @@ SPREAD_MS = 2_000
 """Clients are told to come back after up to this many ms, or a tenth of the drain window if that is less."""
 
 LINGER_MS = 1_000
-"""How long after that time the connection stays open, or a twentieth of the window if that is less."""
+"""How long after that time the connection stays open, or 15 % of the window if that is less."""
 
-SHARE = 0.7
+SHARE = 0.6
 """The part of the drain window over which goodbyes are spread."""
 
-LAST_SHARE = 0.85
+LAST_SHARE = 0.7
 """Up to here go the goodbyes to those who were negotiating; the rest is for closes and the journal."""
 
 QUIET_SECONDS = 5.0
@@ -74,7 +74,7 @@ class Goodbyes:
         self._node = node
         self._loop = loop
         self._spread_ms = min(SPREAD_MS, seconds * 100)
-        self._linger_ms = min(LINGER_MS, seconds * 50)
+        self._linger_ms = min(LINGER_MS, seconds * 150)
         self._uniform = uniform
         self._closes: list[asyncio.TimerHandle] = []
 
@@ -92,8 +92,9 @@ class Goodbyes:
         reconnect_after_ms = round(self._uniform() * self._spread_ms)
         frame = wire.Goodbye(reason="draining", reconnect_after_ms=reconnect_after_ms)
         connection.write(wire.encode(frame))
+        connection.leaving = True
         stays = (reconnect_after_ms + self._linger_ms) / 1_000
-        self._closes.append(self._loop.call_later(stays, connection.close, closes.DRAINING))
+        self._closes.append(self._loop.call_later(stays, _close, connection))
         return True
 
     def cancel(self) -> None:
@@ -105,6 +106,10 @@ class Goodbyes:
         times = map(self._node.moments.negotiated_at, connection.session.rooms)
         quiet_since = self._loop.time() - QUIET_SECONDS
         return any(at is not None and at > quiet_since for at in times)
+
+
+def _close(connection: Connection) -> None:
+    connection.close(closes.REPLACED if connection.replaced else closes.DRAINING)
 
 
 async def _spread(

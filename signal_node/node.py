@@ -39,6 +39,9 @@ SAMPLED = 32
 
 _RELAY_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 
+LEAVING_SECONDS = 0.3
+"""How long a connection that was told goodbye is written to after another one has taken over its user."""
+
 Begin = Callable[[Connection, Request], None]
 
 _log = structlog.get_logger(__name__)
@@ -204,14 +207,20 @@ class Node:
     def replaced(self, session: str) -> None:
         """Close the connection of a session that lost its user to a newer one."""
         connection = self.clients.get(session)
-        if connection is not None and not connection.session.closed():
-            self.counts.replaced += 1
+        if connection is None or connection.replaced or connection.session.closed():
+            return
+        connection.replaced = True
+        self.counts.replaced += 1
+        if connection.leaving:
+            # The client connects elsewhere first, as it should: what its peer still sends here is not lost.
+            self._loop.call_later(LEAVING_SECONDS, connection.close, closes.REPLACED)
+        else:
             connection.close(closes.REPLACED)
 
     def stays(self, session: str) -> bool:
         """Whether the session is open on this node, and not about to be closed."""
         connection = self.clients.get(session)
-        return connection is not None and not connection.framing.closing
+        return connection is not None and not connection.replaced and not connection.framing.closing
 
     def room_changed(self, before: Room | None, after: Room) -> None:
         """Sessions learn which sides they hold from the record alone."""

@@ -998,7 +998,11 @@ export class Keepline extends Emitter {
       const next = new WebSocket(this.#address(), [SUBPROTOCOL]);
       const hello = { type: "hello", id: String(++this.#lastRequestId), token, resume: this.#resume };
       const early = []; // A session that is resumed holds its rooms before it is welcomed.
-      next.onopen = () => next.send(encodeFrame(hello));
+      next.onopen = () => {
+        next.send(encodeFrame(hello));
+        // From now on this connection is heard no more: what is sent waits for the next one.
+        for (const call of this.#calls.values()) call._offline();
+      };
       next.onclose = fail;
       next.onmessage = ({ data }) => {
         const frame = parseFrame(data);

@@ -80,6 +80,17 @@ class Calls:
             if link is not None:
                 link.hold(connection, membership, resumed=True)
 
+    def hold_back(self) -> None:
+        """The connection is about to be left: what is sent waits."""
+        for link in self._links.values():
+            link.hold_back()
+
+    async def go_on(self) -> None:
+        """It is not left, as it seems: send what has waited."""
+        for link in list(self._links.values()):
+            link.go_on()
+            await link.flush()
+
     def lose(self) -> None:
         """The connection is gone."""
         for link in self._links.values():

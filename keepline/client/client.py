@@ -214,6 +214,8 @@ class Keepline:
         """Connect and say hello: the connection that carries the calls from now on, or how it was closed."""
         token = await self._fetch_token()
         connection = await Connection.open(self._next_url(), self._options)
+        # From this hello on the connection before, if there is one, is heard no more.
+        self._calls.hold_back()
         try:
             answer = await connection.hello(token, self._welcome.resume if self._welcome else None)
             if not isinstance(answer, Close):
@@ -262,7 +264,9 @@ class Keepline:
                 if not isinstance(opened, Close):
                     return opened
                 if opened.come_back in (ComeBack.NEVER, ComeBack.FRESH_TOKEN):
+                    await self._calls.go_on()
                     return None
+            await self._calls.go_on()
             await self._options.sleep(self._plan.after_failure())
 
     async def _fetch_token(self) -> str:

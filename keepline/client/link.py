@@ -72,6 +72,15 @@ class CallLink:
             self.events.put(event)
         self._gate.open()
 
+    def hold_back(self) -> None:
+        """The connection is about to be left: what is sent from now on waits for the next one."""
+        self._gate.shut()
+
+    def go_on(self) -> None:
+        """It is not left, as it seems."""
+        if self._connection is not None:
+            self._gate.open()
+
     def lose(self) -> None:
         """The connection is gone; what is sent from now on waits."""
         self._connection = None

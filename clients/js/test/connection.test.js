@@ -130,6 +130,20 @@ test("moves after a goodbye without a gap", async () => {
   assert.equal(next.closedWith, 1000);
 });
 
+test("what is sent during a move waits for the next connection", async () => {
+  const { browser, clock, client } = await connected();
+  const call = client.join("r");
+  const [before] = browser.sockets;
+  await before.joined({ peer: "joined" });
+  await before.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  await browser.socket.accept();
+  call.send("in between");
+  assert.ok(!before.all("signal").some(({ data }) => data.app === "in between"));
+  await browser.socket.welcome({ resumed: true, rooms: [held("r", { peer: "joined" })] });
+  assert.ok(browser.socket.all("signal").some(({ data }) => data.app === "in between"));
+});
+
 test("a move that fails is a reconnect", async () => {
   const { browser, clock, states } = await connected();
   await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });

@@ -79,10 +79,15 @@ class Visit:
         self._socket = socket
         self.path = socket.request.path if socket.request else ""
 
-    async def read(self, kind: str) -> Frame:
-        """The next frame, which must be of this type."""
+    async def any(self) -> Frame:
+        """The next frame."""
         async with asyncio.timeout(TIMEOUT):
             frame: Frame = orjson.loads(await self._socket.recv())
+        return frame
+
+    async def read(self, kind: str) -> Frame:
+        """The next frame, which must be of this type."""
+        frame = await self.any()
         assert frame["type"] == kind, frame
         return frame
 

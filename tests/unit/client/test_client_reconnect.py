@@ -241,6 +241,24 @@ async def test_a_move_that_fails_is_tried_again_while_the_connection_works(
     assert waits.asked[:2] == [0.3, 0.25]
 
 
+async def test_what_is_sent_during_a_move_waits_for_the_next_connection(node: ScriptedNode) -> None:
+    client = Keepline(node.url, "token", options=quick())
+    call, first = await join(client, node)
+    await first.send("goodbye", reason="draining", reconnect_after_ms=0)
+    second = await node.visit()
+    hello = await second.read("hello")
+    await call.send("in between")
+    line = asyncio.create_task(call.chat("and a line"))
+    fields = {"user": ALICE, "session": "s2", "resume": "secret-2", "node": "node-2", "ice_servers": []}
+    await second.answer(hello, "welcome", **fields, resumed=True, rooms=[membership()])
+    sent = {frame["type"]: frame for frame in [await second.any(), await second.any()]}
+    assert sent["signal"]["data"] == "in between"
+    await second.answer(sent["chat"], "ok", message=message(1, "and a line"))
+    assert (await line).text == "and a line"
+    await client.close()
+    assert await first.gone() == 1000
+
+
 async def test_a_session_that_is_not_resumed_by_a_move_joins_again(
     client: Keepline, node: ScriptedNode
 ) -> None:

@@ -36,6 +36,8 @@ class Connection:
     node: FakeNode
     answers_after: float | None = 0.0
     session: Session = field(default_factory=Session)
+    leaving: bool = False
+    replaced: bool = False
     log: list[tuple[float, Any]] = field(default_factory=list)
 
     def write(self, data: bytes) -> None:
@@ -101,9 +103,9 @@ def test_goodbyes_are_spread_over_most_of_the_window() -> None:
     async def scene() -> None:
         node = FakeNode()
         connections = [node.connect() for _ in range(10)]
-        assert await drained(node) == 20.9
+        assert await drained(node) == 18.2
         assert sorted(connection.log[0][0] for connection in connections) == pytest.approx(
-            [2.1 * number for number in range(10)]
+            [1.8 * number for number in range(10)]
         )
         for connection in connections:
             (said_at, goodbye), (closed_at, close) = connection.log
@@ -129,13 +131,23 @@ def test_clients_are_told_when_to_come_back(drawn: float, told: int) -> None:
     run_virtual(scene())
 
 
+def test_who_has_connected_elsewhere_is_told_so() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect(replaced=True)
+        await drained(node)
+        assert connection.log[1][1] is closes.REPLACED
+
+    run_virtual(scene())
+
+
 def test_a_short_window_shortens_what_clients_are_told() -> None:
     async def scene() -> None:
         node = FakeNode()
         connection = node.connect()
         await drain(cast(Node, node), 2.0, asyncio.Event(), lambda: 1.0)
         assert connection.log[0][1]["reconnect_after_ms"] == 200
-        assert connection.log[1] == (0.3, closes.DRAINING)
+        assert connection.log[1] == (0.5, closes.DRAINING)
 
     run_virtual(scene())
 
@@ -150,7 +162,7 @@ def test_calls_in_the_middle_of_a_negotiation_come_last() -> None:
         node.moments.note("room-2", 1, "session", "resumed", now)
         await drained(node)
         said_at = [connection.log[0][0] for connection in (busy, *calm)]
-        assert said_at == [15.75, 5.25, 10.5, 15.75]
+        assert said_at == [13.5, 4.5, 9.0, 13.5]
 
     run_virtual(scene())
 
