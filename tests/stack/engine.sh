@@ -85,7 +85,7 @@ stand_in() {
   docker image inspect keepline-stand-in:base >/dev/null 2>&1 ||
     tar -C "$folder/root" -c --exclude=./usr/share/{doc,man,locale} --exclude=./{proc,sys} . |
     docker import - keepline-stand-in:base >/dev/null
-  docker build -q -t "$image" -f "$here/stand_ins/$name.Dockerfile" "$here/stand_ins" >/dev/null
+  docker build -q --network none -t "$image" -f "$here/stand_ins/$name.Dockerfile" "$here/stand_ins" >/dev/null
 }
 
 images() {

@@ -41,7 +41,9 @@ SAMPLE_SECONDS = 0.05
 def engine() -> Iterator[Engine]:
     with running_engine() as engine:
         engine.fetch(*images())
+        began = time.monotonic()
         build(engine)
+        print(f"built our image in {time.monotonic() - began:.0f} s")
         yield engine
 
 

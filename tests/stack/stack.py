@@ -211,6 +211,7 @@ def _settings(folder: Path, ports: dict[str, int]) -> Iterator[Path]:
         "KEEPLINE_VERSION": VERSION,
         "KEEPLINE_SECRETS": str(folder / "secrets"),
         "KEEPLINE_BIND": "127.0.0.1",
+        "KEEPLINE_EDGE_SUBNET": "172.31.251.0/24",
         "KEEPLINE_TURN_URLS": f"turn:127.0.0.1:{ports['TURN']}",
         "KEEPLINE_TURN_MIN_PORT": str(ports["RELAY"]),
         "KEEPLINE_TURN_MAX_PORT": str(ports["RELAY"] + 9),
