@@ -731,7 +731,7 @@ export class Keepline extends Emitter {
   #attempt = 0;
   #attemptTimer;
   #retryTimer = null;
-  #goodbyeTimer;
+  #goodbyeTimer = null;
   #next = null; // the socket that is to take over after a goodbye
   #last = null; // the socket that it took over from
   #connectedAt = null;
@@ -980,6 +980,7 @@ export class Keepline extends Emitter {
   }
 
   #heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
+    if (this.#goodbyeTimer !== null) return;
     const { now, setTimeout } = this.#environment;
     this.#comeBackAt = now() + waitMs;
     this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
@@ -1019,6 +1020,7 @@ export class Keepline extends Emitter {
   #takeOver(socket, welcome, early) {
     const { clearTimeout, setTimeout } = this.#environment;
     clearTimeout(this.#goodbyeTimer);
+    this.#goodbyeTimer = null;
     this.#attempt += 1;
     this.#comeBackAt = null;
     this.#next = null;
@@ -1064,7 +1066,7 @@ export class Keepline extends Emitter {
     clearTimeout(this.#attemptTimer);
     clearTimeout(this.#goodbyeTimer);
     clearTimeout(this.#retryTimer);
-    this.#retryTimer = null;
+    this.#goodbyeTimer = this.#retryTimer = null;
     for (const socket of [this.#socket, this.#next]) if (socket) abandon(socket);
     this.#socket = this.#next = null;
     this.#dismiss();

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -102,6 +105,28 @@ async def test_status_of_a_healthy_cluster(fleet: Fleet) -> None:
     assert "node-1" in table.stdout
     assert "wait for Postgres" in table.stdout
     assert fleet.line["service_key"] not in table.stdout + table.stderr
+
+
+async def test_status_is_shown_again_and_again_until_ctrl_c(fleet: Fleet) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "keepline.cli.main", "status", "--watch", "--json"),
+        env={**os.environ, **of(fleet)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            shown = [json.loads(await process.stdout.readline()) for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            _, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert shown[1]["at"] - shown[0]["at"] >= 2_000
+    assert (process.returncode, stderr) == (130, b"")
 
 
 async def test_redis_away_is_said_without_its_password() -> None:

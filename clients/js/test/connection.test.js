@@ -130,6 +130,19 @@ test("moves after a goodbye without a gap", async () => {
   assert.equal(next.closedWith, 1000);
 });
 
+test("a goodbye counts once, also when it is said again", async () => {
+  const { browser, clock } = await connected();
+  for (const reconnect_after_ms of [100, 50]) {
+    await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms });
+  }
+  await clock.advance(99);
+  assert.equal(browser.sockets.length, 1);
+  await clock.advance(1);
+  await browser.sockets[0].say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  assert.equal(browser.sockets.length, 2);
+});
+
 test("what is sent during a move waits for the next connection", async () => {
   const { browser, clock, client } = await connected();
   const call = client.join("r");
