@@ -132,7 +132,7 @@ class Membership:
         if live != self._live:
             self._live = live
             self._on_nodes(live)
-        if self._own_at is None or now - self._own_at > OWN_SECONDS:
+        if self._own_at is not None and now - self._own_at > OWN_SECONDS:
             await self._lose_own_ghosts()
             self._own_at = now
         if dead and self._may_bury():
@@ -164,6 +164,7 @@ class Membership:
         grace_ms = self._grace_ms(nodes)
         for partition in range(self._partitions):
             await self._bury_partition(self._node.id, partition, grace_ms)
+        self._own_at = asyncio.get_running_loop().time()  # before, its sides are the predecessor's
 
     async def _lose_own_ghosts(self) -> None:
         """Lose what Redis says that this node holds and no session here does: a failover may bring such sides back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from signal_node.clock import Clock
 from signal_node.membership import Membership, process_name
 from signal_node.node import Node
 from signal_node.registry import Registry
+from tests.helpers.waiting import eventually
 
 REDIS_SECONDS = 1_800_000_000.0
 AN_HOUR = 3_600.0
@@ -22,12 +24,17 @@ class Nodes:
     def __init__(self) -> None:
         self.monotonic = 5.0
         self.statuses: list[Mapping[str, Any]] = []
+        self.looked_for_ghosts = 0
 
     async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float]:
         return REDIS_SECONDS + monotonic(), monotonic(), monotonic()
 
     async def beat(self, status: Mapping[str, Any], now: int) -> None:
         self.statuses.append(status)
+
+    async def all_held(self, partition: int, node: str) -> list[str]:
+        self.looked_for_ghosts += 1
+        return []
 
     async def nodes(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
         return {self.id: self.statuses[-1]}, []
@@ -65,3 +72,14 @@ async def test_it_has_its_name_before_clients_are_accepted() -> None:
     membership = member(nodes)
     await membership.bury_predecessor()
     assert membership.process() == process_name("here", nodes.statuses[0]["started_at"])
+
+
+async def test_sides_of_the_predecessor_are_left_to_its_burial_which_knows_of_a_cold_start() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.beat()
+    reaper = asyncio.create_task(membership.run_reaper())
+    await eventually(lambda: membership.live)
+    await membership.bury_predecessor()
+    assert nodes.looked_for_ghosts == 0
+    reaper.cancel()
