@@ -57,6 +57,7 @@ async def node_frozen(world: World) -> None:
     if node.alive:
         world.trace.note(node.name, "thaws")
         world.loop.thaw(node.process)
+        node.thawed_at = world.loop.time()
 
 
 async def redis_away(world: World) -> None:

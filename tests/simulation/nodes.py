@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -24,6 +25,9 @@ from tests.simulation.trace import Trace
 from tests.simulation.wire_link import Wire
 
 DRAIN_SECONDS = 2.0
+DOUBTED_SECONDS = 15.0
+"""Longer than it takes until a node that seems dead is buried, and until that is undone."""
+
 TROUBLED_SECONDS = 5.0
 """Longer than a join waits for Redis and then for Postgres before it is answered."""
 
@@ -54,6 +58,7 @@ class SimulatedNode:
         self.wires: dict[Wire, None] = {}
         self._around = around
         self._context = self.process.context()
+        self.thawed_at = -math.inf
         self._stopping = False
         self._tasks: Tasks
         self.parts: Parts
@@ -103,6 +108,12 @@ class SimulatedNode:
     def troubled(self) -> bool:
         """Whether Redis left it without an answer lately, so that a join may have been answered without."""
         return self._around.loop.time() - self.link.troubled_at < TROUBLED_SECONDS
+
+    @property
+    def doubted(self) -> bool:
+        """Whether others may take it for dead, or have done so lately."""
+        silent_until = max(self.thawed_at, self.link.troubled_at)
+        return self.process.frozen or self._around.loop.time() - silent_until < DOUBTED_SECONDS
 
     @property
     def reachable(self) -> bool:

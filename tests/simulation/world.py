@@ -294,7 +294,19 @@ class World:
         self.trace.note(
             "redis", f"{room.room_id[:8]} v{room.version} {room.status} {sides} lines={room.last_seq}"
         )
-        self.knowledge.stored(before, room, healing=self.loop.time() < self._healing_until)
+        healing = self.loop.time() < self._healing_until
+        self.knowledge.stored(before, room, healing=healing)
+        if before is not None and room.ended_at is None and not healing:
+            self._check_sides(before, room)
+
+    def _check_sides(self, before: Room, after: Room) -> None:
+        """Nobody loses a side to nobody while its connection is open, but for a node that seemed dead."""
+        for held, now in zip(before.sides, after.sides, strict=True):
+            if held.session is None or now.connected or now.left:
+                continue
+            sure = [node for node in self.nodes if node.name == held.node and not node.doubted]
+            if any(node.accepting and node.parts.node.stays(held.session) for node in sure):
+                self.trace.violate(f"{held.session}@{held.node} loses its side of {after.room_id[:8]}")
 
     def data_lost(self) -> None:
         """Redis has lost data: what it stores next does not follow from what it stored last.
