@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.deploy.test_prometheus_rules import METRICS, asked_for, known_names, rules
+from tests.unit.deploy.test_prometheus_rules import METRICS, asked_for, known_names, promtool, rules
 
 GRAFANA = Path(__file__).resolve().parents[3] / "deploy" / "grafana"
 DASHBOARD = GRAFANA / "dashboards" / "keepline.json"
@@ -38,6 +38,13 @@ def test_the_file_is_what_the_script_writes() -> None:
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_an_expression_asks_for_metrics_that_there_are(expression: str) -> None:
     assert asked_for(expression) <= known_names()
+
+
+def test_prometheus_understands_the_expressions(tmp_path: Path) -> None:
+    checked = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(EXPRESSIONS)]
+    file = tmp_path / "panels.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": checked}]}))
+    promtool("check", "rules", str(file))
 
 
 def test_every_metric_is_shown_somewhere() -> None:
