@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 import asyncpg
+from msgspec import Struct
 
 from keepline.ops.postgres import Pool
 from keepline.room.attempts import Attempts
@@ -37,8 +37,7 @@ class ArchiveUnavailable(Exception):
     """Postgres could not be asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Archived:
+class Archived(Struct, frozen=True, gc=False):
     """A room as Postgres has it, nobody connected. `held` says for each side whether its row counted it connected."""
 
     room: Room

@@ -146,11 +146,12 @@ def from_row(row: Columns, messages: Iterable[Message] = ()) -> Room:
     # One side alone may be there from the first moment; that is no meeting yet.
     met = started_at != opened_at or (row["user_1_connected"] and row["user_2_connected"])
     updated_at = _to_ms(row["updated_at"])
+    grace_until = _to_ms_or_none(row["grace_period_expires"]) if met else None
     chat_mode = ChatMode(row["chat_mode"])
     return Room(
         room_id=str(row["room_id"]),
-        side_1=_absent_side(row, "user_1", met, updated_at),
-        side_2=_absent_side(row, "user_2", met, updated_at),
+        side_1=_absent_side(row, "user_1", met, updated_at, grace_until),
+        side_2=_absent_side(row, "user_2", met, updated_at, grace_until),
         chat_mode=chat_mode,
         duration_seconds=row["duration_seconds"],
         opened_at=opened_at,
@@ -165,13 +166,13 @@ def from_row(row: Columns, messages: Iterable[Message] = ()) -> Room:
     )
 
 
-def _absent_side(row: Columns, user: str, met: bool, updated_at: int) -> Side:
+def _absent_side(row: Columns, user: str, met: bool, updated_at: int, grace_until: int | None) -> Side:
     came = met or row[f"{user}_connected"]
     return Side(
         user=str(row[user]),
         came=came,
         absent_since=updated_at if came else None,
-        grace_until=_to_ms_or_none(row["grace_period_expires"]) if met else None,
+        grace_until=grace_until,
         idle_from=updated_at if met else None,
         last_message_at=_to_ms_or_none(row.get(f"{user}_last_message_at")),
     )
