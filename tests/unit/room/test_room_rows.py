@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import asdict, replace
 
@@ -142,6 +142,8 @@ def test_what_a_row_holds_survives(room: Room, updated_later_by: int) -> None:
 @given(rooms())
 def test_a_second_trip_changes_nothing(room: Room) -> None:
     once = from_row(_stored(room))
+    # A row does not tell a call that began in the very ms in which it was opened from one that never did.
+    assume(once.met_at is None or once.met_at > once.opened_at)
     twice = from_row(_stored(once))
     came = [side.came for side in twice.sides]
     assert replace(twice, side_1=once.side_1, side_2=once.side_2) == once
