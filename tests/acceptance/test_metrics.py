@@ -152,3 +152,35 @@ async def test_a_call_shows_in_the_metrics_once_wherever_its_ends_are(
             return True
 
         await eventually(grown, what="the call shows in the metrics")
+
+
+async def test_coming_back_shows_in_the_metrics(patient_cluster: Cluster) -> None:
+    before = await everything(patient_cluster)
+    async with Scene(patient_cluster, ON_TWO_NODES) as scene:
+        call = await scene.call()
+        call.bob.client.cut()
+        await call.alice.client.expect("peer", room=call.room, state="reconnecting")
+        again = await scene.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
+        assert again.welcome["resumed"]
+        late = await scene.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
+        assert not late.welcome["resumed"]
+        await late.client.send("typing", room=call.room)
+        await late.client.expect("error", code="not_a_member")
+
+        async def grown() -> bool:
+            after = await everything(patient_cluster)
+
+            def by(name: str, **labels: str) -> float:
+                return sample(after, name, **labels) - sample(before, name, **labels)
+
+            assert by("keepline_resumes_total", outcome="resumed") == 1
+            assert by("keepline_resumes_total", outcome="stale") == 1
+            assert by("keepline_absences_total", outcome="returned") == 1
+            assert by("keepline_absence_seconds_count") == 1
+            assert by("keepline_replaced_total") == 1
+            assert by("keepline_connections_closed_total", end="4409") == 1
+            assert by("keepline_connections_closed_total", end="lost") >= 1
+            assert by("keepline_errors_total", code="not_a_member") == 1
+            return True
+
+        await eventually(grown, what="the reconnect shows in the metrics")
