@@ -12,11 +12,13 @@ import time
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from keepline.client import Call, CallEnded, Ended, Keepline, PeerChanged, SignalReceived, State
 from tests.helpers.fleet import Fleet, running_fleet
+from tests.helpers.haproxy import PROGRAM, haproxy
 from tests.helpers.waiting import eventually
 
 CALLS = int(os.environ.get("ROLL_CALLS", "40"))
@@ -85,18 +87,18 @@ class Member:
 
 
 async def open_call(
-    fleet: Fleet, stack: AsyncExitStack, number: int, turns: asyncio.Semaphore
+    fleet: Fleet, balancer: str | None, stack: AsyncExitStack, number: int, turns: asyncio.Semaphore
 ) -> list[Member]:
-    """A call whose ends are on one node, or on two, by turns."""
+    """A call whose ends are on one node, or on two, by turns; behind a balancer, where that wants them."""
     async with turns:
         users = uuid.uuid4(), uuid.uuid4()
         room = (await fleet.open_room(*users, node=number % NODES))["room_id"]
         members = []
         for end, user in enumerate(users):
             first = (number + end * (number // NODES)) % NODES
-            urls = [fleet.nodes[(first + n) % NODES].ws for n in range(NODES)]
+            urls = balancer or [fleet.nodes[(first + n) % NODES].ws for n in range(NODES)]
             member = Member()
-            client = Keepline(urls, fleet.token(user), on_state=member.on_state)
+            client = Keepline(urls, fleet.token(user), room_hint=room, on_state=member.on_state)
             await stack.enter_async_context(client)
             member.call = await client.join(room)
             members.append(member)
@@ -110,10 +112,20 @@ def percentile(values: list[float], share: float) -> float:
 
 
 @pytest.mark.timeout(120 + 2 * CALLS)
-async def test_a_rolling_restart_drops_no_call() -> None:
+@pytest.mark.parametrize(
+    "balanced",
+    [
+        pytest.param(False, id="clients know the nodes"),
+        pytest.param(
+            True, id="behind HAProxy", marks=pytest.mark.skipif(PROGRAM is None, reason="no haproxy on PATH")
+        ),
+    ],
+)
+async def test_a_rolling_restart_drops_no_call(balanced: bool, tmp_path: Path) -> None:
     async with running_fleet(nodes=NODES, environ=ENVIRON) as fleet, AsyncExitStack() as stack:
+        balancer = await stack.enter_async_context(haproxy(fleet.nodes, tmp_path)) if balanced else None
         turns = asyncio.Semaphore(OPENED_AT_ONCE)
-        opened = await asyncio.gather(*(open_call(fleet, stack, n, turns) for n in range(CALLS)))
+        opened = await asyncio.gather(*(open_call(fleet, balancer, stack, n, turns) for n in range(CALLS)))
         members = [member for call in opened for member in call]
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -138,7 +150,7 @@ async def test_a_rolling_restart_drops_no_call() -> None:
         sent = sum(member.sent for member in members)
         lost = sent - sum(len(member.received) for member in members)
         print(  # noqa: T201 - for `make rolling-restart`
-            f"{CALLS} calls, {NODES} nodes restarted in {rolled:.1f} s: "
+            f"{CALLS} calls{' behind HAProxy' if balanced else ''}, {NODES} nodes restarted in {rolled:.1f} s: "
             f"{sum(member.moves for member in members)} moves, {len(outages)} times without a connection "
             f"(p50 {percentile(outages, 0.5) * 1000:.0f} ms, p99 {percentile(outages, 0.99) * 1000:.0f} ms, "
             f"max {max(outages, default=0.0) * 1000:.0f} ms), {lost} of {sent} signals lost"
