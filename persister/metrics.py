@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+_HOW = ("new", "own", "claimed")
+_RETRIES = ("redis", "connection", "read_only", "resources", "conflict", "timeout", "refused")
+_DEAD_LETTERS = ("event", "row", "history")
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -107,3 +110,11 @@ class Metrics:
             "Length of the longest stream, as a part of its limit: 1 and more means that the oldest entries give way.",
             registry=registry,
         )
+        # Shown as 0 before the first time, so that rates know of it.
+        for counter, values in (
+            (self.entries_read, _HOW),
+            (self.retries, _RETRIES),
+            (self.dead_letters, _DEAD_LETTERS),
+        ):
+            for value in values:
+                counter.labels(value)
