@@ -215,12 +215,12 @@ async def test_after_a_goodbye_the_next_connection_is_there_before_the_last_is_g
     assert hello["resume"] == "secret-1"
     moved = [SignalReceived("before the move"), Rejoined(resumed=True), PeerChanged("joined")]
     assert await next_events(call, 3) == moved
+    await call.send("from the new place")
+    assert (await second.read("signal"))["data"] == "from the new place"
     await second.send("signal", room=ROOM, data="after it")
     await first.send("signal", room=ROOM, data="on its way")
     await first.close(4409, "replaced")
     assert await next_events(call, 2) == [SignalReceived("on its way"), SignalReceived("after it")]
-    await call.send("from the new place")
-    assert (await second.read("signal"))["data"] == "from the new place"
     assert states == [State.CONNECTING, State.CONNECTED]
     await client.close()
     assert await second.gone() == 1000
