@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
@@ -18,6 +19,7 @@ from keepline.cli.credentials import read_credentials
 from keepline.cli.errors import CommandError, UsageError
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
+from keepline.ops.settings import POSTGRES_SCHEMES
 from keepline.room import keys
 
 DATA = Path(".keepline")
@@ -162,13 +164,9 @@ def redis_is_away(error: Exception) -> str:
 async def _pool(url: str | None) -> Pool | None:
     if not url:
         return None
-    try:
-        return await postgres.create_pool(url, application="keepline-cli", max_size=2)
-    except (ValueError, OSError, asyncpg.InterfaceError):
-        # Not the error's own words: they may repeat the URL.
-        raise UsageError(
-            "DATABASE_URL should be a URL that starts with postgres:// or postgresql://"
-        ) from None
+    if urlsplit(url).scheme not in POSTGRES_SCHEMES:
+        raise UsageError("DATABASE_URL should be a URL that starts with postgres:// or postgresql://")
+    return await postgres.create_pool(url, application="keepline-cli", max_size=2)
 
 
 def _service_key(environ: Mapping[str, str], data: Path) -> str | None:
