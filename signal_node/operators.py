@@ -22,6 +22,9 @@ from signal_node.node import Node
 from signal_node.repairs import Repairs
 from signal_node.service_key import ServiceKey
 
+BATCH = 500
+"""Rooms that are looked at in one go."""
+
 
 class DrainNode(Struct, forbid_unknown_fields=True):
     """The body of POST /v1/node/drain; without `seconds` the node's own drain window."""
@@ -63,20 +66,28 @@ class Operators:
         ]
 
     async def _look(self, _: web.Request) -> web.Response:
-        rooms = self._node.rooms
+        now = self._now()
+        rooms = await self._cached()
         return json_response(
             {
                 "node": self._node.id,
-                "now": self._now(),
+                "now": now,
                 "status": self._status(),
                 "sessions": self._node.clients.sessions(),
-                "rooms": {
-                    room_id: {"version": room.version, "settled": rooms.at_rest(room_id) is not None}
-                    for room_id in rooms.ids()
-                    if (room := rooms.get(room_id)) is not None
-                },
+                "rooms": rooms,
             }
         )
+
+    async def _cached(self) -> dict[str, dict[str, Any]]:
+        """The rooms of the cache. Signals go on between two batches."""
+        rooms, found = self._node.rooms, {}
+        for number, room_id in enumerate(rooms.ids(), start=1):
+            room = rooms.get(room_id)
+            if room is not None:
+                found[room_id] = {"version": room.version, "settled": rooms.at_rest(room_id) is not None}
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+        return found
 
     async def _room(self, request: web.Request) -> web.Response:
         room_id = request.match_info["room_id"]

@@ -1,6 +1,7 @@
 """The `keepline` command."""
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -155,8 +156,21 @@ def _read_secret_files() -> None:
     os.environ.update(environ)
 
 
+class _Stderr(io.TextIOBase):
+    """Whatever stderr is at the time: logs do not belong among the results."""
+
+    def write(self, text: str) -> int:
+        """Write it there."""
+        return sys.stderr.write(text)
+
+    def isatty(self) -> bool:
+        """Whether that is a terminal."""
+        return sys.stderr.isatty()
+
+
 def main() -> None:
     """Run the command; errors are one line on stderr and exit code 1, wrong use is 2."""
+    logs.configure(None, "warning", stream=cast(TextIO, _Stderr()))
     try:
         _read_secret_files()
         sys.exit(app(standalone_mode=False))
