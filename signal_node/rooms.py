@@ -31,7 +31,7 @@ from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
 from signal_node import bus
 from signal_node.departed import DepartedRooms, Untold
-from signal_node.routing import Notice, Routes, route
+from signal_node.routing import Delivery, Notice, Routes, route
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
 
@@ -251,6 +251,8 @@ class Rooms:
             return
         for delivery in notice.frames:
             self._audience.deliver(delivery.session, delivery.data)
+            if entry is not None:
+                _forget_told(entry, delivery)
         if entry is not None:
             self._adopt(entry, room)
         for session in notice.replaced:
@@ -578,6 +580,20 @@ def _as_told(entry: _Entry) -> Room | None:
     return replace(entry.head, last_seq=entry.stored.last_seq)
 
 
+def _forget_told(entry: _Entry, news: Delivery) -> None:
+    """What waits in the journal has told a session of its peer, and then came news: it is to be told that again.
+
+    A client may be here, on its way from a node that stops, before that node's word of the loss of its old session is.
+    """
+    if news.data.startswith(_PEER):
+        for pending in entry.journal:
+            pending.told = {
+                (session, data)
+                for session, data in pending.told
+                if session != news.session or not data.startswith(_PEER)
+            }
+
+
 def _lost_something(current: Room, known: Room | None) -> bool:
     if known is None or current.status is Status.ENDED:
         return False
@@ -593,3 +609,5 @@ def _ignore(outcome: Outcome) -> None:
 
 
 _NUMBERS: tuple[SideNumber, ...] = (1, 2)
+_PEER = b'{"type":"peer"'
+"""How frames begin that tell of the peer."""

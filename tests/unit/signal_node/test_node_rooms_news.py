@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keepline.room.commands import End, Lose, Post
+from keepline.room.commands import End, Join, Lose, Post
 from keepline.room.record import EndReason
 from signal_node import rooms as rooms_module
 from signal_node.routing import Delivery
@@ -19,6 +19,7 @@ from tests.unit.signal_node.stores import Cache, elsewhere, heard, keep, running
 HANGUP = End(EndReason.HANGUP)
 AWAY = StoreUnavailable("away")
 LINE = Delivery(SESSION_1, b'{"type":"chat"}')
+RECONNECTING = Delivery(SESSION_1, b'{"type":"peer","state":"reconnecting"}')
 
 
 async def test_a_notice_brings_the_record_and_frames_and_names_the_replaced() -> None:
@@ -99,6 +100,24 @@ async def test_news_may_overtake_the_answer_to_the_commit_that_they_stand_on() -
         assert cache.rooms.get(ROOM) == newer
         assert cache.audience.told == [(SESSION_1, "chat")]
         assert cache.rooms.counts.gaps == 0
+
+
+async def test_a_peer_who_comes_here_while_news_tell_of_its_loss_is_told_to_be_back_after_that() -> None:
+    """A client leaves a node that stops: it is here before the other node's word of the loss of its old session is."""
+    async with running() as cache:
+        kept = await keep(cache, met("here", "there"))
+        cache.audience.told.clear()
+        cache.do(None, Join(2, "here", "new"), ROOM, "new")
+        await cache.store.asked()
+        lost = elsewhere(kept, Lose(2, SESSION_2))
+        cache.rooms.absorb(heard(lost, RECONNECTING))
+        await cache.store.answer(Conflict(lost))
+        assert (await cache.store.commits()).expected_version == lost.version
+        assert cache.audience.told == [
+            (SESSION_1, "reconnected"),
+            (SESSION_1, "reconnecting"),
+            (SESSION_1, "reconnected"),
+        ]
 
 
 async def test_only_so_many_news_wait_for_a_commit() -> None:
