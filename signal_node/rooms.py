@@ -474,6 +474,10 @@ class Rooms:
         self.waiting -= len(journal)
         for pending in (*retakes, *journal):
             self._reapply(entry, pending)
+        if len(retakes) == 2 and before is not None and (second := before.side_2.session) is not None:
+            # Whoever was lost last has heard of the other's loss, and finds its side taken again before its own is.
+            news = retakes[1].routes.at_once
+            news += [Delivery(second, delivery.data) for delivery in news]
         if room is not None and retakes:
             self._idle.clear()
             self._want(room.room_id, entry)

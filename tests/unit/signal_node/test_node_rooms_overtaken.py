@@ -55,6 +55,23 @@ async def test_who_had_not_heard_of_a_loss_hears_of_no_return() -> None:
         assert cache.audience.told == []
 
 
+async def test_two_sessions_that_take_their_sides_again_at_once_both_hear_of_it() -> None:
+    """News of both losses come while a commit is on its way: one session has heard of the other's."""
+    async with running() as cache:
+        cache.audience.staying = {SESSION_1, SESSION_2}
+        kept = await keep(cache, met())
+        cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
+        await cache.store.asked()
+        first = elsewhere(kept, LOST_1)
+        both = elsewhere(first, LOST_2)
+        cache.rooms.absorb(heard(first, RECONNECTING))
+        cache.rooms.absorb(heard(both))
+        await cache.store.answer(Conflict(both))
+        news = cache.audience.told
+        assert news[0] == (SESSION_2, "reconnecting")
+        assert set(news[1:]) == {(SESSION_1, "reconnected"), (SESSION_2, "reconnected")}
+
+
 async def test_what_waits_finds_the_sides_held_again() -> None:
     """A line on its way to a peer who lost its side by mistake would be stored, and shown to nobody."""
     async with running() as cache:
