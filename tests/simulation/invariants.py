@@ -18,6 +18,9 @@ from tests.simulation.world import World
 OVERDUE_MS = 9_000
 """How late a deadline may be while all is well: the lease of who took it and died, and a second for each stand-in."""
 
+UNTAKEN_MS = 4_000
+"""How late a deadline may be that nobody has taken while a node is well: that node stands in for all others."""
+
 TWICE_SECONDS = 12.0
 """For how long two sessions may take themselves for the holder of one side while all is well."""
 
@@ -35,6 +38,7 @@ class Watch:
     def look(self, calm_since: float | None) -> None:
         """Check what must hold at every moment."""
         self._deadlines(calm_since)
+        self._untaken()
         self._sides(calm_since)
 
     def _deadlines(self, calm_since: float | None) -> None:
@@ -48,6 +52,16 @@ class Watch:
             if deadline is not None and now - deadline.at > OVERDUE_MS:
                 late = (now - deadline.at) / 1_000
                 world.trace.violate(f"{deadline.kind} of {room_id[:8]} is {late:.1f} s late")
+
+    def _untaken(self) -> None:
+        world = self._world
+        if not any(node.accepting and not node.doubted for node in world.nodes):
+            return
+        for partition in range(world.shape.partitions):
+            waiting = world.redis.server.value(keys.deadlines(partition).encode())
+            for room_id, at in waiting.items() if isinstance(waiting, SortedSet) else ():
+                if world.now_ms() - at > UNTAKEN_MS:
+                    world.trace.violate(f"nobody takes what is due in {room_id.decode()[:8]}")
 
     def _sides(self, calm_since: float | None) -> None:
         """Two sessions may both believe to hold a side only until the news has come round."""
