@@ -171,10 +171,7 @@ class Recovery:
                 _log.info("rooms_came_back_meanwhile")
             stored = await self._store.load_many(room_ids)
             for archived, there in zip(concerned, stored, strict=True):
-                # Lines beyond the record's last came to Postgres too late: their numbers are given out again.
-                last_seq = 0 if there is None else there.last_seq
-                lines = [line for line in archived.messages if line.seq <= last_seq]
-                await self._store.merge_chat(archived.room.room_id, lines)
+                await self._put_back_chat(archived, there)
 
     async def bring_back(self, room_id: str) -> bool:
         """Store again one room that Postgres has and Redis has not, or not as new; False when there is none.
@@ -189,8 +186,14 @@ class Recovery:
         if change is None:
             return False
         (result,) = await self._store.commit([change])
-        await self._store.merge_chat(room_id, archived.messages)
+        await self._put_back_chat(archived, change.after if isinstance(result, Committed) else there)
         return isinstance(result, Committed)
+
+    async def _put_back_chat(self, archived: Archived, there: Room | None) -> None:
+        # Lines beyond the record's last came to Postgres too late: their numbers are given out again.
+        last_seq = 0 if there is None else there.last_seq
+        lines = [line for line in archived.messages if line.seq <= last_seq]
+        await self._store.merge_chat(archived.room.room_id, lines)
 
     def _change(self, archived: Archived, there: Room | None) -> Change | None:
         """What is to be stored of a room from Postgres, given what Redis has of it."""

@@ -64,6 +64,9 @@ class Cluster:
         for nothing in list[list[Any]]():
             yield nothing
 
+    async def load(self, room_id: str) -> Archived:
+        return self.row
+
     async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
         yield [self.row]
 
@@ -129,3 +132,13 @@ async def test_what_another_node_has_filled_in_is_left_alone() -> None:
     recovery = await recovered(cluster)
     assert cluster.rooms == {}
     assert recovery.counts.partitions == 0
+
+
+async def test_one_room_comes_back_with_the_lines_of_its_record() -> None:
+    row = after(text_room(), Post(1, "line 1"), Post(1, "line 2"))
+    cluster = Cluster(Archived(row, LINES, (True, True)), filled_in=True)
+    recovery = await recovered(cluster)
+    assert await recovery.bring_back(ROOM)
+    assert cluster.rooms[ROOM].version == row.version + 1
+    assert cluster.chat == [1, 2]
+    assert not await recovery.bring_back(ROOM)
