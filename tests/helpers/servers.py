@@ -83,9 +83,9 @@ async def database_url(shared_postgres: Postgres, migrated_template: str) -> Asy
 
 @pytest.fixture
 async def valkey() -> AsyncIterator[Valkey]:
-    """A running Valkey of the test's own, with its append-only file on."""
+    """A running Valkey of the test's own that keeps what it acknowledged, also when it is killed in that moment."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        async with Valkey(Path(folder), port=free_port()) as server:
+        async with Valkey(Path(folder), port=free_port(), options=("--appendfsync", "always")) as server:
             yield server
 
 
