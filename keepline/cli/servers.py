@@ -108,7 +108,8 @@ class Server(ABC):
 class Valkey(Server):
     """Valkey (or Redis) with its append-only file on, synced every second, and eviction off.
 
-    Killed while a sync is under way, it may lose what it acknowledged in the last two seconds. `options` are further pairs for its command line, such as `"--maxmemory", "64mb"`.
+    Killed while a sync is under way, it may lose what it acknowledged in the last two seconds.
+    `options` are further pairs for its command line, such as `"--maxmemory", "64mb"`.
     """
 
     name = "redis"
