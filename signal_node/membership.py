@@ -25,6 +25,10 @@ from signal_node.scripts import StoreUnavailable
 
 IN_TOUCH_SECONDS = HEARTBEAT_TTL_MS / 1_000 + 1.0
 LOOK_SECONDS = 0.5
+
+ANSWER_SECONDS = 1.5
+"""How long a heartbeat waits for Redis: a connection that has died unnoticed must not cost it its life."""
+
 LEASE_MS = 10_000
 AT_MOST = 500
 
@@ -75,6 +79,13 @@ class Membership:
 
     async def beat(self) -> None:
         """Look at Redis' clock and say that this node lives. Raises StoreUnavailable."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._beat()
+        except TimeoutError:
+            raise StoreUnavailable(f"no answer to the heartbeat within {ANSWER_SECONDS} s") from None
+
+    async def _beat(self) -> None:
         self._clock.learn(*await self._registry.time(self._clock.monotonic))
         if self._started_at is None:
             self._started_at = self._clock.now()
@@ -197,8 +208,13 @@ class Membership:
         _log.info("node_buried", dead=dead)
 
     async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:
-        while room_ids := await self._registry.held(partition, dead, AT_MOST):
-            await asyncio.gather(*(self._lose(dead, partition, room_id, grace_ms) for room_id in room_ids))
+        seen: set[str] = set()
+        # A room that is there again was taken again, by a node that is not dead at all.
+        while room_ids := set(await self._registry.held(partition, dead, AT_MOST)) - seen:
+            seen |= room_ids
+            await asyncio.gather(
+                *(self._lose(dead, partition, room_id, grace_ms) for room_id in sorted(room_ids))
+            )
 
     async def _lose(self, dead: str, partition: int, room_id: str, grace_ms: int | None) -> None:
         """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""

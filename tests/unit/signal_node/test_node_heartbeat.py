@@ -9,7 +9,8 @@ from typing import Any, cast
 from signal_node.clock import Clock
 from signal_node.membership import Membership, process_name
 from signal_node.node import Node
-from signal_node.registry import Registry
+from signal_node.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
+from tests.helpers.virtual_time import run_virtual
 from tests.helpers.waiting import eventually
 
 REDIS_SECONDS = 1_800_000_000.0
@@ -25,11 +26,15 @@ class Nodes:
         self.monotonic = 5.0
         self.statuses: list[Mapping[str, Any]] = []
         self.looked_for_ghosts = 0
+        self.silent = 0
 
     async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float]:
         return REDIS_SECONDS + monotonic(), monotonic(), monotonic()
 
     async def beat(self, status: Mapping[str, Any], now: int) -> None:
+        if self.silent:
+            self.silent -= 1
+            await asyncio.get_running_loop().create_future()
         self.statuses.append(status)
 
     async def all_held(self, partition: int, node: str) -> list[str]:
@@ -83,3 +88,17 @@ async def test_sides_of_the_predecessor_are_left_to_its_burial_which_knows_of_a_
     await membership.bury_predecessor()
     assert nodes.looked_for_ghosts == 0
     reaper.cancel()
+
+
+def test_a_connection_that_has_died_unnoticed_costs_less_than_the_life_of_a_heartbeat() -> None:
+    async def beats() -> float:
+        nodes = Nodes()
+        nodes.silent = 1
+        heartbeat = asyncio.create_task(member(nodes).run_heartbeat())
+        loop = asyncio.get_running_loop()
+        while not nodes.statuses:
+            await asyncio.sleep(0.1)
+        heartbeat.cancel()
+        return loop.time()
+
+    assert run_virtual(beats()) < HEARTBEAT_TTL_MS / 1_000 - HEARTBEAT_SECONDS
