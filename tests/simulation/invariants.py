@@ -19,7 +19,7 @@ OVERDUE_MS = 9_000
 """How late a deadline may be while all is well: the lease of who took it and died, and a second for each stand-in."""
 
 UNTAKEN_MS = 4_000
-"""How late a deadline may be that nobody has taken while a node is well: that node stands in for all others."""
+"""For how long one that is due may be there and nobody take it while a node is well: that stands in for all others."""
 
 TWICE_SECONDS = 12.0
 """For how long two sessions may take themselves for the holder of one side while all is well."""
@@ -34,6 +34,7 @@ class Watch:
         self._world = world
         self._rules: Rules = rules_of(world._settings("any"))
         self._twice: dict[tuple[str, int], float] = {}
+        self._waiting: dict[tuple[bytes, float], int] = {}
 
     def look(self, calm_since: float | None) -> None:
         """Check what must hold at every moment."""
@@ -55,13 +56,20 @@ class Watch:
 
     def _untaken(self) -> None:
         world = self._world
-        if not any(node.accepting and not node.doubted for node in world.nodes):
-            return
-        for partition in range(world.shape.partitions):
-            waiting = world.redis.server.value(keys.deadlines(partition).encode())
-            for room_id, at in waiting.items() if isinstance(waiting, SortedSet) else ():
-                if world.now_ms() - at > UNTAKEN_MS:
-                    world.trace.violate(f"nobody takes what is due in {room_id.decode()[:8]}")
+        now = world.now_ms()
+        well = any(node.accepting and not node.doubted for node in world.nodes)
+        # After a cold start a deadline may be long past when it is set.
+        self._waiting = {one: self._waiting.get(one, now) for one in self._due(now)} if well else {}
+        for (room_id, _), since in self._waiting.items():
+            if now - since > UNTAKEN_MS:
+                world.trace.violate(f"nobody takes what is due in {room_id.decode()[:8]}")
+
+    def _due(self, now: int) -> Iterator[tuple[bytes, float]]:
+        """The rooms in which something is due, and since when, as Redis has it."""
+        for partition in range(self._world.shape.partitions):
+            found = self._world.redis.server.value(keys.deadlines(partition).encode())
+            if isinstance(found, SortedSet):
+                yield from ((room_id, at) for room_id, at in found.items() if at <= now)
 
     def _sides(self, calm_since: float | None) -> None:
         """Two sessions may both believe to hold a side only until the news has come round."""
