@@ -53,7 +53,7 @@ def test_every_service_is_limited_and_locked_down(service: str) -> None:
     assert "privileged" not in described
 
 
-@pytest.mark.parametrize("service", SERVICES.keys() - RUNS_ONCE)
+@pytest.mark.parametrize("service", sorted(SERVICES.keys() - RUNS_ONCE))
 def test_every_service_comes_back_and_says_how_it_is(service: str) -> None:
     described = SERVICES[service]
     assert described["restart"] == "unless-stopped"
