@@ -7,6 +7,7 @@ pytest_plugins = ["tests.helpers.servers", "tests.helpers.shared_clusters"]
 CLUSTERS = ("tests/acceptance/", "tests/integration/")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep those that start programs and time them in one process, one at a time; others go file by file."""
     for item in items:
