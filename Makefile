@@ -58,7 +58,7 @@ system-packages: ## what the tests need beside Python packages: Chromium
 	@tests/system-packages.sh
 
 python-tests: $(INSTALLED) ## pytest alone, in two processes; one for all: make python-tests PYTEST="-n 0"
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST)
+	$(BIN)/pytest -n 2 $(PYTEST)
 
 chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/test_chaos.py

@@ -1,15 +1,23 @@
 """Fixtures that every test may ask for, each in the helper that explains it; and which tests run side by side."""
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 pytest_plugins = ["tests.helpers.servers", "tests.helpers.shared_clusters"]
 
 CLUSTERS = ("tests/acceptance/", "tests/integration/")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep those that start programs and time them in one process, one at a time; others go file by file."""
-    for item in items:
-        clusters = item.nodeid.startswith(CLUSTERS)
-        item.add_marker(pytest.mark.xdist_group("clusters" if clusters else item.nodeid.partition("::")[0]))
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps tests that start programs and time them in one process, one at a time; others go file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "clusters" if nodeid.startswith(CLUSTERS) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Share the tests out so, when there is more than one process."""
+    return Scheduling(config, log)
