@@ -66,6 +66,10 @@ async def states(fleet: Fleet) -> dict[str, str]:
     return {node["node"]: node["state"] for node in (await told(fleet, "status"))["nodes"]}
 
 
+async def drains(fleet: Fleet, node: str) -> bool:
+    return (await states(fleet))[node] in ("draining", "drained")
+
+
 async def negotiate(call: Call) -> None:
     """What browsers do when a call begins, as far as the cluster sees it."""
     for sender, receiver, kind in ((call.alice, call.bob, "offer"), (call.bob, call.alice, "answer")):
@@ -154,7 +158,8 @@ async def test_a_node_is_drained_and_taken_back(fleet: Fleet) -> None:
         call = await scene.call()
         drained = await told(fleet, "drain", "node-2", "--wait", "--seconds", "2")
         assert (drained["state"], drained["sessions"]) == ("drained", 0)
-        assert (await states(fleet))["node-2"] in ("draining", "drained")
+        # The node says so with its next heartbeat.
+        assert await eventually(lambda: drains(fleet, "node-2"), what="status shows the drain")
         frames, code = await call.bob.client.rest()
         assert ([frame["type"] for frame in frames], code) == (["goodbye"], 4503)
         undone = await keepline("drain", "node-2", "--undo", **of(fleet))
