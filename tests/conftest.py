@@ -7,14 +7,14 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 pytest_plugins = ["tests.helpers.servers", "tests.helpers.shared_clusters"]
 
-CLUSTERS = ("tests/acceptance/", "tests/integration/")
+SERVERS = ("tests/acceptance/", "tests/contract/", "tests/integration/")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps tests that start programs and time them in one process, one at a time; others go file by file."""
+    """Keeps tests that start servers and time them in one process, one at a time; others go file by file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "clusters" if nodeid.startswith(CLUSTERS) else nodeid.partition("::")[0]
+        return "servers" if nodeid.startswith(SERVERS) else nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
