@@ -103,14 +103,6 @@ class Stack(Deployment):
         text = self.engine.docker("exec", container, "python", "-c", code, path)
         return json.loads(text) if path != "/metrics" else text
 
-    def status(self) -> dict[str, Any]:
-        """What `keepline status` says, asked in the container of a node; it exits with 1 when no node serves."""
-        command = "keepline status --json || test $? -eq 1"
-        found: dict[str, Any] = json.loads(
-            self.engine.docker("exec", self.containers("node")[0], "sh", "-c", command)
-        )
-        return found
-
     def sql(self, query: str) -> list[dict[str, Any]]:
         """Rows of a query, as Postgres writes them as JSON."""
         (postgres,) = self.containers("postgres")
