@@ -69,7 +69,10 @@ async def publish(client: Client, events: Iterable[Event]) -> None:
 
 
 async def publish_together(client: Client, calls: list[list[Event]]) -> None:
-    """Publish in one transaction, so that a worker reads all of it at once."""
+    """Publish in one transaction, so that a worker that starts afterwards reads all of it at once.
+
+    One that waits already is handed the first stream alone.
+    """
     async with client.pipeline(transaction=True) as pipe:
         for events in calls:
             stream = keys.events(keys.partition_of(events[0].room.room_id, PARTITIONS))

@@ -1,7 +1,7 @@
 """What a real PostgreSQL refuses for a while: the batch is tried again until it is written, and nothing is buried."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -112,10 +112,11 @@ async def test_a_deadlock_with_the_app(client: Client, database_url: str) -> Non
         await app.execute("SET deadlock_timeout = '60s'")
         await pool.expire_connections()
         rig = Rig(client, pool, "one")
-        async with rig.running():
+        async with AsyncExitStack() as worker:
             async with app.transaction():
                 await app.execute(LOCK, UUID(calls[1][0].room.room_id))
                 await publish_together(client, calls)
+                await worker.enter_async_context(rig.running())
                 await waits_for_a_lock(app)
                 await app.execute(LOCK, UUID(calls[0][0].room.room_id))
                 await retried(rig, "conflict")
