@@ -200,6 +200,14 @@ class NodeCollector(Collector):
             "Whether clients are told of a TURN server.",
             value=self._parts.turn_configured,
         )
+        turn_up = GaugeMetricFamily(
+            "keepline_turn_up",
+            "Whether a TURN server gave this node a relay when it was last asked for one.",
+            labels=["url"],
+        )
+        for url, up in self._parts.turn.up.items():
+            turn_up.add_metric([url], up)
+        yield turn_up
 
     def _bus(self) -> Iterator[Metric]:
         bus = self._parts.bus

@@ -44,6 +44,7 @@ from signal_node.session import Limits
 from signal_node.shares import OpenConnections
 from signal_node.store import RoomStore
 from signal_node.timekeeper import Timekeeper
+from signal_node.turn import TurnChecks
 from signal_node.users import Users
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
@@ -101,6 +102,7 @@ class Parts:
         )
         users = Users(client, name)
         self.ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
+        self.turn = TurnChecks(self.ice, name, settings.turn_check_seconds)
         self.logins = FailedLogins(
             client,
             partitions,
@@ -187,6 +189,7 @@ class Parts:
             "rooms": len(self.rooms),
             "journal": self.rooms.waiting,
             "deaf": self.bus.deaf,
+            "turn_down": self.turn.down,
         }
 
     def start(self, tasks: Tasks) -> None:
@@ -204,7 +207,8 @@ class Parts:
         tasks.start("connections", self.connections.run, restart=True)
         tasks.start("census", self.census.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
-        tasks.start("turn", lambda: run_refresh(self.ice, self.node.clients), restart=True)
+        tasks.start("turn-credentials", lambda: run_refresh(self.ice, self.node.clients), restart=True)
+        tasks.start("turn-checks", self.turn.run, restart=True)
 
 
 def advertised(settings: NodeSettings, port: int) -> str:

@@ -343,6 +343,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [
                     ("count by (program, version) (keepline_build_info)", "{{program}} {{version}}"),
                     ("min(keepline_turn_configured)", "TURN configured"),
+                    ("max by (url) (keepline_turn_up)", "{{url}} gives relays"),
                 ],
                 width=THIRD,
             ),

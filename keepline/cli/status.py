@@ -51,6 +51,7 @@ def _node(node: Node, health: Any) -> dict[str, Any]:
         "rooms": beat.get("rooms"),
         "journal": beat.get("journal"),
         "started_at": beat.get("started_at"),
+        "turn_down": beat.get("turn_down", {}),
         "ops": node.url,
         "reasons": {"ops": str(health)} if silent else health["reasons"],
         "dependencies": {}
@@ -94,6 +95,9 @@ def _problems(nodes: list[dict[str, Any]], events: dict[str, Any] | None) -> lis
             problems.append(f"{node['node']}: {why}")
         if down:
             problems.append(f"{node['node']} has trouble with {', '.join(down)}")
+        problems += [
+            f"{node['node']} gets no relay from {url}: {why}" for url, why in node["turn_down"].items()
+        ]
     if events is not None:
         if not nodes:
             problems.append("no node is running")

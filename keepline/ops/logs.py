@@ -12,7 +12,7 @@ import structlog
 LogFormat = Literal["json", "text"]
 
 # These say at INFO what is only of use to those who work on the library itself.
-_CHATTY = ("websockets", "aiohttp", "asyncio", "redis")
+_CHATTY = ("websockets", "aiohttp", "asyncio", "redis", "aioice")
 
 
 def _to_json(event: Any, **_: Any) -> str:

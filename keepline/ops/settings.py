@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from keepline.ops import redis_url, secret_files
+from keepline.ops import ice_url, redis_url, secret_files
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 
 PREFIX = "KEEPLINE_"
@@ -81,14 +81,21 @@ def _check_origin(origin: str) -> str:
     return origin
 
 
-def _check_ice_url(*schemes: str) -> AfterValidator:
-    def check(url: str) -> str:
-        scheme, colon, host = url.partition(":")
-        if scheme not in schemes or not colon or not host.strip("/"):
-            raise ValueError("should list URLs such as " + " or ".join(f"{s}:host:port" for s in schemes))
-        return url
+def _check_turn_url(url: str) -> str:
+    try:
+        ice_url.parse_turn(url)
+    except ValueError:
+        raise ValueError(
+            "should list URLs such as turn:host:port or turns:host:port, with ?transport=tcp or =udp if need be"
+        ) from None
+    return url
 
-    return AfterValidator(check)
+
+def _check_stun_url(url: str) -> str:
+    scheme, _, host = url.partition(":")
+    if scheme not in ("stun", "stuns") or not host.strip("/"):
+        raise ValueError("should list URLs such as stun:host:port or stuns:host:port")
+    return url
 
 
 def _to_network(value: object) -> object:
@@ -140,10 +147,10 @@ Networks = Annotated[
     tuple[Annotated[Network, BeforeValidator(_to_network)], ...], NoDecode, BeforeValidator(_split)
 ]
 TurnUrls = Annotated[
-    tuple[Annotated[str, _check_ice_url("turn", "turns")], ...], NoDecode, BeforeValidator(_split)
+    tuple[Annotated[str, AfterValidator(_check_turn_url)], ...], NoDecode, BeforeValidator(_split)
 ]
 StunUrls = Annotated[
-    tuple[Annotated[str, _check_ice_url("stun", "stuns")], ...], NoDecode, BeforeValidator(_split)
+    tuple[Annotated[str, AfterValidator(_check_stun_url)], ...], NoDecode, BeforeValidator(_split)
 ]
 
 
@@ -228,6 +235,8 @@ class NodeSettings(CommonSettings):
     stun_urls: StunUrls = ()
     turn_urls: TurnUrls = ()
     turn_secret: SecretStr | None = None
+    # How often each TURN server is asked for a relay; 0 for never.
+    turn_check_seconds: float = Field(default=30, ge=0, le=3600)
 
     limit_frame_bytes: int = Field(default=65_536, ge=1024, le=1_048_576)
     limit_bad_frames: int = Field(default=10, ge=1, le=1000)
