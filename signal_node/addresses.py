@@ -1,7 +1,8 @@
 """Which address a connection is from: what limits count by.
 
 `X-Forwarded-For` is written by anybody; each proxy appends whom it was reached by. So it is read from the right, and
-only as far as those that wrote it are trusted: the first entry that is no trusted proxy's is the client.
+only as far as those that wrote it are trusted: the first entry that is no trusted proxy's is the client. Where there is
+a header of the PROXY protocol, whom it names is the peer that wrote the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ MAX_FORWARDED = 1_024
 """Characters of the header that are looked at, from its end."""
 
 _CLIENT_PREFIX = 64
+
+
+def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
+    """Whether what comes from an IP address may say who else it is; from no address nothing may."""
+    address = _parsed(peer or "")
+    return address is not None and _is_in(address, trusted)
 
 
 def client_address(peer: str | None, forwarded: str, trusted: Sequence[Network]) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from signal_node import closes
-from signal_node.framing import Framing, Opened, Refused, Violated
+from signal_node.framing import Framing, Misled, Opened, Refused, Violated
 from signal_node.session import (
     CloseConnection,
     Effect,
@@ -34,6 +34,12 @@ LARGE_ANSWER = 65_536
 
 class Handler(Protocol):
     """What a connection needs of the node."""
+
+    def trusts(self, connection: Connection) -> bool:
+        """Whether a PROXY header is believed that comes on this connection."""
+
+    def misled(self, connection: Connection, why: str) -> None:
+        """Such a header was none; the connection is about to be dropped."""
 
     def opened(self, connection: Connection) -> None:
         """A client is there, its handshake done."""
@@ -132,6 +138,7 @@ class Connection(asyncio.Protocol):
         """asyncio has accepted the connection; the handshake is still to come."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._max_outgoing)
+        self.framing.entrance = self
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -145,6 +152,9 @@ class Connection(asyncio.Protocol):
                 self._open(event)
             elif type(event) is Violated or type(event) is Refused:
                 self.session.stage = Stage.CLOSED
+            elif type(event) is Misled:
+                self._handler.misled(self, event.why)
+                self.abort()
         if self.framing.pending:
             self._wake()
 
@@ -161,6 +171,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, for whatever reason."""
         self._transport = None
+        self.framing.entrance = None
         self.session.stage = Stage.CLOSED
         self._held.clear()
         self._handler.closed(self)
@@ -170,6 +181,12 @@ class Connection(asyncio.Protocol):
         """The IP address at the other end of the socket: the client's, or a proxy's. None when it has gone again."""
         peer = None if self._transport is None else self._transport.get_extra_info("peername")
         return peer[0] if isinstance(peer, tuple) else None
+
+    # --- framing.Entrance ---
+
+    def behind_proxy(self) -> bool:
+        """Whether the other end of the socket is a trusted proxy."""
+        return self._handler.trusts(self)
 
     # --- what the node does with it ---
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
@@ -18,6 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from signal_node import closes
+from signal_node.proxy_header import FIRST_BYTES, BadHeader, read_header
 from signal_node.wire import SUBPROTOCOL, Error, ErrorCode, encode
 
 try:
@@ -55,7 +57,21 @@ class Violated:
     close: closes.Close
 
 
-Event = str | Opened | Refused | Violated
+@dataclass(frozen=True, slots=True)
+class Misled:
+    """A trusted proxy began with a PROXY header that is none: nothing that follows can be believed."""
+
+    why: str
+
+
+Event = str | Opened | Refused | Violated | Misled
+
+
+class Entrance(Protocol):
+    """What only the handshake has to know of the socket."""
+
+    def behind_proxy(self) -> bool:
+        """Whether the other end is a trusted proxy, whose PROXY header is believed."""
 
 
 class _Protocol(ServerProtocol):
@@ -73,7 +89,17 @@ class _Protocol(ServerProtocol):
 class Framing:
     """The WebSocket of one connection. Never raises on what a client sends."""
 
-    __slots__ = ("_fragments", "_incomplete", "_max_bytes", "_missing", "_outgoing", "_protocol")
+    __slots__ = (
+        "_begun",
+        "_fragments",
+        "_incomplete",
+        "_max_bytes",
+        "_missing",
+        "_outgoing",
+        "_protocol",
+        "entrance",
+        "source",
+    )
 
     def __init__(self, max_message_bytes: int) -> None:
         self._protocol = _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=max_message_bytes)
@@ -82,6 +108,9 @@ class Framing:
         self._missing = 0
         self._outgoing: list[bytes] = []
         self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
+        self._begun = False  # the first bytes have been seen, and a PROXY header is not among those to come
+        self.entrance: Entrance | None = None  # until the handshake is through
+        self.source: str | None = None  # the client's IP address, as a trusted proxy says
 
     def receive(self, data: bytes) -> Sequence[Event]:
         """Take what came from the network; what it means, in order."""
@@ -103,9 +132,32 @@ class Framing:
 
     def _opening(self, data: bytes, events: list[Event]) -> None:
         """Take the handshake; a frame that did not wait for the answer (RFC 6455, 4.1) is a breach."""
+        if not self._begun:
+            data = self._past_header(data, events)
+            if not data:
+                return
         self._feed(data, events)
         if self._protocol.state is State.OPEN and not data.endswith(b"\n"):
             self._violate(closes.BAD_FRAME, events)
+
+    def _past_header(self, data: bytes, events: list[Event]) -> bytes:
+        """Take a trusted proxy's PROXY header; what follows it, nothing while it is not whole.
+
+        Any other header stays where it is: a broken HTTP request, which is refused as such.
+        """
+        size = 0
+        if data[:1] in FIRST_BYTES and self.entrance is not None and self.entrance.behind_proxy():
+            try:
+                header = read_header(data)
+            except BadHeader as bad:
+                events.append(Misled(str(bad)))
+            else:
+                if header is None:
+                    self._keep(data, 0, 0)
+                    return b""
+                size, self.source = header.size, header.source
+        self._begun = True
+        return data[size:] if size else data
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
         """Take the frames that are complete, keep one that is not; returns where the library's part begins."""
@@ -177,6 +229,7 @@ class Framing:
 
     def _handshake(self, request: Request) -> Opened | Refused:
         protocol = self._protocol
+        self.entrance = None
         if request.path.partition("?")[0] == PATH:
             response = protocol.accept(request)
         else:

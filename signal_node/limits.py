@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from keepline.ops.settings import Network
-from signal_node.addresses import client_address
+from signal_node.addresses import client_address, is_trusted
 from signal_node.clients import Clients
 from signal_node.connection import Connection
 from signal_node.failures import FailedLogins
@@ -22,8 +24,13 @@ Nobody knows when another one closes. It is much less than the grace of a call: 
 node its connections count beside those that come in their place.
 """
 
+TOLD_SECONDS = 60.0
+"""A load balancer that writes headers nobody understands does so with every connection; this often it is told of."""
+
 TOO_MANY_CONNECTIONS = "too many connections from this address"
 TOO_MANY_FAILURES = "too many failed logins from this address"
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -48,10 +55,22 @@ class AddressLimits:
         self.connections: OpenConnections
         self._clients = clients
         self._trusted_proxies = trusted_proxies
+        self._tell_at = 0.0
+
+    def trusts(self, connection: Connection) -> bool:
+        """Whether the other end of the socket may say whom it speaks for."""
+        return is_trusted(connection.peer_host, self._trusted_proxies)
+
+    def misled(self, connection: Connection, why: str) -> None:
+        """A proxy that is trusted has begun with a PROXY header that cannot be read."""
+        if connection.heard_at >= self._tell_at:
+            self._tell_at = connection.heard_at + TOLD_SECONDS
+            _log.warning("proxy_header_unreadable", proxy=connection.peer_host, error=why)
 
     def opened(self, connection: Connection) -> None:
         """Count a connection whose handshake is done, or close it."""
-        address = client_address(connection.peer_host, connection.forwarded_for, self._trusted_proxies)
+        host = connection.framing.source or connection.peer_host
+        address = client_address(host, connection.forwarded_for, self._trusted_proxies)
         connection.address = address
         if address is not None and not self.connections.opened(address, connection.session.id):
             self._refuse(connection)

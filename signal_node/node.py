@@ -102,6 +102,14 @@ class Node:
         """The protocol factory of the listening socket."""
         return self.clients.accept(self)
 
+    def trusts(self, connection: Connection) -> bool:
+        """Whether the other end of the socket is a trusted proxy."""
+        return self._limits.trusts(connection)
+
+    def misled(self, connection: Connection, why: str) -> None:
+        """A trusted proxy has said nothing that can be understood about whom it passes on."""
+        self._limits.misled(connection, why)
+
     def opened(self, connection: Connection) -> None:
         """A client has done the handshake."""
         self.clients.opened(connection)

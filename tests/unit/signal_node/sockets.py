@@ -74,7 +74,15 @@ class Notes:
         self.begun: list[Request] = []
         self.relayed: list[Relay] = []
         self.closed_ones: list[Connection] = []
+        self.misled_by: list[str] = []
+        self.trusting = False
         self.clients: Clients | None = None
+
+    def trusts(self, connection: Connection) -> bool:
+        return self.trusting
+
+    def misled(self, connection: Connection, why: str) -> None:
+        self.misled_by.append(why)
 
     def opened(self, connection: Connection) -> None:
         if self.clients is not None:

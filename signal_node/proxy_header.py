@@ -1,0 +1,126 @@
+"""The header of the PROXY protocol: what a load balancer that looks at no HTTP says of whom it passes on.
+
+Sections 2.1 and 2.2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt: one line of text (version 1) or a
+binary block (version 2), before the first byte of the client. Nothing here reads or waits. Whose header is believed is
+not decided here either: anybody can write one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+FIRST_BYTES = b"P\r"
+"""A header of either version begins with one of these, and no handshake of a WebSocket does."""
+
+MAX_LINE = 107
+"""Bytes of a header of version 1, its end of line among them; the specification has no longer one."""
+
+MAX_BLOCK = 1_024
+"""Bytes of a header of version 2 after its first 16. Addresses take at most 216 of them; the others are extensions
+(TLVs), which are skipped. All that HAProxy can add, but whole certificates, is about 600 bytes."""
+
+_LINE = b"PROXY "
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_FIXED = 16
+_VERSION_2, _LOCAL, _PROXY = 2, 0, 1
+_STREAM, _DATAGRAM = 1, 2
+_PORT = re.compile(rb"0|[1-9][0-9]{0,4}", re.ASCII)
+_MAX_PORT = 65_535
+
+_FAMILIES: dict[bytes, type[IPv4Address | IPv6Address]] = {b"TCP4": IPv4Address, b"TCP6": IPv6Address}
+_BLOCKS: dict[int, tuple[int, type[IPv4Address | IPv6Address] | None]] = {
+    0: (0, None),  # unspecified
+    1: (12, IPv4Address),
+    2: (36, IPv6Address),
+    3: (216, None),  # a Unix socket
+}
+"""By family, in version 2: the size of the two addresses and ports, and what the addresses are."""
+
+
+class BadHeader(Exception):
+    """What began like a header is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A whole header: how many bytes it has, and the IP address of the client.
+
+    `source` is None when the proxy speaks for itself, or for somebody who has no IP address.
+    """
+
+    size: int
+    source: str | None = None
+
+
+NO_HEADER = Header(0)
+
+
+def read_header(data: bytes) -> Header | None:
+    """The header at the beginning of a connection's bytes; None while it is not whole.
+
+    `NO_HEADER` when they are something else. Raises BadHeader, at the latest when the bound of its version is reached.
+    """
+    if data.startswith(_LINE):
+        return _line(data)
+    if data.startswith(_SIGNATURE):
+        return _block(data)
+    return None if _LINE.startswith(data) or _SIGNATURE.startswith(data) else NO_HEADER
+
+
+def _line(data: bytes) -> Header | None:
+    """Version 1: `PROXY TCP4 192.0.2.1 192.0.2.9 4711 443`, or `PROXY UNKNOWN` and anything, and CRLF."""
+    end = data.find(b"\r\n", 0, MAX_LINE)
+    if end < 0:
+        if len(data) >= MAX_LINE:
+            raise BadHeader("the line has no end")
+        return None
+    family, *fields = data[len(_LINE) : end].split(b" ")
+    if family == b"UNKNOWN":
+        return Header(end + 2)
+    if family not in _FAMILIES or len(fields) != 4:
+        raise BadHeader("the line is neither TCP4, TCP6 nor UNKNOWN, or has not its four fields")
+    source, _ = (_address(field, _FAMILIES[family]) for field in fields[:2])
+    for port in fields[2:]:
+        if _PORT.fullmatch(port) is None or int(port) > _MAX_PORT:
+            raise BadHeader("a port is not a number from 0 to 65535")
+    return Header(end + 2, source)
+
+
+def _address(text: bytes, family: type[IPv4Address | IPv6Address]) -> str:
+    try:
+        if b"%" not in text:
+            return str(family(text.decode("ascii")))
+    except ValueError:
+        pass
+    raise BadHeader("an address is not of its family")
+
+
+def _block(data: bytes) -> Header | None:
+    """Version 2: signature, version and command, family and protocol, size of the rest, addresses, extensions."""
+    if len(data) < _FIXED:
+        return None
+    version, command = divmod(data[12], 16)
+    if version != _VERSION_2 or command not in (_LOCAL, _PROXY):
+        raise BadHeader("the version is not 2, or the command neither LOCAL nor PROXY")
+    size = int.from_bytes(data[14:_FIXED], "big")
+    if size > MAX_BLOCK:
+        raise BadHeader(f"more than {MAX_BLOCK} bytes are announced")
+    if len(data) < _FIXED + size:
+        return None
+    source = None if command == _LOCAL else _source(data[13], data[_FIXED : _FIXED + size])
+    return Header(_FIXED + size, source)
+
+
+def _source(kind: int, block: bytes) -> str | None:
+    """The first address of a block that is whole."""
+    family, protocol = divmod(kind, 16)
+    if family not in _BLOCKS or protocol > _DATAGRAM:
+        raise BadHeader("the family or the protocol is unknown")
+    size, address = _BLOCKS[family]
+    if len(block) < size:
+        raise BadHeader("the block is too short for its addresses")
+    if address is None or protocol < _STREAM:
+        return None
+    return str(address(block[: 4 if address is IPv4Address else 16]))
