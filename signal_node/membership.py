@@ -18,9 +18,9 @@ from keepline.room.codec import BadRecord
 from keepline.room.record import SideNumber
 from keepline.room.state import IllegalTransition
 from signal_node.clock import Clock
+from signal_node.journal import JournalFull, NotStored
 from signal_node.node import Node
 from signal_node.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
-from signal_node.rooms import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
 
 IN_TOUCH_SECONDS = HEARTBEAT_TTL_MS / 1_000 + 1.0

@@ -21,11 +21,12 @@ from signal_node import closes
 from signal_node.bus import Bus
 from signal_node.clients import Clients
 from signal_node.connection import Connection
+from signal_node.journal import Done, JournalFull, OnDone, Outcome
 from signal_node.limits import AddressLimits
 from signal_node.moments import CANDIDATE, Moments
 from signal_node.negotiations import MIN_BYTES, Negotiations
 from signal_node.reconcile import Reconciler
-from signal_node.rooms import Done, JournalFull, OnDone, Outcome, Rooms
+from signal_node.rooms import Rooms
 from signal_node.routing import decode_notice
 from signal_node.session import Relay, Request
 from signal_node.store import RoomStore

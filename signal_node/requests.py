@@ -24,10 +24,10 @@ from signal_node.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.auth import KeysUnavailable, Unauthorized, Verifier
 from signal_node.connection import Connection
 from signal_node.ice import IceServers
+from signal_node.journal import Done, JournalFull, NotStored, Outcome
 from signal_node.limits import AddressLimits
 from signal_node.node import Node
 from signal_node.reports import NoMember, NoSuchRoom, Reports, TooManyReports
-from signal_node.rooms import Done, JournalFull, NotStored, Outcome
 from signal_node.scripts import StoreUnavailable
 from signal_node.session import Act, Authenticate, Effect, Join, Report, Request, RequestId, Session
 from signal_node.users import Taken

@@ -25,12 +25,22 @@ from keepline.ops.backoff import Backoff
 from keepline.ops.metrics import Timings
 from keepline.room.commands import Command, Join
 from keepline.room.deadlines import due
-from keepline.room.effects import Posted
 from keepline.room.record import Message, Room, SideNumber, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
 from signal_node import bus
 from signal_node.departed import DepartedRooms, Untold
+from signal_node.journal import (
+    KEPT_LINES,
+    Done,
+    Entry,
+    JournalFull,
+    NotStored,
+    OnDone,
+    Outcome,
+    Pending,
+    message_of,
+)
 from signal_node.routing import Delivery, Notice, Routes, route
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
@@ -50,32 +60,9 @@ MAX_UNTOLD = 16
 NO_VERSION = -1
 """Expected of a record that Redis may have otherwise under the same version: it answers with what it has."""
 
-KEPT_LINES = 50
-"""Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
-
 _COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _log = structlog.get_logger(__name__)
-
-
-class JournalFull(Exception):
-    """Too many changes wait for Redis; nothing was done."""
-
-
-class NotStored(Exception):
-    """Redis refused the change for good; it has been undone here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The command is committed: the room as it then was, and the line of chat that it added."""
-
-    room: Room
-    message: Message | None = None
-
-
-Outcome = Done | IllegalTransition | NotStored
-OnDone = Callable[[Outcome], None]
 
 
 class Audience(Protocol):
@@ -92,41 +79,6 @@ class Audience(Protocol):
 
     def room_changed(self, before: Room | None, after: Room) -> None:
         """The cache holds a newer record: who holds the sides may have changed."""
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    command: Command
-    asker: str | None
-    on_done: OnDone
-    at: int | None
-    after: Room
-    message: Message | None
-    routes: Routes
-    told: set[tuple[str, bytes]] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """`stored` is the last record known to be in Redis, `head` what the journal makes of it."""
-
-    stored: Room | None
-    head: Room | None
-    expected_version: int
-    journal: deque[_Pending] = field(default_factory=deque)
-    in_flight: bool = False
-    heard: Room | None = None  # a newer record that arrived while a commit was in flight
-    early: list[Notice] = field(default_factory=list)  # they may stand on the commit in flight
-    told_version: int = (
-        0  # clients are told of everything up to it by comparing: late notices are not for them
-    )
-    untold: list[Untold] = field(default_factory=list)
-    lines: deque[Message] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-
-    @property
-    def latest_version(self) -> int:
-        """The newest version that is known to be stored."""
-        return max((room.version for room in (self.stored, self.heard) if room is not None), default=0)
 
 
 @dataclass(slots=True)
@@ -174,8 +126,8 @@ class Rooms:
         self._on_loss = on_loss
         self._on_committed = on_committed
         self._departed = DepartedRooms()
-        self._entries: dict[str, _Entry] = {}
-        self._dirty: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
+        self._dirty: dict[str, Entry] = {}
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -227,7 +179,7 @@ class Rooms:
         after = replace(after, write_id=self._new_write_id())
         before, entry.head = entry.head, after
         routes = route(before, after, effects, self._node, asker)
-        pending = _Pending(command, asker, on_done, now, after, _message_of(effects), routes)
+        pending = Pending(command, asker, on_done, now, after, message_of(effects), routes)
         entry.journal.append(pending)
         self.waiting += 1
         self._idle.clear()
@@ -252,13 +204,13 @@ class Rooms:
         for delivery in notice.frames:
             self._audience.deliver(delivery.session, delivery.data)
             if entry is not None:
-                _forget_told(entry, delivery)
+                entry.forget_told(delivery)
         if entry is not None:
             self._adopt(entry, room)
         for session in notice.replaced:
             self._audience.replaced(session)
 
-    def _adopt(self, entry: _Entry, room: Room) -> None:
+    def _adopt(self, entry: Entry, room: Room) -> None:
         """Take a record that is newer than what is known to be stored."""
         if room.version <= entry.latest_version:
             return
@@ -268,7 +220,7 @@ class Rooms:
             self._rebase(entry, room, told=True)
             self._evict(room.room_id, entry)
 
-    def _new_entry(self, room_id: str, room: Room | None, from_redis: bool) -> _Entry:
+    def _new_entry(self, room_id: str, room: Room | None, from_redis: bool) -> Entry:
         """An entry for what was found, or for what is known of it if that is newer."""
         departed = self._departed.get(room_id)
         newest = room if departed is None else _newest(room, departed.room)
@@ -276,9 +228,9 @@ class Rooms:
         if newest is room and not from_redis:
             version = NO_VERSION
         if departed is None:
-            return _Entry(newest, newest, version)
+            return Entry(newest, newest, version)
         lines = deque(departed.lines, maxlen=KEPT_LINES)
-        return _Entry(
+        return Entry(
             newest,
             newest,
             version,
@@ -342,9 +294,9 @@ class Rooms:
         if entry is None:
             return None
         entry.told_version = room.version
-        known = _as_told(entry)
+        known = entry.as_told()
         self._rebase(entry, room)
-        there = _as_told(entry)
+        there = entry.as_told()
         self._evict(room.room_id, entry)
         return None if known is None or there is None else Untold(known, there)
 
@@ -374,7 +326,7 @@ class Rooms:
 
     # --- inside ---
 
-    async def _commit(self, batch: list[_Entry]) -> None:
+    async def _commit(self, batch: list[Entry]) -> None:
         for entry in batch:
             entry.in_flight = True
         began = time.perf_counter()
@@ -395,7 +347,7 @@ class Rooms:
         if away and len(away) == len(results):
             raise StoreUnavailable(away[0])
 
-    def _change(self, entry: _Entry) -> Change:
+    def _change(self, entry: Entry) -> Change:
         pending = entry.journal[0]
         deadline = due(pending.after, self._rules)
         return Change(
@@ -408,7 +360,7 @@ class Rooms:
             notices={node: bus.notice(data) for node, data in pending.routes.notices.items()},
         )
 
-    def _settle(self, entry: _Entry, result: Committed | Conflict | Failed) -> None:
+    def _settle(self, entry: Entry, result: Committed | Conflict | Failed) -> None:
         pending = entry.journal[0]
         room_id = pending.after.room_id
         match result:
@@ -441,7 +393,7 @@ class Rooms:
         for notice in early:
             self.absorb(notice)
 
-    def _resolve(self, room_id: str, entry: _Entry, current: Room | None) -> None:
+    def _resolve(self, room_id: str, entry: Entry, current: Room | None) -> None:
         """Another record is there than the change was made on. The newer of the two stays; what has ended, too."""
         if current is None or _lost_something(current, entry.stored):
             # Redis has lost what it had: the same change goes on top of what is left.
@@ -453,15 +405,15 @@ class Rooms:
             self._rebase(entry, heard, told=True)
         if heard is None or heard.version < current.version:
             # The notice may be on its way, or lost: clients are told by comparing, and late notices are not for them.
-            known = _as_told(entry)
+            known = entry.as_told()
             self._rebase(entry, current)
-            there = _as_told(entry)
+            there = entry.as_told()
             entry.told_version = current.version
             if known is not None and there is not None:
                 entry.untold = [*entry.untold[-MAX_UNTOLD:], Untold(known, there)]
                 self._on_gap(room_id)
 
-    def _rebase(self, entry: _Entry, room: Room | None, *, told: bool = False) -> None:
+    def _rebase(self, entry: Entry, room: Room | None, *, told: bool = False) -> None:
         """Build the journal anew on a newer record. Commands that it does not allow are answered so.
 
         `told`: the clients have been told what led to that record.
@@ -487,7 +439,7 @@ class Rooms:
             if told or pending not in retakes:
                 self._tell(pending)
 
-    def _retakes(self, entry: _Entry, room: Room | None) -> list[_Pending]:
+    def _retakes(self, entry: Entry, room: Room | None) -> list[Pending]:
         """Joins of sessions that lost their sides to nobody: somebody took this node for dead, and it is not.
 
         They come before all that waits, so that it finds the sides held.
@@ -502,10 +454,10 @@ class Rooms:
                 continue
             if not now.connected and not now.left and self._audience.stays(held.session):
                 join = Join(number, self._node, held.session, only_if_free=True)
-                retakes.append(_Pending(join, None, _ignore, None, room, None, Routes()))
+                retakes.append(Pending(join, None, _ignore, None, room, None, Routes()))
         return retakes
 
-    def _reapply(self, entry: _Entry, pending: _Pending) -> None:
+    def _reapply(self, entry: Entry, pending: Pending) -> None:
         base = entry.head
         try:
             at = self._now() if pending.at is None else pending.at
@@ -517,12 +469,12 @@ class Rooms:
             pending.on_done(Done(after))
             return
         pending.after = entry.head = replace(after, write_id=self._new_write_id())
-        pending.message = _message_of(effects)
+        pending.message = message_of(effects)
         pending.routes = route(base, pending.after, effects, self._node, pending.asker)
         entry.journal.append(pending)
         self.waiting += 1
 
-    def _tell(self, pending: _Pending) -> None:
+    def _tell(self, pending: Pending) -> None:
         for delivery in pending.routes.at_once:
             key = (delivery.session, delivery.data)
             if key not in pending.told:
@@ -531,7 +483,7 @@ class Rooms:
         for session in pending.routes.replaced:
             self._audience.replaced(session)
 
-    def _follow(self, entry: _Entry, on_done: OnDone, room: Room) -> None:
+    def _follow(self, entry: Entry, on_done: OnDone, room: Room) -> None:
         """Answer a command that changes nothing: not before what it found is stored."""
         if not entry.journal:
             on_done(Done(room))
@@ -545,21 +497,21 @@ class Rooms:
 
         last.on_done = both
 
-    def _want(self, room_id: str, entry: _Entry) -> None:
+    def _want(self, room_id: str, entry: Entry) -> None:
         self._dirty[room_id] = entry
         self._wanted.set()
 
-    def _requeue(self, room_id: str, entry: _Entry) -> None:
+    def _requeue(self, room_id: str, entry: Entry) -> None:
         self._dirty.pop(room_id, None)
         if entry.journal:
             self._want(room_id, entry)
         self._evict(room_id, entry)
 
-    def _drop_first(self, entry: _Entry) -> None:
+    def _drop_first(self, entry: Entry) -> None:
         entry.journal.popleft()
         self.waiting -= 1
 
-    def _evict(self, room_id: str, entry: _Entry) -> None:
+    def _evict(self, room_id: str, entry: Entry) -> None:
         if not self.waiting:
             self._idle.set()
         if entry.journal or entry.in_flight:
@@ -577,35 +529,10 @@ def _newest(heard: Room | None, stored: Room | None) -> Room | None:
     return heard
 
 
-def _as_told(entry: _Entry) -> Room | None:
-    """What clients know of a room: all of its head but the lines that wait to be stored."""
-    if entry.head is None or entry.stored is None:
-        return None
-    return replace(entry.head, last_seq=entry.stored.last_seq)
-
-
-def _forget_told(entry: _Entry, news: Delivery) -> None:
-    """What waits in the journal has told a session of its peer, and then came news: it is to be told that again.
-
-    A client may be here, on its way from a node that stops, before that node's word of the loss of its old session is.
-    """
-    if news.data.startswith(_PEER):
-        for pending in entry.journal:
-            pending.told = {
-                (session, data)
-                for session, data in pending.told
-                if session != news.session or not data.startswith(_PEER)
-            }
-
-
 def _lost_something(current: Room, known: Room | None) -> bool:
     if known is None or current.status is Status.ENDED:
         return False
     return current.version < known.version
-
-
-def _message_of(effects: tuple[object, ...]) -> Message | None:
-    return next((effect.message for effect in effects if isinstance(effect, Posted)), None)
 
 
 def _ignore(outcome: Outcome) -> None:
@@ -613,5 +540,3 @@ def _ignore(outcome: Outcome) -> None:
 
 
 _NUMBERS: tuple[SideNumber, ...] = (1, 2)
-_PEER = b'{"type":"peer"'
-"""How frames begin that tell of the peer."""

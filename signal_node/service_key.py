@@ -9,8 +9,8 @@ from aiohttp import web
 
 from keepline.ops.http import HttpError
 from keepline.room.codec import BadRecord
+from signal_node.journal import JournalFull, NotStored
 from signal_node.requests import RETRY_AFTER_MS
-from signal_node.rooms import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -17,8 +17,8 @@ import structlog
 from keepline.room import commands
 from keepline.room.codec import BadRecord
 from keepline.room.state import IllegalTransition
+from signal_node.journal import JournalFull, NotStored
 from signal_node.node import Node
-from signal_node.rooms import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import RoomStore
 

@@ -25,7 +25,7 @@ from keepline.room import commands, keys
 from keepline.room.codec import BadRecord, decode_message, decode_record
 from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.state import IllegalTransition
-from signal_node.rooms import JournalFull, NotStored
+from signal_node.journal import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
 from tests.simulation.copies import copies_of
 from tests.simulation.devices import Device, Outside

@@ -19,8 +19,8 @@ from keepline.room.commands import Command, End, Open, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.state import IllegalTransition
 from signal_node.api import Api
+from signal_node.journal import JournalFull, NotStored
 from signal_node.node import Node
-from signal_node.rooms import JournalFull, NotStored
 from signal_node.scripts import StoreUnavailable
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, T0, USER_1, USER_2, after, met, step
 

@@ -10,7 +10,7 @@ from keepline.room.commands import End, Join, Leave, Lose, Post, RequestVideo
 from keepline.room.record import EndReason, Status
 from keepline.room.state import IllegalTransition
 from signal_node import rooms as rooms_module
-from signal_node.rooms import Done, JournalFull, NotStored
+from signal_node.journal import Done, JournalFull, NotStored
 from signal_node.routing import Delivery
 from signal_node.scripts import StoreUnavailable
 from signal_node.store import Committed, Conflict, Failed, Unavailable
