@@ -59,7 +59,7 @@ class Metrics:
         )
         self.batch_seconds = Histogram(
             "keepline_persister_batch_seconds",
-            "Time from a batch being read to its being acknowledged, waits for Postgres included.",
+            "Time from a batch being read to its being written, waits for Postgres included.",
             buckets=_SECONDS,
             registry=registry,
         )

@@ -1,8 +1,9 @@
 """The worker: read, fold, write, acknowledge.
 
 An entry is acknowledged after the commit and never before, so a worker may die at any moment: its entries are
-claimed by another one, and writing them a second time changes nothing. While Postgres is busy with a batch the next
-one is read and decoded, but not more: while Postgres is away the worker keeps trying its batch, and the streams wait.
+claimed by another one, and writing them a second time changes nothing. While Postgres is busy with a batch the one
+before is acknowledged and the next one read and folded, but not more: while Postgres is away the worker keeps trying
+its batch, and the streams wait.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from keepline.ops.backoff import Backoff
 from keepline.ops.health import Probe
 from keepline.room.reports import Report
 from persister.database import Database, HistoryFault, NotNow, RowFault
-from persister.fold import AnyChange, Change, Unwritable, change_of, fold, subject_of
+from persister.fold import AnyChange, Batch, Change, Unwritable, change_of, fold, subject_of
 from persister.metrics import Metrics
 from persister.stream import Entry, EventStreams, StreamsLost
 
@@ -44,17 +45,18 @@ class Limits:
     retry_cap_seconds: float
 
 
-class _Task(Struct, frozen=True):
+class _Task(Struct, frozen=True, gc=False):
     entry: Entry
     change: AnyChange
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A batch as it was read: what can be written, sorted by what it is about, and what cannot, with the reason."""
+    """A batch as it was read: what can be written, the same folded, and what cannot be written, with the reason."""
 
-    tasks: list[_Task]
-    unreadable: list[tuple[Entry, str]]
+    tasks: Sequence[_Task]
+    batch: Batch
+    unreadable: Sequence[tuple[Entry, str]]
 
 
 class Worker:
@@ -80,42 +82,45 @@ class Worker:
         self._prepared = False
         self._own_left = True  # entries may be this worker's without it knowing
         self._claim_at = 0.0
-        self._ahead: asyncio.Task[_Work] | None = None
+        self._backoff = Backoff(0.05, limits.retry_cap_seconds)
+        self._ahead: asyncio.Task[_Work | None] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what was read by then is finished first, unless Postgres is away."""
         try:
             await self._run(stop)
         finally:
-            if self._ahead is not None:
-                self._ahead.cancel()
-                await asyncio.gather(self._ahead, return_exceptions=True)
+            unfinished = [task for task in (self._ahead, self._acknowledging) if task is not None]
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _run(self, stop: asyncio.Event) -> None:
-        backoff = Backoff(0.05, self._limits.retry_cap_seconds)
-        while self._ahead is not None or not stop.is_set():
+        while not (stop.is_set() and self._ahead is None and self._acknowledging is None):
             try:
-                work = await self._next()
-                if work.tasks or work.unreadable:
+                work = await self._next(stop)
+                if work is None:
+                    self._backoff.reset()
+                else:
                     self._look_ahead(stop)
                     await self._settle(work, stop)
-                backoff.reset()
             except StreamsLost as error:
                 _log.warning("streams_lost", error=str(error))
                 self._prepared = False
-                await _sleep(backoff.next(), stop)
+                await _sleep(self._backoff.next(), stop)
             except (RedisError, OSError) as error:
                 self._own_left = True
                 self._redis.failed(error)
                 self._metrics.retries.labels("redis").inc()
-                delay = backoff.next()
+                delay = self._backoff.next()
                 _log.warning("redis_unavailable", error=str(error), retry_in_ms=round(delay * 1000))
                 await _sleep(delay, stop)
             except Stopped:
                 _log.warning("batch_left_for_others", reason="stopped while Postgres was away")
 
-    async def _next(self) -> _Work:
-        """Return what comes next.
+    async def _next(self, stop: asyncio.Event) -> _Work | None:
+        """Return what comes next, if anything.
 
         That is what was read ahead; or entries of a lost answer; or, every so often, what dead workers have left.
         """
@@ -123,6 +128,9 @@ class Worker:
             ahead, self._ahead = self._ahead, None
             work = await ahead
         else:
+            await self._acknowledged()  # else its entries could be read again meanwhile
+            if stop.is_set():
+                return None
             if not self._prepared:
                 await self._streams.prepare()
                 self._prepared = True
@@ -135,7 +143,7 @@ class Worker:
         if not (stop.is_set() or self._own_left or time.monotonic() >= self._claim_at):
             self._ahead = asyncio.create_task(self._read_decoded())
 
-    async def _read_decoded(self) -> _Work:
+    async def _read_decoded(self) -> _Work | None:
         return _decode(await self._read())
 
     async def _read_own(self) -> list[Entry]:
@@ -172,38 +180,62 @@ class Worker:
         started = time.monotonic()
         for entry, reason in work.unreadable:
             await self._bury(entry, "event", reason)
-        await self._write(work.tasks, stop)
+        if work.tasks:
+            await self._write(work, stop)
         self._metrics.batch_seconds.observe(time.monotonic() - started)
 
-    async def _write(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
-        """Write tasks as one batch; when a row is at fault, halve until it stands alone."""
-        if not tasks:
-            return
+    async def _write(self, work: _Work, stop: asyncio.Event) -> None:
+        """Write a batch; when a row is at fault, all but that row."""
         try:
-            await self._commit(tasks, stop)
+            await self._commit(work.batch, stop)
         except RowFault as error:
-            if len(tasks) == 1:
-                await self._give_up(tasks[0], error, stop)
-                return
-            middle = len(tasks) // 2
-            await self._write(tasks[:middle], stop)
-            await self._write(tasks[middle:], stop)
+            # Sorted, for events of one room mostly have the same fault: fewer halves hold one then.
+            await self._halve(sorted(work.tasks, key=_subject), error, stop)
+        else:
+            await self._acknowledge(work.tasks)
+
+    async def _halve(self, tasks: Sequence[_Task], error: RowFault, stop: asyncio.Event) -> None:
+        """Write tasks that were refused together by halves, until what is at fault stands alone."""
+        if len(tasks) == 1:
+            await self._give_up(tasks[0], error, stop)
             return
-        await self._streams.acknowledge(task.entry for task in tasks)
+        middle = len(tasks) // 2
+        for half in (tasks[:middle], tasks[middle:]):
+            try:
+                await self._commit(fold(task.change for task in half), stop)
+            except RowFault as fault:
+                await self._halve(half, fault, stop)
+            else:
+                await self._acknowledge(half)
+
+    async def _acknowledge(self, tasks: Sequence[_Task]) -> None:
+        """Begin to acknowledge what was committed, when the acknowledgement before is through.
+
+        Raises what that one failed with; these entries are then not acknowledged either, and will be written again.
+        """
+        await self._acknowledged()
+        entries = [task.entry for task in tasks]
+        self._acknowledging = asyncio.create_task(self._streams.acknowledge(entries))
+
+    async def _acknowledged(self) -> None:
+        """Wait until nothing is being acknowledged any more. Raises what it failed with."""
+        if self._acknowledging is not None:
+            acknowledging, self._acknowledging = self._acknowledging, None
+            await acknowledging
+            self._backoff.reset()
 
     async def _give_up(self, task: _Task, error: RowFault, stop: asyncio.Event) -> None:
         """Bury an entry. When only the history refused it, the room is written: a replay adds the history."""
         if isinstance(error, HistoryFault) and isinstance(task.change, Change):
             try:
-                await self._commit([replace(task, change=replace(task.change, history=()))], stop)
+                await self._commit(fold([replace(task.change, history=())]), stop)
             except RowFault as other:
                 error = other
         cause = "history" if isinstance(error, HistoryFault) else "row"
         await self._bury(task.entry, cause, str(error), task.change)
 
-    async def _commit(self, tasks: Sequence[_Task], stop: asyncio.Event) -> None:
+    async def _commit(self, batch: Batch, stop: asyncio.Event) -> None:
         """Write until it succeeds or cannot ever. Raises RowFault, or Stopped while waiting."""
-        batch = fold(task.change for task in tasks)
         backoff = Backoff(0.05, self._limits.retry_cap_seconds)
         while True:
             try:
@@ -239,15 +271,21 @@ class Worker:
         )
 
 
-def _decode(entries: Sequence[Entry]) -> _Work:
-    work = _Work([], [])
+def _decode(entries: Sequence[Entry]) -> _Work | None:
+    """Make work of what was read; None of nothing."""
+    if not entries:
+        return None
+    tasks, unreadable = [], []
     for entry in entries:
         try:
-            work.tasks.append(_Task(entry, change_of(entry.data)))
+            tasks.append(_Task(entry, change_of(entry.data)))
         except Unwritable as error:
-            work.unreadable.append((entry, str(error)))
-    work.tasks.sort(key=lambda task: subject_of(task.change))
-    return work
+            unreadable.append((entry, str(error)))
+    return _Work(tasks, fold(task.change for task in tasks), unreadable)
+
+
+def _subject(task: _Task) -> str:
+    return subject_of(task.change)
 
 
 async def _sleep(seconds: float, stop: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ from tests.helpers.waiting import eventually
 from tests.unit.persister.calls import call, encoded, opening
 
 LIMITS = Limits(batch_entries=100, claim_idle_seconds=30, retry_cap_seconds=0.1)
+WRITTEN = ("commit", "acknowledge", "acknowledged")
 
 
 class Streams:
@@ -31,6 +32,8 @@ class Streams:
         self.acknowledged: list[bytes] = []
         self.buried: dict[bytes, str] = {}
         self.fail_acknowledge = 0
+        self.may_acknowledge = asyncio.Event()
+        self.may_acknowledge.set()
         self.empty_reads = 0
         self.drained = asyncio.Event()
 
@@ -56,11 +59,13 @@ class Streams:
         return (self.claimable.pop(0) if self.claimable else []), 0
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
+        self.log.append("acknowledge")
+        await self.may_acknowledge.wait()
         if self.fail_acknowledge:
             self.fail_acknowledge -= 1
             raise RedisConnectionError("gone")
         self.acknowledged += [entry.id for entry in entries]
-        self.log.append("acknowledge")
+        self.log.append("acknowledged")
 
     async def bury(self, entry: Entry, reason: str) -> None:
         self.buried[entry.id] = reason
@@ -118,6 +123,16 @@ class Bench:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
+    def rounds(self) -> int:
+        """How many batches were written, all of them acknowledged after their commit."""
+        words = [word for word in self.log if word in WRITTEN]
+        for length in range(len(words)):
+            commits, begun, done = (words[:length].count(word) for word in WRITTEN)
+            assert done <= begun <= commits <= done + 2
+        commits, begun, done = map(words.count, WRITTEN)
+        assert commits == begun == done
+        return done
+
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"keepline_persister_{name}", labels) or 0.0
 
@@ -129,7 +144,7 @@ def entries(*data: bytes) -> list[Entry]:
 async def test_a_batch_is_acknowledged_after_its_commit() -> None:
     bench = Bench(entries(*encoded(call())))
     await bench.run()
-    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert bench.log == ["prepare", *WRITTEN]
     assert len(bench.streams.acknowledged) == len(call())
     assert bench.postgres.status == bench.redis.status == "ok"
     assert bench.count("batches_total") == 1
@@ -139,7 +154,7 @@ async def test_a_batch_is_tried_until_postgres_takes_it() -> None:
     bench = Bench(entries(*encoded(call())))
     bench.tables.failures = [NotNow("connection", "away"), NotNow("conflict", "deadlock")]
     await bench.run()
-    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert bench.log == ["prepare", *WRITTEN]
     assert bench.count("retries_total", cause="connection") == 1
     assert bench.count("retries_total", cause="conflict") == 1
 
@@ -187,7 +202,7 @@ async def test_entries_of_dead_workers_come_before_new_ones() -> None:
 async def test_lost_streams_are_prepared_again() -> None:
     bench = Bench(StreamsLost("NOGROUP"), entries(*encoded(call())))
     await bench.run()
-    assert bench.log == ["prepare", "prepare", "commit", "acknowledge"]
+    assert bench.log == ["prepare", "prepare", *WRITTEN]
 
 
 async def test_redis_away_is_waited_for() -> None:
@@ -203,8 +218,9 @@ async def test_an_answer_lost_after_the_commit_leaves_the_entries_for_a_claim() 
     bench = Bench(events, [])
     bench.streams.fail_acknowledge = 1
     await bench.run()
-    assert bench.log == ["prepare", "commit"]
+    assert bench.log == ["prepare", "commit", "acknowledge"]
     assert bench.streams.acknowledged == []
+    assert bench.count("retries_total", cause="redis") == 1
 
 
 async def test_a_worker_that_is_stopped_while_postgres_is_away_leaves_its_batch() -> None:
@@ -227,8 +243,47 @@ async def test_a_worker_that_is_stopped_finishes_what_it_has_read() -> None:
 
     bench.tables.write = write_and_stop  # type: ignore[method-assign]
     await asyncio.wait_for(bench.worker.run(bench.stop), 10)
-    assert bench.log == ["prepare", *["commit", "acknowledge"] * 3]
+    assert bench.rounds() == 3
     assert len(bench.streams.batches) == 1
+
+
+async def test_a_worker_that_is_stopped_finishes_its_acknowledgement() -> None:
+    bench = Bench(entries(*encoded(call())), [])
+    bench.streams.may_acknowledge.clear()
+    task = asyncio.create_task(bench.worker.run(bench.stop))
+    await eventually(lambda: "acknowledge" in bench.log)
+    bench.stop.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not task.done()
+    bench.streams.may_acknowledge.set()
+    await asyncio.wait_for(task, 10)
+    assert bench.rounds() == 1
+
+
+async def test_a_worker_that_is_stopped_does_not_wait_for_redis_to_come_back() -> None:
+    bench = Bench(entries(*encoded(call())), [])
+    bench.streams.fail_acknowledge = 1
+    bench.streams.may_acknowledge.clear()
+    task = asyncio.create_task(bench.worker.run(bench.stop))
+    await eventually(lambda: "acknowledge" in bench.log)
+    bench.stop.set()
+    bench.streams.may_acknowledge.set()
+    await asyncio.wait_for(task, 10)
+    assert bench.log == ["prepare", "commit", "acknowledge"]
+    assert bench.count("retries_total", cause="redis") == 1
+
+
+async def test_a_worker_that_is_cancelled_leaves_no_acknowledgement_behind() -> None:
+    bench = Bench(entries(*encoded(call())), [])
+    bench.streams.may_acknowledge.clear()
+    task = asyncio.create_task(bench.worker.run(bench.stop))
+    await eventually(lambda: "acknowledge" in bench.log)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    bench.streams.may_acknowledge.set()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert bench.streams.acknowledged == []
 
 
 async def test_the_next_batch_is_read_while_one_is_written_and_no_more() -> None:
@@ -250,7 +305,39 @@ async def test_the_next_batch_is_read_while_one_is_written_and_no_more() -> None
     await asyncio.wait_for(bench.streams.drained.wait(), 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert bench.log == ["prepare", *["commit", "acknowledge"] * 4]
+    assert bench.rounds() == 4
+
+
+async def test_a_batch_is_written_while_the_one_before_is_acknowledged_and_no_more() -> None:
+    bench = Bench(*(entries(*encoded(call())) for _ in range(4)))
+    bench.streams.may_acknowledge.clear()
+    task = asyncio.create_task(bench.worker.run(bench.stop))
+    await eventually(lambda: bench.log.count("commit") == 2)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bench.log == ["prepare", "commit", "acknowledge", "commit"]
+    bench.streams.may_acknowledge.set()
+    await asyncio.wait_for(bench.streams.drained.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert bench.rounds() == 4
+
+
+async def test_entries_are_not_read_again_while_they_are_acknowledged() -> None:
+    bench = Bench(RedisConnectionError("gone"), entries(*encoded(call())))
+    bench.streams.own = [[], entries(*encoded(call()))]
+    bench.streams.may_acknowledge.clear()
+    task = asyncio.create_task(bench.worker.run(bench.stop))
+    await eventually(lambda: "acknowledge" in bench.log)
+    bench.streams.own = [entries(*encoded(call()))]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(bench.streams.own) == 1
+    bench.streams.may_acknowledge.set()
+    await asyncio.wait_for(bench.streams.drained.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert bench.rounds() == 3
 
 
 async def test_what_was_read_ahead_is_written_though_an_acknowledgement_was_lost() -> None:
@@ -258,6 +345,17 @@ async def test_what_was_read_ahead_is_written_though_an_acknowledgement_was_lost
     bench.streams.fail_acknowledge = 1
     await bench.run()
     assert bench.log.count("commit") == 3
+
+
+async def test_what_was_written_during_an_acknowledgement_that_was_lost_is_read_again_too() -> None:
+    both = entries(*encoded(call()), *encoded(call()))
+    half = len(both) // 2
+    bench = Bench(both[:half], both[half:], [])
+    bench.streams.own = [[], both]
+    bench.streams.fail_acknowledge = 1
+    await bench.run()
+    assert bench.log == ["prepare", "commit", "acknowledge", "commit", *WRITTEN]
+    assert bench.streams.acknowledged == [entry.id for entry in both]
 
 
 async def test_an_error_of_our_own_ends_the_worker() -> None:
