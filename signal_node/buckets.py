@@ -19,11 +19,16 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Take one at `now` (seconds of one monotonic clock); False when there is none."""
-        self._level = min(self.burst, self._level + (now - self._filled_at) * self.rate)
-        self._filled_at = now
-        if self._level < 1.0:
+        level = self._level
+        if now != self._filled_at:  # what came in one packet has come at one time
+            level += (now - self._filled_at) * self.rate
+            self._filled_at = now
+            if level > self.burst:
+                level = self.burst
+        if level < 1.0:
+            self._level = level
             return False
-        self._level -= 1.0
+        self._level = level - 1.0
         return True
 
     def wait_ms(self) -> int:

@@ -193,9 +193,10 @@ class Connection(asyncio.Protocol):
     def perform(self, effects: Sequence[Effect]) -> None:
         """Carry out a session's effects in order."""
         for effect in effects:
+            if type(effect) is Relay:
+                self._handler.relay(self, effect)
+                continue
             match effect:
-                case Relay():
-                    self._handler.relay(self, effect)
                 case Send(data):
                     self.write(data)
                 case CloseConnection(close):
@@ -217,7 +218,8 @@ class Connection(asyncio.Protocol):
                 self._held.append(data)
             return
         self.framing.send(data)
-        self._wake()
+        if not self._dirty:
+            self._wake()
 
     def answer_pending(self) -> None:
         """Keep frames of the room back until its `joined` has been written."""

@@ -32,9 +32,12 @@ PATH = "/v1"
 _TEXT = 0x81
 """The first byte of a text in one frame."""
 
-_MASKED, _SIZE = 0x80, 0x7F
+_MASKED = 0x80
 _SIZE_IN_2, _SIZE_IN_8 = 126, 127
 _MASK_BYTES = 4
+
+_OPEN = State.OPEN
+"""Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +164,29 @@ class Framing:
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
         """Take the frames that are complete, keep one that is not; returns where the library's part begins."""
-        at, end, protocol = 0, len(data), self._protocol
-        while at < end and protocol.state is State.OPEN:
+        at, end, protocol, limit = 0, len(data), self._protocol, self._max_bytes
+        while at < end and protocol.state is _OPEN:
             if end - at < 2:
                 return self._keep(data[at:], 0, end)
-            marks = data[at + 1]
-            size, body = marks & _SIZE, at + 2 + _MASK_BYTES
+            size, body = data[at + 1] - _MASKED, at + 2 + _MASK_BYTES
+            if size < 0:
+                return at  # refused by its header
             if size == _SIZE_IN_2:
-                size, body = int.from_bytes(data[at + 2 : at + 4], "big"), body + 2
+                if end - at < 4:
+                    return self._keep(data[at:], 0, end)
+                size, body = data[at + 2] << 8 | data[at + 3], body + 2
             elif size == _SIZE_IN_8:
                 size, body = int.from_bytes(data[at + 2 : at + 10], "big"), body + 8
-            if size > self._max_bytes or not marks & _MASKED:
-                return at  # refused by its header
+            if size > limit:
+                return at
             stop = body + size
             if stop > end:
                 return self._keep(data[at:], stop - end, end)
             if data[at] == _TEXT and self._fragments is None:
-                self._text(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]), events)
+                try:
+                    events.append(str(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]), "utf-8"))
+                except UnicodeDecodeError:
+                    self._violate(closes.BAD_FRAME, events)
             else:
                 self._feed(data[at:stop], events)
             at = stop
@@ -247,8 +256,9 @@ class Framing:
 
     def send(self, text: bytes) -> None:
         """Queue a text message; nothing happens on a connection that is closing."""
-        if self._protocol.state is State.OPEN:
-            self._outgoing.append(_head(len(text)) + text)
+        if self._protocol.state is _OPEN:
+            size = len(text)
+            self._outgoing.append((_HEADS[size] if size < _LISTED else _head(size)) + text)
 
     def ping(self) -> None:
         """Queue a ping."""
@@ -303,3 +313,8 @@ def _head(size: int) -> bytes:
     if size <= 0xFFFF:
         return bytes((_TEXT, _SIZE_IN_2)) + size.to_bytes(2, "big")
     return bytes((_TEXT, _SIZE_IN_8)) + size.to_bytes(8, "big")
+
+
+_LISTED = 1_024
+_HEADS = [_head(size) for size in range(_LISTED)]
+"""Of all sizes that candidates have: to put such a header together takes longer than to write what follows it."""

@@ -142,30 +142,30 @@ class Node:
 
     def relay(self, connection: Connection, relay: Relay) -> None:
         """Forward to the peer, now. Nothing is awaited here."""
-        kind = self.moments.relayed(
-            relay.room_id, relay.side, connection.session.id, relay.data, connection.heard_at
-        )
-        room = self.rooms.get(relay.room_id)
+        room_id, side, data, counts = relay.room_id, relay.side, relay.data, self.counts
+        kind = self.moments.relayed(room_id, side, connection.session.id, data, connection.heard_at)
+        room = self.rooms.get(room_id)
         if room is None:
-            self.counts.dropped += 1
+            counts.dropped += 1
             return
-        peer = room.side_2 if relay.side == 1 else room.side_1
-        if peer.session is None or peer.node is None:
-            self.counts.dropped += 1
-        elif peer.node != self.id:
-            self.counts.relayed_across += 1
-            self.bus.send(peer.node, peer.session, relay.data)
-            if not self.counts.relayed_across % SAMPLED:
-                self.bus.time_hop(peer.node)
-        elif self.clients.forward(peer.session, relay.data):
-            self.counts.relayed_here += 1
-            if not self.counts.relayed_here % SAMPLED:
+        peer = room.side_2 if side == 1 else room.side_1
+        session, node = peer.session, peer.node
+        if session is None or node is None:
+            counts.dropped += 1
+        elif node != self.id:
+            counts.relayed_across = number = counts.relayed_across + 1
+            self.bus.send(node, session, data)
+            if not number % SAMPLED:
+                self.bus.time_hop(node)
+        elif self.clients.forward(session, data):
+            counts.relayed_here = number = counts.relayed_here + 1
+            if not number % SAMPLED:
                 # The connections' flush is due before this: it was asked for when the frame was forwarded.
                 self._loop.call_soon(self._relayed, time.perf_counter())
         else:
-            self.counts.dropped += 1
+            counts.dropped += 1
         if kind is not None and kind is not CANDIDATE:
-            self.negotiations.sent(relay.room_id, relay.side, kind)
+            self.negotiations.sent(room_id, side, kind)
 
     def _relayed(self, began: float) -> None:
         self.counts.seconds.observe(time.perf_counter() - began)

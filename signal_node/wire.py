@@ -6,9 +6,9 @@ this module looks at JSON again. `docs/asyncapi.yaml` is held against these clas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, final
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -71,6 +71,7 @@ class JoinRoom(ClientFrame, tag="join", kw_only=True):
     room: RoomId
 
 
+@final
 class Signal(ClientFrame, tag="signal", kw_only=True):
     """Forwarded to the peer. `data` stays the bytes that it came as."""
 
@@ -128,8 +129,8 @@ class ReportRoom(ClientFrame, tag="report", kw_only=True):
 
 
 AnyClientFrame = Hello | JoinRoom | Signal | Ack | Typing | Chat | Mode | LeaveRoom | EndRoom | ReportRoom
-_decoder: msgspec.json.Decoder[AnyClientFrame] = msgspec.json.Decoder(AnyClientFrame)
-_encoder = msgspec.json.Encoder()
+_decode: Callable[[str], AnyClientFrame] = msgspec.json.Decoder(AnyClientFrame).decode
+_encode = msgspec.json.Encoder().encode
 _TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args__)
 
 
@@ -147,7 +148,7 @@ class BadFrame(Exception):
 def decode(text: str) -> AnyClientFrame:
     """The frame of a text message. Raises BadFrame."""
     try:
-        return _decoder.decode(text)
+        return _decode(text)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise _bad_frame(text, str(error)) from None
 
@@ -178,8 +179,9 @@ def forwarded(frame: Signal | Ack | Typing) -> bytes:
     The envelope is written anew, because a reader of JSON takes the last of two equal keys and the peer's may
     be another one than ours: no client can make its peer see a frame of the server's.
     """
-    frame.id = UNSET
-    return _encoder.encode(frame)
+    if frame.id is not UNSET:
+        frame.id = UNSET
+    return _encode(frame)
 
 
 # --- server frames ---------------------------------------------------------------------------------------------
@@ -343,12 +345,12 @@ SERVER_FRAMES = (
 
 def encode(frame: ServerFrame) -> bytes:
     """The JSON of a server frame."""
-    return _encoder.encode(frame)
+    return _encode(frame)
 
 
 def to_json(value: Any) -> bytes:
     """The JSON of a snapshot or anything made of such."""
-    return _encoder.encode(value)
+    return _encode(value)
 
 
 def chat_line(message: Message) -> ChatLine:
