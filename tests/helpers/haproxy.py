@@ -1,4 +1,4 @@
-"""The load balancer of `deploy/` on this machine, with its own configuration but for where the nodes are."""
+"""HAProxy on this machine: with the configuration of `deploy/` but for where the nodes are, or with any other."""
 
 from __future__ import annotations
 
@@ -40,11 +40,18 @@ def configuration(nodes: Sequence[RunningNode], port: int) -> str:
 
 @asynccontextmanager
 async def haproxy(nodes: Sequence[RunningNode], folder: Path) -> AsyncIterator[str]:
-    """Run HAProxy while the context is open; yields the address for clients. HAProxy has to be on PATH."""
-    assert PROGRAM is not None
+    """Run the load balancer of `deploy/` while the context is open; yields the address for clients."""
     port = free_port()
+    async with running_haproxy(configuration(nodes, port), port, folder):
+        yield f"ws://127.0.0.1:{port}/v1"
+
+
+@asynccontextmanager
+async def running_haproxy(text: str, port: int, folder: Path) -> AsyncIterator[None]:
+    """Run HAProxy with this configuration, which listens on `port`, while the context is open. It has to be on PATH."""
+    assert PROGRAM is not None
     file = folder / "haproxy.cfg"
-    file.write_text(configuration(nodes, port))
+    file.write_text(text)
     process = await asyncio.create_subprocess_exec(
         PROGRAM,
         *("-db", "-f", str(file)),
@@ -61,7 +68,7 @@ async def haproxy(nodes: Sequence[RunningNode], folder: Path) -> AsyncIterator[s
             return True
 
         await eventually(listens, what="HAProxy listens")
-        yield f"ws://127.0.0.1:{port}/v1"
+        yield
     finally:
         if process.returncode is None:
             process.kill()
