@@ -220,6 +220,7 @@ class NodeSettings(CommonSettings):
     service_key: Annotated[SecretStr, _at_least(16)] | None = None
     # Requests that carry an Origin come from browsers and are refused unless it is listed; others pass.
     origins: Origins = ()
+    # They alone may say, by X-Forwarded-For or a PROXY header, whose connection theirs is.
     trusted_proxies: Networks = ()
 
     grace_seconds: float = Field(default=10, ge=1, le=600)
