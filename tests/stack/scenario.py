@@ -153,7 +153,7 @@ async def rooms_stay_together(stack: Stack) -> None:
     """With the hint most pairs are on one node; bounded load may part a few of them."""
     together = 0
     for _ in range(PAIRS):
-        url = f"{stack.nodes[0].ws}?room={uuid.uuid4()}"
+        url = f"{stack.plain}?room={uuid.uuid4()}"
         async with (
             Keepline(url, stack.token(uuid.uuid4())) as one,
             Keepline(url, stack.token(uuid.uuid4())) as other,
@@ -209,6 +209,8 @@ async def node_killed(stack: Stack, calls: Calls, node: str) -> None:
     before = len(stack.containers("node"))
     async with killed(stack, node):
         await stack.balances(before - 1)
+        await status_tells(stack, before - 1)
+        await stack.measures("sum(increase(keepline_nodes_buried_total[20s])) > 0")
         await stack.alerts("KeeplineNodeDied", "firing")
         await calls.are_up("a node is dead")
     await stack.balances(before)
@@ -218,6 +220,7 @@ async def node_killed(stack: Stack, calls: Calls, node: str) -> None:
 async def persister_killed(stack: Stack, calls: Calls) -> None:
     (persister,) = stack.containers("persister")
     async with killed(stack, persister):
+        await status_tells(stack, 2, "is a persister running?")
         await stack.alerts("KeeplinePersisterAbsent", "firing")
         await calls.are_up("the persister is dead")
     await shows(stack, persister, "ok")
@@ -229,6 +232,7 @@ async def postgres_killed(stack: Stack, calls: Calls) -> None:
     async with killed(stack, postgres):
         for container in (persister, *nodes):
             await shows(stack, container, "degraded", "postgres")
+        await status_tells(stack, 0, "has trouble with postgres")
         await stack.alerts("KeeplinePostgresUnreachable", "firing")
         await calls.are_up("Postgres is dead")
         assert await stack.balanced() == 2, "callers notice nothing of it"
@@ -242,6 +246,7 @@ async def redis_killed(stack: Stack, calls: Calls) -> None:
     async with killed(stack, redis):
         for container in programs:
             await shows(stack, container, "degraded", "redis")
+        await status_tells(stack, 0, "Redis")
         await stack.alerts("KeeplineRedisUnreachable", "firing")
     for container in programs:
         await shows(stack, container, "ok")
@@ -253,6 +258,8 @@ async def coturn_killed(stack: Stack, calls: Calls) -> None:
     (coturn,) = stack.containers("coturn")
     await relays(stack, calls)
     async with killed(stack, coturn):
+        await status_tells(stack, 2, "gets no relay from turn:")
+        await stack.alerts("KeeplineTurnUnreachable", "firing")
         await calls.are_up("the TURN server is dead")
     await relays(stack, calls)
 
@@ -328,6 +335,18 @@ async def shows(stack: Stack, container: str, status: str, *dependencies: str) -
         return True
 
     await eventually(does, timeout=BACK_SECONDS, interval=0.5, what=f"{container[:12]} is {status}")
+
+
+async def status_tells(stack: Stack, ready: int, problem: str | None = None) -> None:
+    """Wait until `keepline status` shows so many nodes as ready, and names the problem."""
+
+    async def does() -> bool:
+        found = await asyncio.to_thread(stack.status)
+        assert [node["state"] for node in found["nodes"]].count("ready") == ready, found
+        assert problem is None or any(problem in said for said in found["problems"]), found
+        return True
+
+    await eventually(does, timeout=BACK_SECONDS, interval=0.5, what=f"status shows {ready} nodes, {problem}")
 
 
 async def nothing_is_lost(stack: Stack, calls: Calls) -> None:

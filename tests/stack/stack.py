@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import yaml
 
+from tests.helpers.certificates import self_signed
 from tests.helpers.cluster import HTTP_SECONDS, Deployment
 from tests.helpers.ports import free_block
 from tests.helpers.waiting import eventually
@@ -24,7 +26,12 @@ from tests.stack.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
+WITH_TLS = ROOT / "deploy" / "compose.tls.yaml"
 PROJECT = "keepline-test"
+SUBNET = "172.31.251.0/24"
+HOST = "172.31.251.1"
+"""This machine on the stack's outer network: an address that clients and containers both reach."""
+
 VERSION = "0.0.1-test"
 UP_SECONDS = 300.0
 ALERT_SECONDS = 90.0
@@ -35,7 +42,10 @@ NEEDED = ("haproxy", "redis", "postgres", "coturn", "prometheus")
 
 
 class Stack(Deployment):
-    """The stack, with what an operator can see and do. Clients come in through the load balancer."""
+    """The stack, with what an operator can see and do. Clients come in through the load balancer, over TLS.
+
+    `plain` is its port without TLS.
+    """
 
     def __init__(
         self,
@@ -47,7 +57,7 @@ class Stack(Deployment):
     ) -> None:
         balancer = {
             "id": "haproxy",
-            "ws": f"ws://127.0.0.1:{ports['CLIENTS']}/v1",
+            "ws": f"wss://{HOST}:{ports['TLS']}/v1",
             "http": f"http://127.0.0.1:{ports['API']}",
             "pid": 0,
         }
@@ -63,9 +73,10 @@ class Stack(Deployment):
         super().__init__(line, http)
         self.engine = engine
         self.options = options
+        self.plain = f"ws://{HOST}:{ports['CLIENTS']}/v1"
         self.statistics = f"http://127.0.0.1:{ports['STATISTICS']}"
         self.prometheus = f"http://127.0.0.1:{ports['PROMETHEUS']}"
-        self.turn = ("127.0.0.1", ports["TURN"])
+        self.turn = (HOST, ports["TURN"])
 
     def compose(self, *arguments: str, timeout: float = UP_SECONDS) -> str:
         """Run docker compose on the stack."""
@@ -102,6 +113,14 @@ class Stack(Deployment):
         )
         text = self.engine.docker("exec", container, "python", "-c", code, path)
         return json.loads(text) if path != "/metrics" else text
+
+    def status(self) -> dict[str, Any]:
+        """What `keepline status` says, asked in the container of a node; it exits with 1 when no node serves."""
+        command = "keepline status --json || test $? -eq 1"
+        found: dict[str, Any] = json.loads(
+            self.engine.docker("exec", self.containers("node")[0], "sh", "-c", command)
+        )
+        return found
 
     def sql(self, query: str) -> list[dict[str, Any]]:
         """Rows of a query, as Postgres writes them as JSON."""
@@ -177,14 +196,17 @@ class Stack(Deployment):
     async def scraped(self, job: str, count: int) -> None:
         """Wait until Prometheus reads the metrics of so many programs."""
 
-        async def does() -> bool:
-            query = {"query": f'count(up{{job="{job}"}} == 1)'}
-            async with self.http.get(f"{self.prometheus}/api/v1/query", params=query) as response:
-                found = (await response.json())["data"]["result"]
-            assert [int(each["value"][1]) for each in found] == [count], found
-            return True
+        await self.measures(f'count(up{{job="{job}"}} == 1) == {count}')
 
-        await eventually(does, timeout=SCRAPED_SECONDS, interval=0.5, what=f"{count} of {job} are scraped")
+    async def measures(self, condition: str) -> None:
+        """Wait until Prometheus finds a condition to be true."""
+
+        async def does() -> bool:
+            query = {"query": condition}
+            async with self.http.get(f"{self.prometheus}/api/v1/query", params=query) as response:
+                return bool((await response.json())["data"]["result"])
+
+        await eventually(does, timeout=SCRAPED_SECONDS, interval=0.5, what=condition)
 
 
 def images() -> list[str]:
@@ -202,7 +224,7 @@ def build(engine: Engine, version: str = VERSION) -> None:
 
 
 @contextmanager
-def _settings(folder: Path, ports: dict[str, int]) -> Iterator[Path]:
+def _settings(folder: Path, ports: dict[str, int], certificate: Path) -> Iterator[Path]:
     """An environment file, with secrets beside it that deploy/secrets.sh has made."""
     for name in ("secrets.sh", "env.example"):
         (folder / name).write_bytes((ROOT / "deploy" / name).read_bytes())
@@ -210,9 +232,11 @@ def _settings(folder: Path, ports: dict[str, int]) -> Iterator[Path]:
     settings = {
         "KEEPLINE_VERSION": VERSION,
         "KEEPLINE_SECRETS": str(folder / "secrets"),
-        "KEEPLINE_BIND": "127.0.0.1",
-        "KEEPLINE_EDGE_SUBNET": "172.31.251.0/24",
-        "KEEPLINE_TURN_URLS": f"turn:127.0.0.1:{ports['TURN']}",
+        "KEEPLINE_BIND": HOST,
+        "KEEPLINE_EDGE_SUBNET": SUBNET,
+        "KEEPLINE_TLS_FILE": str(certificate),
+        "KEEPLINE_TURN_URLS": f"turn:{HOST}:{ports['TURN']}",
+        "KEEPLINE_TURN_CHECK_SECONDS": "5",
         "KEEPLINE_TURN_MIN_PORT": str(ports["RELAY"]),
         "KEEPLINE_TURN_MAX_PORT": str(ports["RELAY"] + 9),
         "KEEPLINE_CREATE_USERS": "true",
@@ -233,12 +257,16 @@ async def running_stack(engine: Engine, nodes: int) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         first = free_block(20)
-        names = ("CLIENTS", "API", "STATISTICS", "PROMETHEUS", "TURN")
+        names = ("CLIENTS", "TLS", "API", "STATISTICS", "PROMETHEUS", "TURN")
         ports = {name: first + offset for offset, name in enumerate(names)} | {"RELAY": first + 10}
-        file = stack.enter_context(_settings(folder, ports))
+        certificate = folder / "tls.pem"
+        certificate.write_bytes(self_signed(HOST))
+        # What clients of this process trust, however they make their connections.
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("SSL_CERT_FILE", str(certificate))
+        file = stack.enter_context(_settings(folder, ports, certificate))
         timeout = aiohttp.ClientTimeout(total=HTTP_SECONDS)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
-        options = ("-p", PROJECT, "--env-file", str(file), "--profile", "monitoring")
+        options = ("-f", str(WITH_TLS), "-p", PROJECT, "--env-file", str(file), "--profile", "monitoring")
         running = Stack(engine, options, ports, folder / "secrets", http)
         stack.callback(running.compose, "down", "--volumes", "--timeout", "15", "--remove-orphans")
         services = ("node", "persister", *NEEDED)
