@@ -47,3 +47,13 @@ def read_credentials(data: Path) -> Credentials:
         raise UsageError(
             f"{path} is damaged: remove it, and new secrets are made at the next start"
         ) from None
+
+
+def auth_secret(environ: Mapping[str, str], data: Path) -> str:
+    """The secret that signs tokens: of the environment, else of the cluster in `data`. Raises UsageError for none."""
+    try:
+        return environ.get("KEEPLINE_AUTH_SECRET") or read_credentials(data).auth_secret
+    except FileNotFoundError:
+        raise UsageError(
+            f"set KEEPLINE_AUTH_SECRET to the secret of the nodes (there is no {data / FILE} either)"
+        ) from None

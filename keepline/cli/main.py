@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from keepline.cli import dead_letter_commands, operations
-from keepline.cli.credentials import FILE, read_credentials
+from keepline.cli.credentials import auth_secret
 from keepline.cli.errors import CommandError, UsageError
 from keepline.cli.plan import LOOPBACK, WILDCARDS, Plan
 from keepline.cli.ports import lan_address
@@ -121,16 +120,7 @@ def token(
 
     It is signed with KEEPLINE_AUTH_SECRET, or with the secret of the cluster that `keepline up` made here.
     """
-    typer.echo(mint(user, _auth_secret(os.environ, data), now=time.time(), ttl=ttl, environ=os.environ))
-
-
-def _auth_secret(environ: Mapping[str, str], data: Path) -> str:
-    try:
-        return environ.get("KEEPLINE_AUTH_SECRET") or read_credentials(data).auth_secret
-    except FileNotFoundError:
-        raise UsageError(
-            f"set KEEPLINE_AUTH_SECRET to the secret of the nodes (there is no {data / FILE} either)"
-        ) from None
+    typer.echo(mint(user, auth_secret(os.environ, data), now=time.time(), ttl=ttl, environ=os.environ))
 
 
 @app.command()

@@ -1,9 +1,10 @@
-"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`."""
+"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`, `bench`."""
 
 import asyncio
 import json
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,20 +16,25 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from keepline.cli import bench as bench_of
 from keepline.cli import doctor as doctor_of
 from keepline.cli import drains, finding_table, room_tables, trace_table
 from keepline.cli import rooms as rooms_of
 from keepline.cli import status as status_of
 from keepline.cli import trace as trace_of
+from keepline.cli.credentials import auth_secret
 from keepline.cli.errors import FAILED, CommandError
 from keepline.cli.findings import Finding
-from keepline.cli.reach import reach
+from keepline.cli.reach import DATA, reach
+from keepline.cli.tokens import mint
 from keepline.room.record import ChatMode, Status
 
 commands = typer.Typer()
 
 WATCH_SECONDS = 2.0
 TO_DRAIN_SECONDS = 30.0
+TOKEN_SECONDS = 600
+"""For how much longer than a measurement its tokens are good."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -247,3 +253,48 @@ def looking_at(what: str) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda seen: progress.update(task, completed=seen)
+
+
+@commands.command()
+def bench(
+    calls: Annotated[
+        int, typer.Option(min=1, max=5_000, help="How many calls; each has two connections.")
+    ] = 20,
+    rate: Annotated[float, typer.Option(min=1, help="Signals a second, of all calls together.")] = 200,
+    seconds: Annotated[float, typer.Option(min=1, max=3_600, help="For how long.")] = 10,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where clients connect: wss://signal.example.org/v1; may be repeated. Else each node."
+        ),
+    ] = None,
+    users: Annotated[
+        bool, typer.Option(help="Write the calls' users to Postgres first, and remove them in the end.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a running cluster: calls of made-up users, and how long their signals take from client to client.
+
+    Exit code 1 when signals were lost.
+    """
+    found = asyncio.run(_bench(bench_of.Load(calls, rate, seconds), url or [], users))
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        console().print(bench_of.render(found), soft_wrap=True)
+    if found["lost"]:
+        raise typer.Exit(FAILED)
+
+
+async def _bench(load: bench_of.Load, urls: list[str], users: bool) -> dict[str, Any]:
+    secret, ttl = auth_secret(os.environ, DATA), round(load.seconds) + TOKEN_SECONDS
+
+    def token(user: uuid.UUID) -> str:
+        return mint(user, secret, now=time.time(), ttl=ttl, environ=os.environ)
+
+    async with reach(os.environ) as cluster:
+        return await bench_of.bench(cluster, load, urls, token, users=users, say=_say)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

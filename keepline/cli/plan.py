@@ -109,8 +109,12 @@ def shared_environment(
 
 def node_environment(plan: Plan, index: int, shared: Mapping[str, str]) -> dict[str, str]:
     """Environment of node `index`, from 0."""
-    # The demo page is opened under whatever name this machine has for its user.
-    defaults = {"KEEPLINE_ORIGINS": "*"}
+    defaults = {
+        # The demo page is opened under whatever name this machine has for its user.
+        "KEEPLINE_ORIGINS": "*",
+        # No load balancer has to learn that a node stops.
+        "KEEPLINE_DRAIN_LINGER_SECONDS": "0",
+    }
     return {
         **shared,
         **_unless_set(defaults, shared),

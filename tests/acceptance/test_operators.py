@@ -82,6 +82,46 @@ async def negotiate(call: Call) -> None:
             await receiver.client.expect("signal", room=call.room)
 
 
+# --- bench ---
+
+
+async def test_a_measurement_leaves_nothing_behind(fleet: Fleet) -> None:
+    environ = {**of(fleet), "KEEPLINE_AUTH_SECRET": fleet.line["auth_secret"]}
+    done = await keepline("bench", "--calls", "4", "--rate", "80", "--seconds", "1", "--json", **environ)
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["calls"], found["lost"]) == (4, 0)
+    assert 60 <= found["sent"] == found["received"] <= 80
+    assert found["one_node_ms"]["count"] + found["two_nodes_ms"]["count"] == found["sent"]
+    assert found["connect_ms"]["count"] == 8
+    connection = await asyncpg.connect(fleet.database_url)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM users") == 0
+        assert await connection.fetchval("SELECT count(*) FROM active_rooms") == 0
+    finally:
+        await connection.close()
+    table = await keepline("bench", "--calls", "1", "--rate", "10", "--seconds", "1", "--no-users", **environ)
+    assert "signals on one node" in table.stdout
+    assert "none lost" in table.stdout
+
+
+async def test_a_measurement_says_what_it_needs(fleet: Fleet) -> None:
+    environ = {**of(fleet), "KEEPLINE_AUTH_SECRET": fleet.line["auth_secret"]}
+    without = await keepline("bench", **{**environ, "DATABASE_URL": ""})
+    assert (without.code, "set DATABASE_URL" in without.stderr) == (2, True)
+    refused = await keepline(
+        "bench",
+        "--calls",
+        "1",
+        "--rate",
+        "10",
+        "--seconds",
+        "1",
+        **{**environ, "KEEPLINE_AUTH_SECRET": "k" * 32},
+    )
+    assert (refused.code, "does not let a client in" in refused.stderr) == (1, True)
+
+
 # --- status ---
 
 
