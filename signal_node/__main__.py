@@ -52,7 +52,7 @@ async def run(settings: NodeSettings) -> int:
         stop.set()
 
     tasks = Tasks(end)
-    drains = Drains(tasks, settings.drain_seconds, random.random)
+    drains = Drains(tasks, settings.drain_seconds, settings.drain_linger_seconds, random.random)
 
     def signalled() -> None:
         (drains.hurry if stop.is_set() else stop).set()

@@ -35,6 +35,9 @@ LARGE_ANSWER = 65_536
 class Handler(Protocol):
     """What a connection needs of the node."""
 
+    def draining(self) -> bool:
+        """Whether clients that come now are sent elsewhere."""
+
     def trusts(self, connection: Connection) -> bool:
         """Whether a PROXY header is believed that comes on this connection."""
 
@@ -183,6 +186,10 @@ class Connection(asyncio.Protocol):
         return peer[0] if isinstance(peer, tuple) else None
 
     # --- framing.Entrance ---
+
+    def draining(self) -> bool:
+        """Whether the node takes no clients now."""
+        return self._handler.draining()
 
     def behind_proxy(self) -> bool:
         """Whether the other end of the socket is a trusted proxy."""

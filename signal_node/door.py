@@ -1,4 +1,4 @@
-"""The socket at which clients come in: closed while the node sends them away, and opened again on the same port."""
+"""The socket at which clients come in: closed when the node has sent them away, and opened again on the same port."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Door:
         self._port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Let no more clients in: a load balancer that has not noticed is refused, and tries another node."""
+        """Let nobody in any more: whoever comes all the same is refused by the system."""
         server, self._server = self._server, None
         if server is not None:
             server.close()

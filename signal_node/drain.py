@@ -3,6 +3,11 @@
 Goodbyes are spread over time, so that clients do not all come back at once; calls in the middle of a negotiation come
 last. A client keeps its connection until the time that it was told to come back, and a moment longer: whoever
 connects elsewhere first misses nothing.
+
+Load balancers learn late that the node takes no more clients, by a look at `/readyz` every few seconds. Until then
+they send some: so the port stays open for a while, and who comes is refused in the handshake, with an answer that
+sends a load balancer, or else a client, to another node. Goodbyes wait for that: whoever is told to go is not sent here
+again.
 """
 
 from __future__ import annotations
@@ -29,6 +34,9 @@ LINGER_MS = 1_000
 SHARE = 0.6
 """The part of the drain window over which goodbyes are spread."""
 
+FIRST_SHARE = 0.3
+"""By then goodbyes begin, however long the port stays open."""
+
 LAST_SHARE = 0.7
 """Up to here go the goodbyes to those who were negotiating; the rest is for closes and the journal."""
 
@@ -40,16 +48,19 @@ POLL_SECONDS = 0.02
 _log = structlog.get_logger(__name__)
 
 
-async def drain(node: Node, seconds: float, hurry: asyncio.Event, uniform: Callable[[], float]) -> None:
+async def drain(
+    node: Node, seconds: float, hurry: asyncio.Event, uniform: Callable[[], float], linger: float = 0.0
+) -> None:
     """Say goodbye to all clients within `seconds`, then wait for closes and commits until the time is over.
 
-    `hurry` ends it at once. `uniform()` draws from 0 to 1.
+    `hurry` ends it at once. `uniform()` draws from 0 to 1. For `linger` seconds load balancers may not know of it.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
     goodbyes = Goodbyes(node, loop, seconds, uniform)
     try:
-        late = await _spread(list(node.clients), goodbyes.say_if_calm, began, began + seconds * SHARE, hurry)
+        first = began + min(linger, seconds * FIRST_SHARE)
+        late = await _spread(list(node.clients), goodbyes.say_if_calm, first, began + seconds * SHARE, hurry)
         now = loop.time()
         await _spread(late, goodbyes.say, now, max(now, began + seconds * LAST_SHARE), hurry)
         deadline = began + seconds
@@ -58,7 +69,8 @@ async def drain(node: Node, seconds: float, hurry: asyncio.Event, uniform: Calla
     finally:
         goodbyes.cancel()
     for connection in node.clients:
-        connection.abort()
+        if not connection.framing.connecting:
+            connection.abort()
     try:
         await asyncio.wait_for(node.rooms.settled(), max(1.0, deadline - loop.time()))
     except TimeoutError:
@@ -85,7 +97,9 @@ class Goodbyes:
         return self.say(connection)
 
     def say(self, connection: Connection) -> bool:
-        """Say goodbye; whoever has not been welcomed is closed at once."""
+        """Say goodbye; whoever has not been welcomed is closed at once, or is about to be refused by the handshake."""
+        if connection.framing.connecting:
+            return True
         if connection.session.stage is not Stage.READY:
             connection.close(closes.DRAINING)
             return True
@@ -143,15 +157,21 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
 class Drains:
     """Whether the node sends its clients away: for a while, as an operator asked, or because it stops."""
 
-    def __init__(self, tasks: Tasks, seconds: float, uniform: Callable[[], float]) -> None:
-        """Take the drain window where none is asked for. `connect` has to come before anything else."""
+    def __init__(self, tasks: Tasks, seconds: float, linger: float, uniform: Callable[[], float]) -> None:
+        """Take the drain window where none is asked for, and for how much of it the port stays open at the most.
+
+        `connect` has to come before anything else.
+        """
         self.hurry = asyncio.Event()
         self.stopping = False
         self._tasks = tasks
         self._seconds = seconds
+        self._linger = linger
         self._uniform = uniform
         self._running: asyncio.Task[None] | None = None
         self._ends_at = 0.0
+        self._shuts_at = 0.0
+        self._shutting: asyncio.TimerHandle | None = None
         self._node: Node
         self._door: Door
 
@@ -166,10 +186,10 @@ class Drains:
 
     def report(self) -> dict[str, Any]:
         """How far it is: `state` is ready, draining or drained; `remaining_ms` until the last are dropped."""
-        sessions = len(self._node.clients)
-        state = "ready" if not self.active else "draining" if sessions or not self._done() else "drained"
-        loop = asyncio.get_running_loop()
-        remaining = max(0, round((self._ends_at - loop.time()) * 1_000)) if state == "draining" else 0
+        sessions, now = len(self._node.clients), asyncio.get_running_loop().time()
+        busy = sessions or now < self._shuts_at or not self._done()
+        state = "ready" if not self.active else "draining" if busy else "drained"
+        remaining = max(0, round((self._ends_at - now) * 1_000)) if state == "draining" else 0
         return {"node": self._node.id, "state": state, "sessions": sessions, "remaining_ms": remaining}
 
     def begin(self, seconds: float | None = None) -> None:
@@ -177,12 +197,22 @@ class Drains:
         if self.active:
             return
         window = self._seconds if seconds is None else seconds
-        self._door.close()
-        self._ends_at = asyncio.get_running_loop().time() + window
+        linger = self._shut(window)
         _log.info("drain_asked_for", sessions=len(self._node.clients), seconds=window)
         self._running = self._tasks.start(
-            "drain", lambda: drain(self._node, window, asyncio.Event(), self._uniform), restart=True
+            "drain", lambda: drain(self._node, window, asyncio.Event(), self._uniform, linger), restart=True
         )
+
+    def _shut(self, window: float) -> float:
+        """Shut the door when load balancers have had time to learn of it; returns the seconds until then."""
+        loop = asyncio.get_running_loop()
+        linger = min(self._linger, window)
+        self._ends_at, self._shuts_at = loop.time() + window, loop.time() + linger
+        if linger:
+            self._shutting = loop.call_at(self._shuts_at, self._door.close)
+        else:
+            self._door.close()
+        return linger
 
     async def undo(self) -> None:
         """Take clients again; those who have been told to leave do. Raises OSError when the port is taken now."""
@@ -190,6 +220,7 @@ class Drains:
             return
         self._running.cancel()
         await asyncio.wait([self._running])
+        self._forget_to_shut()
         await self._door.open()
         self._running = None
         _log.info("drain_undone", sessions=len(self._node.clients))
@@ -197,13 +228,26 @@ class Drains:
     async def stop(self) -> None:
         """Send everybody away for good: the node stops. `hurry` ends it at once."""
         self.stopping = True
-        self._door.close()
-        self._ends_at = asyncio.get_running_loop().time() + self._seconds
+        loop = asyncio.get_running_loop()
         _log.info("draining", sessions=len(self._node.clients), seconds=self._seconds)
-        if self._running is not None:
+        if self._running is None:
+            self._shut(self._seconds)
+        else:
+            self._ends_at = loop.time() + self._seconds
             self._running.cancel()
             await asyncio.wait([self._running])
-        await drain(self._node, self._seconds, self.hurry, self._uniform)
+        linger = max(0.0, self._shuts_at - loop.time())
+        await drain(self._node, self._seconds, self.hurry, self._uniform, linger)
+        await _until(self.hurry, self._shuts_at - loop.time())
+        self._forget_to_shut()
+        self._door.close()
+
+    def _forget_to_shut(self) -> None:
+        """What the timer was to do is done now, or not at all."""
+        self._shuts_at = 0.0
+        if self._shutting is not None:
+            self._shutting.cancel()
+            self._shutting = None
 
     def _done(self) -> bool:
         return self._running is not None and self._running.done()

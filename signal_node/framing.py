@@ -29,6 +29,9 @@ except ImportError:
 
 PATH = "/v1"
 
+RETRY_AFTER_SECONDS = 1
+"""When a client that a draining node refuses may try again: another node takes it at once."""
+
 _TEXT = 0x81
 """The first byte of a text in one frame."""
 
@@ -71,7 +74,10 @@ Event = str | Opened | Refused | Violated | Misled
 
 
 class Entrance(Protocol):
-    """What only the handshake has to know of the socket."""
+    """What only the handshake has to know of the node, and of the socket."""
+
+    def draining(self) -> bool:
+        """Whether the node takes no clients now."""
 
     def behind_proxy(self) -> bool:
         """Whether the other end is a trusted proxy, whose PROXY header is believed."""
@@ -238,11 +244,14 @@ class Framing:
 
     def _handshake(self, request: Request) -> Opened | Refused:
         protocol = self._protocol
-        self.entrance = None
-        if request.path.partition("?")[0] == PATH:
-            response = protocol.accept(request)
-        else:
+        entrance, self.entrance = self.entrance, None
+        if request.path.partition("?")[0] != PATH:
             response = protocol.reject(404, f"WebSockets are at {PATH}\n")
+        elif entrance is not None and entrance.draining():
+            response = protocol.reject(503, "this node takes no new clients, others do\n")
+            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        else:
+            response = protocol.accept(request)
         protocol.send_response(response)
         if response.status_code != 101:
             return Refused()

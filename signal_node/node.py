@@ -74,6 +74,7 @@ class Node:
         self.users: Users
         self.bus: Bus
         self._limits: AddressLimits
+        self._draining: Callable[[], bool]
         self._begin: Begin
         self._let_go: Callable[[str, str], None]
         self._reconciler: Reconciler
@@ -89,19 +90,26 @@ class Node:
         begin: Begin,
         let_go: Callable[[str, str], None],
         limits: AddressLimits,
+        draining: Callable[[], bool],
     ) -> None:
         """Take what in turn needs the node.
 
-        `begin` is called with each request of a client, `let_go(user, session)` when a session that had one is over.
+        `begin` is called with each request of a client, `let_go(user, session)` when a session that had one is over;
+        while `draining()` nobody comes in.
         """
         self.rooms, self.store, self.users, self.bus = rooms, store, users, bus
         self._reconciler, self._begin, self._let_go, self._limits = reconciler, begin, let_go, limits
+        self._draining = draining
 
     # --- connections (connection.Handler) ---
 
     def accept(self) -> Connection:
         """The protocol factory of the listening socket."""
         return self.clients.accept(self)
+
+    def draining(self) -> bool:
+        """Whether clients that come now are sent to other nodes."""
+        return self._draining()
 
     def trusts(self, connection: Connection) -> bool:
         """Whether the other end of the socket is a trusted proxy."""

@@ -136,6 +136,7 @@ class Parts:
             self.requests.begin,
             self.requests.let_go,
             self.limits,
+            draining,
         )
         self.registry = Registry(client, name)
         self.timekeeper = Timekeeper(self.node, store)

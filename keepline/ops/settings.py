@@ -222,6 +222,8 @@ class NodeSettings(CommonSettings):
     origins: Origins = ()
     # They alone may say, by X-Forwarded-For or a PROXY header, whose connection theirs is.
     trusted_proxies: Networks = ()
+    # How long the port stays open when a drain has begun: until load balancers have learned that it has.
+    drain_linger_seconds: float = Field(default=5, ge=0, le=3600)
 
     grace_seconds: float = Field(default=10, ge=1, le=600)
     cold_start_grace_seconds: float = Field(default=30, ge=1, le=600)

@@ -88,6 +88,8 @@ class Wire(asyncio.Transport):
             head, end, rest = bytes(self._incoming).partition(b"\r\n\r\n")
             if not end:
                 return
+            if head.startswith(b"HTTP/1.1 503"):
+                return  # it drains, and ends the connection
             assert head.startswith(b"HTTP/1.1 101"), head
             self._handshaken, self._incoming = True, bytearray(rest)
         while (frame := _first_frame(self._incoming)) is not None:

@@ -72,7 +72,7 @@ def test_a_node_gets_settings_that_it_accepts() -> None:
     )
     assert settings.node_id == "node-2"
     assert settings.origins == ("*",)
-    assert settings.drain_seconds == 2
+    assert (settings.drain_seconds, settings.drain_linger_seconds) == (2, 0)
     assert settings.create_users
 
 

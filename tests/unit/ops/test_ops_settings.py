@@ -27,6 +27,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         60,
     )
     assert (settings.no_show_seconds, settings.drain_seconds, settings.tombstone_seconds) == (60, 30, 3600)
+    assert settings.drain_linger_seconds == 5
     assert (settings.min_duration_seconds, settings.ending_seconds) == (60, 30)
     assert (settings.limit_frame_bytes, settings.limit_outgoing_bytes) == (65_536, 1_048_576)
     assert (settings.limit_frames_per_second, settings.limit_frames_burst) == (50, 200)

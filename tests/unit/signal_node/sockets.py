@@ -76,7 +76,11 @@ class Notes:
         self.closed_ones: list[Connection] = []
         self.misled_by: list[str] = []
         self.trusting = False
+        self.leaving = False
         self.clients: Clients | None = None
+
+    def draining(self) -> bool:
+        return self.leaving
 
     def trusts(self, connection: Connection) -> bool:
         return self.trusting

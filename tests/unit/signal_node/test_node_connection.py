@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
 from signal_node import closes
@@ -115,6 +116,31 @@ def test_a_star_lets_every_origin_in() -> None:
     node = new_node(origins=frozenset({"*"}))
     browser = node.browser(origin="https://any.example")
     assert browser.protocol.close_rcvd is None
+
+
+def test_a_draining_node_sends_who_comes_elsewhere_and_holds_nothing_for_it(node: Node) -> None:
+    early = node.browser(open=False)
+    node.notes.leaving = True
+    for browser in (early, node.browser(open=False)):
+        browser.protocol.send_request(browser.protocol.connect())
+        browser.send()
+        assert browser.frames() == []
+        refusal = browser.protocol.handshake_exc
+        assert isinstance(refusal, InvalidStatus)
+        assert (refusal.response.status_code, refusal.response.headers["Retry-After"]) == (503, "1")
+        assert browser.pipe.ended, "a load balancer need not wait for more"
+        browser.drop()
+    assert (len(node.clients), list(node.clients), node.clients.opened_ones) == (0, [], 0)
+    assert node.clients.closed_ones == {"handshake": 2}
+    node.notes.leaving = False
+    assert node.browser().protocol.state is State.OPEN
+
+
+def test_who_was_there_before_the_drain_stays(node: Node) -> None:
+    browser = node.browser()
+    node.notes.leaving = True
+    browser.send(HELLO)
+    assert isinstance(node.notes.begun[0], Authenticate)
 
 
 # --- frames in ---

@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from keepline.ops.tasks import Tasks
 from signal_node import closes
-from signal_node.drain import LINGER_MS, QUIET_SECONDS, SPREAD_MS, drain
+from signal_node.door import Door
+from signal_node.drain import FIRST_SHARE, LINGER_MS, QUIET_SECONDS, SPREAD_MS, Drains, drain
 from signal_node.moments import Moments
 from signal_node.node import Node
 from signal_node.session import Stage
@@ -29,11 +31,17 @@ class Session:
         return self.stage is Stage.CLOSED
 
 
+@dataclass
+class Framing:
+    connecting: bool = False
+
+
 @dataclass(eq=False)
 class Connection:
     """A client that answers a close after `answers_after` seconds; None: it never does."""
 
     node: FakeNode
+    framing: Framing = field(default_factory=Framing)
     answers_after: float | None = 0.0
     session: Session = field(default_factory=Session)
     leaving: bool = False
@@ -62,7 +70,7 @@ class Clients:
         self.here: dict[Connection, None] = {}
 
     def __len__(self) -> int:
-        return len(self.here)
+        return sum(not connection.framing.connecting for connection in self.here)
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self.here))
@@ -244,5 +252,169 @@ def test_there_is_always_a_moment_for_the_last_commits() -> None:
 def test_without_clients_there_is_nothing_to_wait_for() -> None:
     async def scene() -> None:
         assert await drained(FakeNode()) == 0.0
+
+    run_virtual(scene())
+
+
+def test_goodbyes_wait_until_load_balancers_know() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connections = [node.connect() for _ in range(10)]
+        await drain(cast(Node, node), WINDOW, asyncio.Event(), lambda: 0.0, 5.0)
+        assert [connection.log[0][0] for connection in connections] == pytest.approx(
+            [5.0 + 1.3 * number for number in range(10)]
+        )
+        assert {connection.log[1][1] for connection in connections} == {closes.DRAINING}
+
+    run_virtual(scene())
+
+
+def test_goodbyes_do_not_wait_for_long() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect()
+        await drain(cast(Node, node), WINDOW, asyncio.Event(), lambda: 0.0, WINDOW)
+        assert connection.log[0][0] == WINDOW * FIRST_SHARE
+
+    run_virtual(scene())
+
+
+def test_whoever_is_still_to_do_the_handshake_is_left_to_be_refused_by_it() -> None:
+    async def scene() -> None:
+        node = FakeNode()
+        connection = node.connect(framing=Framing(connecting=True), session=Session(Stage.NEW))
+        assert await drained(node) == 0.0
+        assert connection.log == []
+
+    run_virtual(scene())
+
+
+# --- the port ---
+
+
+class FakeDoor:
+    """A port that notes when it was shut."""
+
+    def __init__(self) -> None:
+        self.opened = True
+        self.shut_at: list[float] = []
+
+    def close(self) -> None:
+        self.opened = False
+        self.shut_at.append(round(asyncio.get_running_loop().time(), 3))
+
+    async def open(self) -> None:
+        self.opened = True
+
+
+class Port:
+    """The drains of a node, by default without clients, and its port."""
+
+    def __init__(self, linger: float = 5.0) -> None:
+        self.node, self.door = FakeNode(), FakeDoor()
+        self.tasks = Tasks(lambda name, error: None)
+        self.drains = Drains(self.tasks, WINDOW, linger, lambda: 0.0)
+        self.drains.connect(cast(Node, self.node), cast(Door, self.door))
+
+    @property
+    def now(self) -> float:
+        return round(asyncio.get_running_loop().time(), 1)
+
+    def state(self) -> tuple[str, int]:
+        report = self.drains.report()
+        return report["state"], report["remaining_ms"]
+
+
+@pytest.mark.parametrize(
+    ("linger", "window", "shut_at"), [(5.0, None, 5.0), (5.0, 2.0, 2.0), (0.0, None, 0.0)]
+)
+def test_the_port_stays_open_for_a_part_of_the_window(
+    linger: float, window: float | None, shut_at: float
+) -> None:
+    async def scene() -> None:
+        port = Port(linger)
+        port.drains.begin(window)
+        assert port.drains.active
+        await asyncio.sleep(shut_at)
+        assert port.door.shut_at == [shut_at]
+        await asyncio.sleep(60.0)
+        assert port.door.shut_at == [shut_at]
+        await port.tasks.aclose()
+
+    run_virtual(scene())
+
+
+def test_a_node_is_drained_when_nobody_is_there_and_nobody_can_come() -> None:
+    async def scene() -> None:
+        port = Port()
+        assert port.state() == ("ready", 0)
+        port.drains.begin()
+        await asyncio.sleep(4.5)
+        assert port.state() == ("draining", 25_500)
+        await asyncio.sleep(0.5)
+        assert port.state() == ("drained", 0)
+        await port.tasks.aclose()
+
+    run_virtual(scene())
+
+
+@pytest.mark.parametrize("after", [1.0, 10.0])
+def test_a_drain_that_is_undone_leaves_the_port_open(after: float) -> None:
+    async def scene() -> None:
+        port = Port()
+        port.drains.begin()
+        await asyncio.sleep(after)
+        await port.drains.undo()
+        assert (port.door.opened, port.state()) == (True, ("ready", 0))
+        await asyncio.sleep(60.0)
+        assert port.door.opened
+        port.drains.begin()
+        await asyncio.sleep(4.9)
+        assert port.door.opened, "it begins anew"
+        await port.tasks.aclose()
+
+    run_virtual(scene())
+
+
+def test_a_node_without_clients_ends_when_load_balancers_know() -> None:
+    async def scene() -> None:
+        port = Port()
+        await port.drains.stop()
+        assert (port.now, port.door.opened) == (5.0, False)
+
+    run_virtual(scene())
+
+
+def test_a_node_that_was_drained_before_ends_at_once() -> None:
+    async def scene() -> None:
+        port = Port()
+        port.drains.begin()
+        await asyncio.sleep(10.0)
+        await port.drains.stop()
+        assert (port.now, port.door.opened) == (10.0, False)
+
+    run_virtual(scene())
+
+
+def test_a_node_that_is_told_to_end_while_it_drains_shuts_the_port_when_it_was_to_be() -> None:
+    async def scene() -> None:
+        port = Port()
+        port.drains.begin()
+        await asyncio.sleep(2.0)
+        await port.drains.stop()
+        assert (port.now, port.door.shut_at[0]) == (5.0, 5.0)
+
+    run_virtual(scene())
+
+
+@pytest.mark.parametrize("clients", [0, 3])
+def test_a_second_signal_shuts_the_port_at_once(clients: int) -> None:
+    async def scene() -> None:
+        port = Port()
+        for _ in range(clients):
+            port.node.connect()
+        asyncio.get_running_loop().call_later(1.0, port.drains.hurry.set)
+        await port.drains.stop()
+        assert (port.now, port.door.shut_at) == (1.0, [1.0])
 
     run_virtual(scene())

@@ -89,7 +89,7 @@ async def scene() -> AsyncIterator[Scene]:
     node = FakeNode()
     door = Door(cast(Node, node), "127.0.0.1", 0)
     tasks = Tasks(lambda name, error: None)
-    drains = Drains(tasks, 30.0, lambda: 0.5)
+    drains = Drains(tasks, 30.0, 0.0, lambda: 0.5)
     drains.connect(cast(Node, node), door)
     await door.open()
     found = Scene(node, door, drains)

@@ -55,6 +55,9 @@ class Socket:
         self.trusted = trusted
         self.asked = 0
 
+    def draining(self) -> bool:
+        return False
+
     def behind_proxy(self) -> bool:
         self.asked += 1
         return self.trusted
