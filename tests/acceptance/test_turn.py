@@ -1,4 +1,4 @@
-"""What a cluster tells of its TURN servers, over a real one that runs, is dead, runs again, and has another secret."""
+"""A real TURN server: calls of two Chromium browsers go through it, and the cluster tells when it gives no relay."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.browsers import chromium, demo_page
+from tests.helpers.cluster import running_cluster
 from tests.helpers.commands import keepline
 from tests.helpers.coturn import PROGRAM, coturn
 from tests.helpers.fleet import Fleet, running_fleet
@@ -79,3 +81,19 @@ async def test_a_turn_server_that_gives_no_relay_is_told_of(tmp_path: Path) -> N
             await asyncio.gather(shows(fleet, one.url, "0.0"), shows(fleet, over_tcp, "0.0"))
             await one.start()
             await asyncio.gather(shows(fleet, one.url, "1.0"), shows(fleet, over_tcp, "1.0"))
+
+
+async def test_a_call_through_the_turn_server_with_the_credentials_of_the_welcome(tmp_path: Path) -> None:
+    async with (
+        coturn(tmp_path, SECRET, for_peers_here=True) as server,
+        running_cluster(
+            nodes=1, environ={"KEEPLINE_TURN_URLS": server.url, "KEEPLINE_TURN_SECRET": SECRET}
+        ) as cluster,
+        chromium() as browser,
+        demo_page(browser, cluster.demo, relay_only=True) as alice,
+    ):
+        await alice.start_call()
+        async with demo_page(browser, await alice.invitation(), relay_only=True) as bob:
+            for page in (alice, bob):
+                await page.sees_video()
+                assert await page.candidates_in_use() == ("relay", "relay")

@@ -64,6 +64,21 @@ new MutationObserver((changes) => {
 }).observe(document, { subtree: true, attributeFilter: ["data-state"] });
 """
 
+_RELAY_ONLY = """
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(configuration = {}) {
+    super({ ...configuration, iceTransportPolicy: "relay" });
+  }
+};
+"""
+
+_CANDIDATES_IN_USE = """async () => {
+  const reports = await watched.connections.at(-1).getStats();
+  const { selectedCandidatePairId } = [...reports.values()].find(({ type }) => type === "transport");
+  const { localCandidateId, remoteCandidateId } = reports.get(selectedCandidatePairId);
+  return [localCandidateId, remoteCandidateId].map((id) => reports.get(id).candidateType);
+}"""
+
 _FRAMES_DECODED = """async () => {
   const reports = [...(await watched.connections.at(-1)?.getStats() ?? new Map()).values()];
   const video = reports.find(({ type, kind }) => type === "inbound-rtp" && kind === "video");
@@ -123,12 +138,19 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def demo_page(browser: Browser, url: str, viewport: ViewportSize = WIDE) -> AsyncIterator["DemoPage"]:
-    """The demo page in a browser context of its own: another visitor, who closes it in the end."""
+async def demo_page(
+    browser: Browser, url: str, viewport: ViewportSize = WIDE, *, relay_only: bool = False
+) -> AsyncIterator["DemoPage"]:
+    """The demo page in a browser context of its own: another visitor, who closes it in the end.
+
+    `relay_only`: media goes through a TURN server or not at all, as behind a strict firewall.
+    """
     context = await browser.new_context(viewport=viewport)
     try:
         context.set_default_timeout(PAGE_SECONDS * 1000)
         await context.add_init_script(_WATCH)
+        if relay_only:
+            await context.add_init_script(_RELAY_ONLY)
         page = DemoPage(await context.new_page())
         await page.go(url)
         yield page
@@ -233,6 +255,11 @@ class DemoPage:
 
         what = "video of the other side is decoded and shown"
         await eventually(moves, timeout=MEDIA_SECONDS, interval=0.1, what=what)
+
+    async def candidates_in_use(self) -> tuple[str, str]:
+        """The types of the two candidates over which media goes: own and the other side's."""
+        own, theirs = await self._page.evaluate(_CANDIDATES_IN_USE)
+        return own, theirs
 
     async def restart_ice(self, peer: "DemoPage") -> None:
         """Have ICE negotiated anew, and wait until both sides use what was agreed."""

@@ -19,7 +19,7 @@ HOST = "127.0.0.2"
 class Coturn:
     """A TURN server at `url` that may be started and killed again and again."""
 
-    def __init__(self, folder: Path, secret: str) -> None:
+    def __init__(self, folder: Path, secret: str, *, for_peers_here: bool) -> None:
         port = free_port()
         self.url = f"turn:{HOST}:{port}"
         self._file = folder / "turnserver.conf"
@@ -31,6 +31,9 @@ class Coturn:
         ):
             assert was in text, was
             text = text.replace(was, now)
+        if for_peers_here:
+            text = "".join(line for line in text.splitlines(True) if not line.startswith("denied-peer-ip="))
+            text += "allow-loopback-peers\n"
         self._file.write_text(f"{text}listening-ip={HOST}\nrelay-ip={HOST}\nstatic-auth-secret={secret}\n")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -50,9 +53,12 @@ class Coturn:
 
 
 @asynccontextmanager
-async def coturn(folder: Path, secret: str) -> AsyncIterator[Coturn]:
-    """A TURN server that runs while the context is open. turnserver has to be on PATH."""
-    server = Coturn(folder, secret)
+async def coturn(folder: Path, secret: str, *, for_peers_here: bool = False) -> AsyncIterator[Coturn]:
+    """A TURN server that runs while the context is open. turnserver has to be on PATH.
+
+    As in `deploy/` it relays to public addresses only, `for_peers_here` to those of this machine as well.
+    """
+    server = Coturn(folder, secret, for_peers_here=for_peers_here)
     await server.start()
     try:
         yield server
