@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -254,6 +255,7 @@ class Framing:
             response = protocol.accept(request)
         protocol.send_response(response)
         if response.status_code != 101:
+            protocol.handshake_exc = protocol.handshake_exc or InvalidStatus(response)
             return Refused()
         return Opened(request.headers.get("Origin"), ",".join(request.headers.get_all("X-Forwarded-For")))
 

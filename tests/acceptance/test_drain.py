@@ -5,26 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from websockets.exceptions import ConnectionClosed, InvalidMessage
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
+from keepline.client import Keepline, State
 from tests.acceptance.bare_client import BareClient
 from tests.acceptance.scenes import Scene
 from tests.helpers.fleet import Fleet, running_fleet
+from tests.helpers.haproxy import PROGRAM, haproxy
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WINDOW_SECONDS = 3.0
+LINGER_SECONDS = 1.5
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_fleet() -> AsyncIterator[Fleet]:
-    """Two nodes with a short drain window."""
-    async with running_fleet(nodes=2, environ={"KEEPLINE_DRAIN_SECONDS": f"{WINDOW_SECONDS:g}"}) as fleet:
+    """Two nodes with a short drain window; the port of node 0 stays open for a part of it."""
+    async with running_fleet(
+        nodes=2,
+        environ={"KEEPLINE_DRAIN_SECONDS": f"{WINDOW_SECONDS:g}"},
+        environ_of={0: {"KEEPLINE_DRAIN_LINGER_SECONDS": f"{LINGER_SECONDS:g}"}},
+    ) as fleet:
         yield fleet
 
 
@@ -112,3 +121,73 @@ async def test_a_second_signal_ends_it_at_once(fleet: Fleet) -> None:
         async with asyncio.timeout(WINDOW_SECONDS + 5.0):
             assert await fleet.programs[1].wait() == 0
         assert now() - began < WINDOW_SECONDS / 2
+
+
+# --- while load balancers do not know yet ---
+
+
+async def test_who_comes_early_in_a_drain_is_sent_elsewhere_and_shown_nothing(fleet: Fleet) -> None:
+    await fleet.api("POST", "/v1/node/drain", node=0, json={})
+    assert not await fleet.is_ready(0)
+    with pytest.raises(InvalidStatus) as refused:
+        await BareClient.connect(fleet.nodes[0].ws)
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["Retry-After"] == "1"
+    states: list[State] = []
+    urls = [node.ws for node in fleet.nodes]
+    async with Keepline(urls, fleet.token(uuid.uuid4()), on_state=states.append) as client:
+        assert client.node == fleet.nodes[1].id
+        assert states == [State.CONNECTING, State.CONNECTED]
+    assert await drain_state(fleet, 0) == "draining", "somebody may still come"
+    assert (await fleet.api("DELETE", "/v1/node/drain", node=0))["state"] == "ready"
+    await (await BareClient.connect(fleet.nodes[0].ws)).aclose()
+
+
+async def test_the_port_is_shut_when_load_balancers_have_had_their_time(fleet: Fleet) -> None:
+    now = asyncio.get_running_loop().time
+    began = now()
+    await fleet.api("POST", "/v1/node/drain", node=0, json={})
+
+    async def shut() -> bool:
+        try:
+            await BareClient.connect(fleet.nodes[0].ws)
+        except InvalidStatus:
+            return False
+        except ConnectionRefusedError:
+            return True
+        raise AssertionError("a draining node has taken a client")
+
+    await eventually(shut)
+    assert now() - began >= LINGER_SECONDS
+    assert await drain_state(fleet, 0) == "drained"
+    await fleet.api("DELETE", "/v1/node/drain", node=0)
+    await (await BareClient.connect(fleet.nodes[0].ws)).aclose()
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no haproxy on PATH")
+async def test_haproxy_gives_those_who_were_refused_to_another_node(fleet: Fleet, tmp_path: Path) -> None:
+    async with haproxy(fleet.nodes, tmp_path) as balancer:
+
+        async def balanced() -> bool:
+            return {await node_behind(fleet, balancer) for _ in range(8)} == {node.id for node in fleet.nodes}
+
+        await eventually(balanced, what="HAProxy has found both nodes")
+        before = await refused(fleet)
+        await fleet.api("POST", "/v1/node/drain", node=0, json={})
+        nodes = {await node_behind(fleet, balancer) for _ in range(16)}
+        assert nodes == {fleet.nodes[1].id}
+        assert await refused(fleet) > before, "HAProxy knew before the first of them"
+    await fleet.api("DELETE", "/v1/node/drain", node=0)
+
+
+async def refused(fleet: Fleet) -> float:
+    """How many have come to node 0 and got no WebSocket."""
+    return await fleet.metric(0, 'keepline_connections_closed_total{end="handshake"}')
+
+
+async def node_behind(fleet: Fleet, balancer: str) -> str:
+    """The node that a client of some room gets."""
+    client = await BareClient.connect(balancer, room=str(uuid.uuid4()))
+    welcome = await client.request("hello", token=fleet.token(uuid.uuid4()))
+    await client.aclose()
+    return str(welcome["node"])

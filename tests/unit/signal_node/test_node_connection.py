@@ -129,6 +129,7 @@ def test_a_draining_node_sends_who_comes_elsewhere_and_holds_nothing_for_it(node
         assert isinstance(refusal, InvalidStatus)
         assert (refusal.response.status_code, refusal.response.headers["Retry-After"]) == (503, "1")
         assert browser.pipe.ended, "a load balancer need not wait for more"
+        browser.connection.eof_received()
         browser.drop()
     assert (len(node.clients), list(node.clients), node.clients.opened_ones) == (0, [], 0)
     assert node.clients.closed_ones == {"handshake": 2}

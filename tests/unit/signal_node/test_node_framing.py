@@ -90,7 +90,10 @@ def test_the_subprotocol_may_be_one_of_several() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/v2", "/v1/", "/V1", "//v1", "/v1x"])
 def test_another_path_is_not_found(path: str) -> None:
-    assert refused_with(Wire(path)) == 404
+    wire = Wire(path)
+    assert refused_with(wire) == 404
+    wire.framing.eof()
+    assert wire.framing.ended_by == "handshake"
 
 
 @pytest.mark.parametrize("subprotocols", [[], ["keepline.v2"], ["KEEPLINE.V1"]])
