@@ -9,7 +9,7 @@ makes many rows gives it as `uuid`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -134,47 +134,52 @@ class Columns(Protocol):
         """The value of a column that need not be there; None then."""
 
 
-def from_row(row: Columns, messages: Iterable[Message] = ()) -> Room:
+def from_row(row: Columns, messages: Sequence[Message] = ()) -> Room:
     """The room of a row, with nobody connected. Raises ValueError.
 
     Both sides count as having come when the call had started; then a grace period that ran still does, and a
     text room has been quiet since its last change. Postgres sets the column `updated_at` itself. When each side wrote
     last is in the room's row of `text_room_activity`, if that is given with it.
     """
-    opened_at = _to_ms(row["created_at"])
-    started_at = _to_ms(row["started_at"])
-    # One side alone may be there from the first moment; that is no meeting yet.
-    met = started_at != opened_at or (row["user_1_connected"] and row["user_2_connected"])
+    opened_at, started_at = _to_ms(row["created_at"]), _to_ms(row["started_at"])
     updated_at = _to_ms(row["updated_at"])
+    connected_1, connected_2 = row["user_1_connected"], row["user_2_connected"]
+    # One side alone may be there from the first moment; that is no meeting yet.
+    met = started_at != opened_at or (connected_1 and connected_2)
     grace_until = _to_ms_or_none(row["grace_period_expires"]) if met else None
-    chat_mode = ChatMode(row["chat_mode"])
+    chat_mode, reason = row["chat_mode"], row["ended_reason"]
+    is_video = chat_mode == ChatMode.VIDEO
+    wrote_1 = _to_ms_or_none(row.get("user_1_last_message_at"))
+    wrote_2 = _to_ms_or_none(row.get("user_2_last_message_at"))
     return Room(
         room_id=str(row["room_id"]),
-        side_1=_absent_side(row, "user_1", met, updated_at, grace_until),
-        side_2=_absent_side(row, "user_2", met, updated_at, grace_until),
-        chat_mode=chat_mode,
+        side_1=_absent_side(row["user_1"], connected_1, met, updated_at, grace_until, wrote_1),
+        side_2=_absent_side(row["user_2"], connected_2, met, updated_at, grace_until, wrote_2),
+        chat_mode=ChatMode.VIDEO if is_video else ChatMode(chat_mode),
         duration_seconds=row["duration_seconds"],
         opened_at=opened_at,
         updated_at=updated_at,
         waiting_from=opened_at,
         version=row["version"],
         met_at=started_at if met else None,
-        timed_from=started_at if met and chat_mode is ChatMode.VIDEO else None,
-        last_seq=max((message.seq for message in messages), default=0),
+        timed_from=started_at if met and is_video else None,
+        last_seq=max([message.seq for message in messages]) if messages else 0,
         ended_at=_to_ms_or_none(row["ended_at"]),
-        ended_reason=None if row["ended_reason"] is None else EndReason(row["ended_reason"]),
+        ended_reason=None if reason is None else EndReason(reason),
     )
 
 
-def _absent_side(row: Columns, user: str, met: bool, updated_at: int, grace_until: int | None) -> Side:
-    came = met or row[f"{user}_connected"]
+def _absent_side(
+    user: object, connected: bool, met: bool, updated_at: int, grace_until: int | None, wrote_at: int | None
+) -> Side:
+    came = met or connected
     return Side(
-        user=str(row[user]),
+        str(user),
         came=came,
         absent_since=updated_at if came else None,
         grace_until=grace_until,
         idle_from=updated_at if met else None,
-        last_message_at=_to_ms_or_none(row.get(f"{user}_last_message_at")),
+        last_message_at=wrote_at,
     )
 
 
