@@ -214,8 +214,10 @@ class Worker:
         Raises what that one failed with; these entries are then not acknowledged either, and will be written again.
         """
         await self._acknowledged()
-        entries = [task.entry for task in tasks]
-        self._acknowledging = asyncio.create_task(self._streams.acknowledge(entries))
+        self._acknowledging = asyncio.create_task(self._mark_done(tasks))
+
+    async def _mark_done(self, tasks: Sequence[_Task]) -> None:
+        await self._streams.acknowledge(task.entry for task in tasks)
 
     async def _acknowledged(self) -> None:
         """Wait until nothing is being acknowledged any more. Raises what it failed with."""
