@@ -113,7 +113,7 @@ def _why_not(probe: Probe) -> str | None:
 def main() -> None:
     """Start the program; exits 2 when the environment cannot be used, 1 when it failed."""
     settings = program.begin(PersisterSettings, os.environ)
-    gc.freeze()  # what was imported stays: looking through all of it, every few seconds, would take 50 ms each time
+    gc.freeze()  # what was imported stays: no collection needs to look through it again
     try:
         with asyncio.Runner(loop_factory=program.new_event_loop) as runner:
             code = runner.run(run(settings))
