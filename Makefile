@@ -17,8 +17,9 @@ IMAGE ?= keepline:0.1.0
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+JS_TOOLS := clients/js/node_modules/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests chaos rolling-restart simulate simulate-nightly outage images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests bundle chaos rolling-restart simulate simulate-nightly outage images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,7 +82,15 @@ outage: $(INSTALLED) ## Postgres away for a minute under load; OUTAGE_SECONDS=â€
 rolling-restart: $(INSTALLED) ## restart every node under 200 calls, one after the other; ROLL_CALLS=â€¦ for another size
 	ROLL_CALLS=$${ROLL_CALLS:-200} ROLL_DRAIN_SECONDS=$${ROLL_DRAIN_SECONDS:-10} $(BIN)/pytest -s tests/acceptance/test_rolling_restart.py
 
+bundle: $(JS_TOOLS) ## write the browser SDK's single file, clients/js/keepline.bundle.js, anew
+	cd clients/js && npm run --silent bundle
+
+$(JS_TOOLS): clients/js/package-lock.json
+	cd clients/js && npm ci --silent
+	@touch $@
+
 js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS_TOOLS); fi
 	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
 	  cd clients/js && node --test test/; \
 	else \

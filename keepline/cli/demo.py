@@ -30,7 +30,7 @@ _FILES = {
     "/": "demo/index.html",
     "/demo.js": "demo/demo.js",
     "/demo.css": "demo/demo.css",
-    "/keepline.js": "keepline.js",
+    "/keepline.js": "keepline.bundle.js",
 }
 
 

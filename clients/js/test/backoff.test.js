@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Backoff, CLOSES } from "../keepline.js";
+import { Backoff } from "../src/backoff.js";
+import { CLOSES } from "../src/errors.js";
 
 test("the ceiling doubles up to the cap", () => {
   const backoff = new Backoff({ baseMs: 250, capMs: 8_000 }, () => 1);

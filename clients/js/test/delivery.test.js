@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Delivery } from "../keepline.js";
+import { Delivery } from "../src/delivery.js";
 
 test("signals are numbered from 1 within our stream", () => {
   const delivery = new Delivery("ours");

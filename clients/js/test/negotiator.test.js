@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Negotiator } from "../keepline.js";
+import { Negotiator } from "../src/negotiator.js";
 import { FakeClock, settle } from "./helpers/clock.js";
 import { FakePeerConnection, fakeStream } from "./helpers/peer_connection.js";
 

@@ -66,7 +66,7 @@ def test_each_side_tries_its_own_node_first_and_knows_all() -> None:
 
 
 def test_the_page_is_found_in_a_checkout() -> None:
-    assert (find_web_folder() / "keepline.js").is_file()
+    assert (find_web_folder() / "keepline.bundle.js").is_file()
 
 
 class FakeNode:
