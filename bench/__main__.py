@@ -20,7 +20,7 @@ from bench import persister, report, runs, servers, socketio
 from bench.link import LinkError
 from bench.processes import ProcessError
 from bench.runs import Options
-from keepline.cli.errors import CommandError
+from keepline.cli.base.errors import CommandError
 
 PARTS = ("same", "cross", "growth", "memory")
 

@@ -18,10 +18,10 @@ from keepline.room.commands import Join, Open
 from keepline.room.record import ChatMode, Room
 from keepline.room.rules import Rules
 from keepline.room.state import apply
-from signal_node.connection import Connection
-from signal_node.node import Node
-from signal_node.session import Relay
-from signal_node.wire import Signal, forwarded
+from signal_node.protocol.frames import Signal, forwarded
+from signal_node.protocol.session import Relay
+from signal_node.signaling.node import Node
+from signal_node.transport.connection import Connection
 
 SIGNALS = 100_000
 TURNS = 9
@@ -83,7 +83,9 @@ async def _nanoseconds(node: Node, frame: bytes) -> float:
 async def _compare(where: str, what: str, room: Room, frame: bytes) -> None:
     loop = asyncio.get_running_loop()
     nodes = [_ready(BareNode, room, loop), _ready(Node, room, loop), _ready(Node, room, loop)]
-    nodes[1].moments = cast(Any, SimpleNamespace(relayed=lambda *_: None))  # offers are not recognized either
+    nodes[1].negotiation_log = cast(
+        Any, SimpleNamespace(relayed=lambda *_: None)
+    )  # offers are not recognized either
     turns = [[await _nanoseconds(node, frame) for node in nodes] for _ in range(TURNS)]
     bare, counted, remembered = (min(column) for column in zip(*turns, strict=True))
     print(

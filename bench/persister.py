@@ -30,10 +30,10 @@ from rich.table import Table
 
 from bench import report
 from bench.processes import free_port
-from keepline.cli.postgres import Postgres
-from keepline.cli.process import Command
-from keepline.cli.program import Program, python
-from keepline.cli.servers import Valkey
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.process import Command
+from keepline.cli.local.program import Program, python
+from keepline.cli.local.servers import Valkey
 from keepline.ops import redis
 from keepline.room import keys
 from keepline.room.codec import Event, encode_event

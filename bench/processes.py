@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from keepline.cli.process import Child, Command, tail
+from keepline.cli.local.process import Child, Command, tail
 
 READY_SECONDS = 30.0
 _POLL_SECONDS = 0.05

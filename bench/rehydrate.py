@@ -24,8 +24,8 @@ import uvloop
 from msgspec.structs import astuple
 
 from bench.processes import free_port
-from keepline.cli.postgres import Postgres
-from keepline.cli.servers import Valkey
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.servers import Valkey
 from keepline.ops import postgres, redis
 from keepline.room import keys
 from keepline.room.codec import encode_record
@@ -34,8 +34,8 @@ from keepline.room.record import ChatMode, Room
 from keepline.room.rows import RoomRow, to_row
 from keepline.room.rules import Rules
 from keepline.room.state import apply
-from signal_node.archive import Archive
-from signal_node.store import RoomStore
+from signal_node.rooms.archive import Archive
+from signal_node.rooms.store import RoomStore
 
 PARTITIONS = 16
 BATCH = 1_000

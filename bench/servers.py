@@ -19,10 +19,10 @@ from bench import socketio
 from bench.dialects import Dialect, Keepline, Paired, Plain, Seat, SocketIo
 from bench.load import Watched
 from bench.processes import free_port, running
-from keepline.cli.process import Command
-from keepline.cli.program import Program, python
-from keepline.cli.servers import Valkey
-from keepline.cli.tokens import mint
+from keepline.cli.base.tokens import mint
+from keepline.cli.local.process import Command
+from keepline.cli.local.program import Program, python
+from keepline.cli.local.servers import Valkey
 
 PEERS = Path(__file__).parent / "peers"
 STOP_SECONDS = 10.0

@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import Struct
 from redis.exceptions import RedisError, ResponseError
 
-from keepline.ops.redis import Client, is_cluster
+from keepline.ops.redis.client import Client, is_cluster
 from keepline.room import keys
 
 GROUP = "persister"

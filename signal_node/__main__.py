@@ -16,20 +16,20 @@ from redis.exceptions import RedisError
 
 from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room import keys
-from signal_node.api import Api
-from signal_node.archive import Archive, ArchiveUnavailable
-from signal_node.bus import DEAF_SECONDS
-from signal_node.door import Door
-from signal_node.drain import Drains
+from signal_node.app import App, advertised, secret_of
+from signal_node.bus.bus import DEAF_SECONDS
+from signal_node.cluster.registry import HEARTBEAT_TTL_MS
+from signal_node.http.node_api import NodeApi
+from signal_node.http.referral_api import ReferralApi
+from signal_node.http.rooms_api import RoomsApi
 from signal_node.metrics import NodeCollector
-from signal_node.operators import Operators
-from signal_node.parts import Parts, advertised, secret_of
-from signal_node.referral_api import ReferralApi
-from signal_node.registry import HEARTBEAT_TTL_MS
-from signal_node.scripts import StoreUnavailable
+from signal_node.rooms.archive import Archive, ArchiveUnavailable
+from signal_node.signaling.drain import Drains
+from signal_node.transport.listener import Listener
 
 _PROBE_SECONDS = 2.0
 _PROBE_TIMEOUT_SECONDS = 2.0
@@ -71,7 +71,7 @@ async def run(settings: NodeSettings) -> int:
 
 async def _start(
     settings: NodeSettings, drains: Drains, tasks: Tasks, stack: contextlib.AsyncExitStack
-) -> Parts:
+) -> App:
     """Connect the parts; the stack ends them in the opposite order, the endpoint for operators last."""
     loop = asyncio.get_running_loop()
     registry = metrics.new_registry("signal_node")
@@ -80,7 +80,7 @@ async def _start(
     stack.push_async_callback(client.aclose)
     archive = await _archive(settings, stack)
     partitions = await _partitions(client)
-    parts = Parts(settings, loop, client, partitions, archive, lambda: drains.active)
+    parts = App(settings, loop, client, partitions, archive, lambda: drains.active)
     node, bus, recovery = parts.node, parts.bus, parts.recovery
     health.require("running", lambda: "the node is draining" if drains.active else None)
     health.require("inbox", lambda: "the inbox is deaf" if bus.deaf else None)
@@ -107,13 +107,13 @@ async def _start(
         tasks.start("probe-postgres", lambda: _watch(postgres_probe, archive.ping), restart=True)
     parts.start(tasks)
     await parts.membership.bury_predecessor()
-    door = Door(node, settings.host, settings.port)
-    drains.connect(node, door)
-    await door.open()
-    stack.callback(door.close)
+    listener = Listener(node.accept, settings.host, settings.port)
+    drains.connect(node, listener)
+    await listener.open()
+    stack.callback(listener.close)
     key = secret_of(settings.service_key)
-    api = Api(node, key, settings.min_duration_seconds)
-    operators = Operators(node, drains, parts.repairs, key, status=parts.status, now=parts.clock.now)
+    api = RoomsApi(node, key, settings.min_duration_seconds)
+    operators = NodeApi(node, drains, parts.repairs, key, status=parts.status, now=parts.clock.now)
     referrals = ReferralApi(parts.referrals, key)
     app = http.create_app(health, registry, [*api.routes(), *referrals.routes(), *operators.routes()])
     ops_host, ops_port = await stack.enter_async_context(
@@ -122,7 +122,7 @@ async def _start(
     parts.ops_url = advertised(settings, ops_port)
     _log.info(
         "started",
-        clients=door.addresses,
+        clients=listener.addresses,
         ops=f"http://{ops_host}:{ops_port}",
     )
     return parts

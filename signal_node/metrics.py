@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 
 from keepline.ops.metrics import Timings
 from keepline.room.record import ChatMode, EndReason, Status
-from signal_node.closes import CLOSES
-from signal_node.parts import Parts
-from signal_node.wire import ErrorCode
+from signal_node.app import App
+from signal_node.protocol.close_codes import CLOSES
+from signal_node.protocol.frames import ErrorCode
 
 _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
 
@@ -23,7 +23,7 @@ _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
 class NodeCollector(Collector):
     """What a node has counted. Values that did not occur are shown as 0, so that rates work from the first one on."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: App) -> None:
         self._parts = parts
 
     def describe(self) -> Iterator[Metric]:
@@ -64,9 +64,9 @@ class NodeCollector(Collector):
         )
 
     def _calls(self) -> Iterator[Metric]:
-        calls, negotiations = self._parts.indicators.counts, self._parts.node.negotiations
-        negotiations.give_up()
-        offers = negotiations.counts
+        calls, offer_outcomes = self._parts.call_counts.counts, self._parts.node.offer_outcomes
+        offer_outcomes.give_up()
+        offers = offer_outcomes.counts
         opened = {mode.value: calls.opened[mode.value] for mode in ChatMode}
         yield _counter("keepline_rooms_opened", "Rooms that were opened.", "mode", opened)
         ended = CounterMetricFamily("keepline_rooms_ended", "Rooms that ended.", labels=["reason", "mode"])
@@ -105,7 +105,7 @@ class NodeCollector(Collector):
         )
 
     def _rooms(self) -> Iterator[Metric]:
-        rooms, found = self._parts.rooms, self._parts.census.counts
+        rooms, found = self._parts.rooms, self._parts.room_gauges.counts
         shown = GaugeMetricFamily(
             "keepline_rooms",
             "Rooms that somebody is in, each counted by one node; every 5 s.",

@@ -16,14 +16,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from keepline.cli import dead_letter_commands, operations
-from keepline.cli.credentials import auth_secret
-from keepline.cli.errors import CommandError, UsageError
-from keepline.cli.plan import LOOPBACK, WILDCARDS, Plan
-from keepline.cli.ports import lan_address
-from keepline.cli.program import python
-from keepline.cli.tokens import mint
-from keepline.cli.up import run
+from keepline.cli.base.credentials import auth_secret
+from keepline.cli.base.errors import CommandError, UsageError
+from keepline.cli.base.tokens import mint
+from keepline.cli.commands import dead_letter_commands, operator_commands
+from keepline.cli.local.layout import LOOPBACK, WILDCARDS, Plan
+from keepline.cli.local.ports import lan_address
+from keepline.cli.local.program import python
+from keepline.cli.local.up import run
 from keepline.ops import logs
 from keepline.ops.secret_files import SecretFileError, read_secret_files
 
@@ -35,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(operations.commands)
+app.add_typer(operator_commands.commands)
 app.add_typer(dead_letter_commands.commands)
 
 DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and logs of `keepline up`.")]

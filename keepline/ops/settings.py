@@ -24,7 +24,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from keepline.ops import ice_url, redis_url, secret_files
+from keepline.ops import ice_url, secret_files
+from keepline.ops.redis import urls
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 
 PREFIX = "KEEPLINE_"
@@ -66,7 +67,7 @@ def _url_of(*schemes: str) -> AfterValidator:
 
 
 def _check_redis_url(url: str) -> str:
-    redis_url.parse(url)
+    urls.parse(url)
     return url
 
 

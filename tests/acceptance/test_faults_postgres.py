@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from keepline.cli.postgres import Postgres
+from keepline.cli.local.postgres import Postgres
 from tests.acceptance.faults import agreed
 from tests.acceptance.scenes import Scene
 from tests.helpers.fleet import Fleet, running_fleet

@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
-from keepline.cli import doctor
-from keepline.cli.errors import CommandError
+from keepline.cli.base.errors import CommandError
+from keepline.cli.cluster import doctor
 from keepline.cli.main import app
 from keepline.room import keys
 from tests.acceptance.scenes import Call, Scene

@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from keepline.cli.binaries import RedisBinary, redis_binaries
-from keepline.cli.postgres import Postgres
-from keepline.cli.servers import Valkey
+from keepline.cli.local.binaries import RedisBinary, redis_binaries
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.servers import Valkey
 from tests.acceptance.scenes import ON_TWO_NODES, Scene
 from tests.helpers.certificates import self_signed
 from tests.helpers.cluster import running_cluster

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from keepline.cli.postgres import Postgres
-from keepline.cli.servers import Valkey, ping
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.servers import Valkey, ping
 from tests.helpers.cluster import Cluster, Up, running_cluster
 from tests.helpers.ports import free_block, free_port
 from tests.helpers.waiting import eventually

@@ -8,13 +8,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from keepline.ops.redis import Client, servers
+from keepline.ops.redis.client import Client, servers
 from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
 from keepline.room.record import Room
 from keepline.room.state import apply
-from signal_node.store import Change
+from signal_node.rooms.store import Change
 from tests.unit.signal_node.calls import RULES, T0
 
 _write_ids = (f"write-{number}" for number in itertools.count(1))

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio.client import PubSub
 
-from keepline.cli.binaries import redis_binaries
-from keepline.cli.servers import Valkey
-from keepline.ops.redis import Client, connect
-from keepline.ops.redis_cluster import Cluster
+from keepline.cli.local.binaries import redis_binaries
+from keepline.cli.local.servers import Valkey
+from keepline.ops.redis.client import Client, connect
+from keepline.ops.redis.cluster import Cluster
 from keepline.room import keys
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import running_cluster

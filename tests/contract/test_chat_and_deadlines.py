@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.record import Message
 from keepline.room.rules import MAX_MESSAGES
-from signal_node.store import RoomStore
+from signal_node.rooms.store import RoomStore
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, T0, USER_1
 
 PARTITIONS = 4

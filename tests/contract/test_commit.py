@@ -11,14 +11,14 @@ import pytest
 from msgspec.structs import replace
 from redis.crc import key_slot
 
-from keepline.ops.redis import Client, connect, servers
+from keepline.ops.redis.client import Client, connect, servers
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import keys
 from keepline.room.codec import Event, decode_event, decode_record
 from keepline.room.commands import Command, End, Join, Leave, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_MESSAGES
-from signal_node.scripts import StoreUnavailable
-from signal_node.store import Change, Committed, Conflict, Failed, RoomStore
+from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore
 from tests.contract.changes import change, contents
 from tests.contract.conftest import RedisServer
 from tests.helpers.ports import free_port

@@ -10,11 +10,11 @@ from typing import Any
 import fakeredis
 import pytest
 
-from keepline.ops.redis import Client, connect
+from keepline.ops.redis.client import Client, connect
 from keepline.room import keys
 from keepline.room.attempts import Attempts, decode_attempts
-from signal_node import failures
-from signal_node.failures import FailedLogins
+from signal_node.limits import failed_logins
+from signal_node.limits.failed_logins import FailedLogins
 from tests.contract.addresses import ADDRESS, OTHER, PARTITIONS, T0, Clock
 from tests.contract.conftest import RedisServer
 from tests.helpers.ports import free_port
@@ -197,7 +197,7 @@ async def test_only_what_still_counts_and_belongs_to_lost_partitions_is_restored
 async def test_attempts_leave_the_stream_half_empty(
     here: FailedLogins, clock: Clock, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failures, "_MAX_EVENTS", 2)
+    monkeypatch.setattr(failed_logins, "_MAX_EVENTS", 2)
     stream = keys.events(keys.partition_of(ADDRESS, PARTITIONS))
     await client.xadd(stream, {"event": "of a room"})
     await client.xadd(stream, {"event": "of a room"})

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from keepline.ops.redis import Client, connect
+from keepline.ops.redis.client import Client, connect
 from keepline.room import keys
-from signal_node.shares import LEASE_MS, OpenConnections
+from signal_node.limits.open_connections import LEASE_MS, OpenConnections
 from tests.contract.addresses import ADDRESS, PARTITIONS, Clock
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually

@@ -10,12 +10,12 @@ from uuid import UUID
 
 import pytest
 
-from keepline.ops.redis import Client, connect
+from keepline.ops.redis.client import Client, connect
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import keys
 from keepline.room.referrals import Referral, decode_referral
-from signal_node.archive import Archive, ArchiveUnavailable
-from signal_node.referrals import Referrals
-from signal_node.scripts import StoreUnavailable
+from signal_node.http.referrals import Referrals
+from signal_node.rooms.archive import Archive, ArchiveUnavailable
 from tests.contract.addresses import PARTITIONS, T0
 from tests.contract.conftest import RedisServer
 from tests.helpers.ports import free_port

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from keepline.ops.redis import Client, connect
+from keepline.ops.redis.client import Client, connect
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import keys
 from keepline.room.commands import End, Open, Post
 from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.reports import Report, decode_report, report_id
-from signal_node.epochs import Epochs
-from signal_node.reports import WINDOW_MS, NoMember, NoSuchRoom, Reports, TooManyReports
-from signal_node.scripts import StoreUnavailable
-from signal_node.store import RoomStore
+from signal_node.cluster.epochs import Epochs
+from signal_node.rooms.store import RoomStore
+from signal_node.signaling.reports import WINDOW_MS, NoMember, NoSuchRoom, Reports, TooManyReports
 from tests.contract.addresses import PARTITIONS
 from tests.contract.changes import change
 from tests.contract.conftest import RedisServer

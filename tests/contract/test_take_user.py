@@ -5,10 +5,10 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from keepline.ops.redis import Client, connect
+from keepline.ops.redis.client import Client, connect
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import keys
-from signal_node.scripts import StoreUnavailable
-from signal_node.users import TTL_MS, Users
+from signal_node.users.ownership import TTL_MS, Users
 from tests.helpers.ports import free_port
 from tests.unit.signal_node.calls import SESSION_1, SESSION_2, USER_1, USER_2
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.commands import End, Join, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.steps import STEP_FIELD, Step, decode_step
-from signal_node import store as store_module
-from signal_node.store import TRACE_MS, Committed, RoomStore
+from signal_node.rooms import store as store_module
+from signal_node.rooms.store import TRACE_MS, Committed, RoomStore
 from tests.contract.changes import change
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2, opening
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import aiohttp
 
-from keepline.cli.process import Command, tail
-from keepline.cli.tokens import mint
+from keepline.cli.base.tokens import mint
+from keepline.cli.local.process import Command, tail
 from tests.helpers.ports import free_block
 from tests.helpers.processes import marked, new_mark, working_in
 from tests.helpers.waiting import eventually

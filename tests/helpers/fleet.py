@@ -26,12 +26,12 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from keepline.cli.credentials import Credentials
-from keepline.cli.plan import Plan, node_environment, persister_environment, shared_environment
-from keepline.cli.postgres import Postgres
-from keepline.cli.process import Command
-from keepline.cli.program import Program, python
-from keepline.cli.servers import LOOPBACK, Valkey
+from keepline.cli.base.credentials import Credentials
+from keepline.cli.local.layout import Plan, node_environment, persister_environment, shared_environment
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.process import Command
+from keepline.cli.local.program import Program, python
+from keepline.cli.local.servers import LOOPBACK, Valkey
 from keepline.room.keys import DEFAULT_PARTITIONS, PARTITIONS, epoch
 from tests.helpers.cluster import HTTP_SECONDS, Deployment, inherited_environment
 from tests.helpers.deaf_proxy import DeafProxy

@@ -15,11 +15,11 @@ from typing import Any
 import redis.asyncio
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from keepline.cli.binaries import find_redis
-from keepline.cli.process import Command
-from keepline.cli.servers import LOOPBACK, Valkey
-from keepline.ops.redis_cluster import Cluster
-from keepline.ops.redis_url import Address
+from keepline.cli.local.binaries import find_redis
+from keepline.cli.local.process import Command
+from keepline.cli.local.servers import LOOPBACK, Valkey
+from keepline.ops.redis.cluster import Cluster
+from keepline.ops.redis.urls import Address
 from keepline.room.keys import DEFAULT_PARTITIONS, tag
 from tests.helpers.ports import free_block
 from tests.helpers.waiting import eventually

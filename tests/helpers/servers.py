@@ -18,8 +18,8 @@ import pytest
 import pytest_asyncio
 import redis.asyncio
 
-from keepline.cli.postgres import Postgres
-from keepline.cli.servers import Valkey
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.servers import Valkey
 from tests.helpers.ports import free_port
 
 _MIGRATE_SECONDS = 60.0

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from keepline.cli.servers import Valkey
+from keepline.cli.local.servers import Valkey
 from tests.acceptance.bare_client import BareClient, Frame
 from tests.acceptance.scenes import ON_TWO_NODES, Scene
 from tests.helpers.cluster import Deployment, running_cluster

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from keepline.ops.health import Health
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.codec import Event, encode_event
 from persister.database import Database

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from keepline.cli.dead_letters import DeadLetters, LetterId
+from keepline.cli.cluster.dead_letters import DeadLetters, LetterId
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.attempts import Attempts, encode_attempts
 from keepline.room.codec import Event
@@ -121,7 +121,7 @@ async def test_a_letter_is_replayed_by_its_id_and_only_once(client: Client, redi
 async def test_all_pages_are_replayed_once_though_letters_are_buried_meanwhile(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keepline.cli.dead_letters.PAGE", 2)
+    monkeypatch.setattr("keepline.cli.cluster.dead_letters.PAGE", 2)
     box = DeadLetters(client)
     for partition in range(PARTITIONS):
         for number in range(5):

@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from keepline.cli.binaries import PostgresBinaries, ServerError, postgres_binaries
-from keepline.cli.postgres import Postgres
-from keepline.cli.servers import Valkey
+from keepline.cli.local.binaries import PostgresBinaries, ServerError, postgres_binaries
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.servers import Valkey
 from tests.helpers.ports import free_port
 
 

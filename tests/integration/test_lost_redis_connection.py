@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from keepline.ops.redis import connect
+from keepline.ops.redis.client import connect
 
 
 async def ping(connection: Any) -> Any:

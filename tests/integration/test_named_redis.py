@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
-from keepline.cli.servers import Valkey, ping
+from keepline.cli.local.servers import Valkey, ping
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import running_cluster, running_sentinels
 

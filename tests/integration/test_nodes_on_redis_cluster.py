@@ -13,14 +13,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from keepline.ops import redis
-from keepline.ops.redis import Client
-from keepline.ops.redis_cluster import Cluster
+from keepline.ops.redis.client import Client
+from keepline.ops.redis.cluster import Cluster
 from keepline.room import keys
 from persister.stream import Entry, EventStreams, StreamsLost
-from signal_node import bus as bus_module
-from signal_node.bus import Bus, notice
-from signal_node.publisher import Publisher
-from signal_node.store import Committed, RoomStore
+from signal_node.bus import bus as bus_module
+from signal_node.bus.bus import Bus, notice
+from signal_node.bus.publisher import Publisher
+from signal_node.rooms.store import Committed, RoomStore
 from tests.contract.changes import change
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import Move, RedisCluster, running_cluster

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from keepline.cli.disorders import disorders
-from keepline.cli.reach import Reach, reach
-from keepline.cli.rooms import Filter, list_rooms, views_of
-from keepline.cli.status import status
-from keepline.cli.survey import survey
-from keepline.cli.trace import timeline
+from keepline.cli.cluster.access import Reach, reach
+from keepline.cli.cluster.problems import disorders
+from keepline.cli.cluster.rooms import Filter, list_rooms, views_of
+from keepline.cli.cluster.status import status
+from keepline.cli.cluster.survey import survey
+from keepline.cli.cluster.trace import timeline
 from keepline.room import keys
-from signal_node.store import Committed, RoomStore
+from signal_node.rooms.store import Committed, RoomStore
 from tests.contract.changes import change
 from tests.helpers.redis_cluster import running_cluster
 from tests.unit.signal_node.calls import opening

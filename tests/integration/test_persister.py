@@ -9,7 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.codec import Event, encode_event
 from keepline.room.record import Message

@@ -9,7 +9,7 @@ from msgspec.structs import astuple
 
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room.codec import Event
 from keepline.room.rows import to_history
 from persister.database import Database

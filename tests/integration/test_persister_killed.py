@@ -8,7 +8,7 @@ import pytest
 
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.codec import Event
 from persister.stream import Entry

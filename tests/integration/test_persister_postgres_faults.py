@@ -10,7 +10,7 @@ import pytest
 
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Connection, Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room.codec import Event
 from persister.database import Database
 from persister.fold import change_of, fold

@@ -12,8 +12,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from keepline.cli.postgres import Postgres
-from keepline.cli.servers import Valkey
+from keepline.cli.local.postgres import Postgres
+from keepline.cli.local.servers import Valkey
 from keepline.ops import redis
 from keepline.room import keys
 from keepline.room.codec import Event, encode_event

@@ -10,12 +10,12 @@ import pytest
 
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.attempts import Attempts, encode_attempts
 from persister.database import Database
 from persister.fold import change_of, fold
-from signal_node.archive import Archive
+from signal_node.rooms.archive import Archive
 from tests.helpers.waiting import eventually
 from tests.integration.persister_rig import Rig, all_acknowledged, dead_letters
 from tests.unit.persister.calls import call, encoded

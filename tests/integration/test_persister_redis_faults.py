@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from keepline.cli.servers import Valkey
+from keepline.cli.local.servers import Valkey
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from tests.helpers.waiting import eventually
 from tests.integration.persister_rig import (
     Rig,

@@ -13,13 +13,13 @@ import pytest
 
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.referrals import Referral, encode_referral
 from keepline.room.reports import Report, encode_report, report_id
 from persister.database import Database
 from persister.fold import change_of, fold
-from signal_node.archive import Archive
+from signal_node.rooms.archive import Archive
 from tests.helpers.waiting import eventually
 from tests.integration.persister_rig import Rig, dead_letters
 from tests.unit.persister.calls import call, encoded

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from keepline.ops import redis
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from keepline.room import keys
 from persister.stream import GROUP, EventStreams, agree_on_partitions
 from tests.integration.persister_rig import dead_letters

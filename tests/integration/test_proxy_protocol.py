@@ -23,9 +23,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
 from websockets.typing import Subprotocol
 
-from keepline.cli.process import Command
-from keepline.cli.program import Program, python
-from keepline.cli.tokens import mint
+from keepline.cli.base.tokens import mint
+from keepline.cli.local.process import Command
+from keepline.cli.local.program import Program, python
 from keepline.room.keys import DEFAULT_PARTITIONS, open_connections, partition_of
 from tests.helpers.haproxy import PROGRAM, running_haproxy
 from tests.helpers.ports import free_block

@@ -13,10 +13,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as AnswerTimeout
 
-from keepline.cli.servers import Valkey
+from keepline.cli.local.servers import Valkey
 from keepline.ops import redis
-from keepline.ops.redis import Client
-from signal_node.publisher import Publisher
+from keepline.ops.redis.client import Client
+from signal_node.bus.publisher import Publisher
 from tests.helpers.waiting import eventually
 
 

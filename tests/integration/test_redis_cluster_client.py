@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as AnswerTimeout
 
 from keepline.ops import redis
-from keepline.ops.redis_cluster import Cluster
+from keepline.ops.redis.cluster import Cluster
 from tests.helpers.fleet import paused
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import Move, RedisCluster, running_cluster

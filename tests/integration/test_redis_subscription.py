@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from keepline.cli.servers import Valkey
+from keepline.cli.local.servers import Valkey
 from keepline.ops import redis
-from keepline.ops.redis_subscription import Subscription
+from keepline.ops.redis.subscription import Subscription
 
 
 async def heard(subscription: Subscription, count: int) -> list[tuple[str, bytes | int]]:

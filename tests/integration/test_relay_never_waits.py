@@ -26,9 +26,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from keepline.cli.process import Command
-from keepline.cli.program import Program, python
-from keepline.cli.tokens import mint
+from keepline.cli.base.tokens import mint
+from keepline.cli.local.process import Command
+from keepline.cli.local.program import Program, python
 from tests.helpers.fault_proxy import FaultProxy
 from tests.helpers.ports import free_block
 from tests.helpers.waiting import eventually

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 from tests.simulation.redis_client import Command, Inbox, as_client
 from tests.simulation.server import Server
 

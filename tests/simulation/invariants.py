@@ -8,7 +8,7 @@ from keepline.room import keys
 from keepline.room.deadlines import due
 from keepline.room.record import Room, SideNumber, Status, other
 from keepline.room.rules import Rules
-from signal_node.parts import rules_of
+from signal_node.app import rules_of
 from tests.simulation.devices import Device
 from tests.simulation.knowledge import Promise
 from tests.simulation.nodes import SimulatedNode

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from keepline.ops.redis import ANSWER_SECONDS
+from keepline.ops.redis.client import ANSWER_SECONDS
 from tests.simulation.loop import WORLD, SimulationLoop
 from tests.simulation.redis_client import Command, Inbox
 from tests.simulation.server import Data, Server

@@ -10,14 +10,14 @@ from random import Random
 from typing import Any
 
 from keepline.ops.backoff import Backoff
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room.record import Room
-from signal_node.archive import Archive
-from signal_node.clock import Clock
-from signal_node.drain import drain
-from signal_node.parts import Parts
-from signal_node.scripts import StoreUnavailable
+from signal_node.app import App
+from signal_node.cluster.clock import Clock
+from signal_node.rooms.archive import Archive
+from signal_node.signaling.drain import drain
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import WALL_AT_START, Redis
 from tests.simulation.redis_client import as_client
@@ -61,7 +61,7 @@ class SimulatedNode:
         self.thawed_at = -math.inf
         self._stopping = False
         self._tasks: Tasks
-        self.parts: Parts
+        self.parts: App
         wall = WALL_AT_START + clock_off_by
         self._clock = Clock(around.loop.time, lambda: wall + around.loop.time())
         self.main = around.loop.spawn(self.process, self._run())
@@ -70,7 +70,7 @@ class SimulatedNode:
         """As the program does it: start all tasks, bury the predecessor, then accept clients."""
         around = self._around
         self._tasks = Tasks(self._failed, new_backoff=lambda: Backoff(uniform=around.random.uniform))
-        self.parts = Parts(
+        self.parts = App(
             around.settings(self.name),
             around.loop,
             as_client(self.link),

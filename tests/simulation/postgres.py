@@ -21,7 +21,7 @@ from keepline.room import keys
 from keepline.room.codec import message_from_dict
 from keepline.room.rows import RoomRow, from_row
 from persister.fold import Batch, change_of, fold
-from signal_node.archive import Archive, Archived, ArchiveUnavailable
+from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from tests.simulation.network import RedisLink
 from tests.simulation.server import Server
 from tests.simulation.trace import Trace

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from redis.exceptions import ConnectionError, RedisError
 
-from keepline.ops.redis import Client
+from keepline.ops.redis.client import Client
 
 Command = list[bytes]
 

@@ -9,7 +9,7 @@ from contextvars import Context
 from random import Random
 from typing import Any
 
-from signal_node.connection import Connection
+from signal_node.transport.connection import Connection
 from tests.simulation.loop import WORLD, SimulationLoop
 
 _HANDSHAKE = (

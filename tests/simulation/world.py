@@ -20,13 +20,13 @@ import jwt
 import structlog
 from pydantic import SecretStr
 
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.room import commands, keys
 from keepline.room.codec import BadRecord, decode_message, decode_record
 from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.state import IllegalTransition
-from signal_node.journal import JournalFull, NotStored
-from signal_node.scripts import StoreUnavailable
+from signal_node.rooms.journal import JournalFull, NotStored
 from tests.simulation.copies import copies_of
 from tests.simulation.devices import Device, Outside
 from tests.simulation.knowledge import Knowledge

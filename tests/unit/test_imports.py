@@ -23,7 +23,28 @@ ALLOWED = {
 }
 """What of ours each part may import; the longest name that fits a module decides."""
 
-WITHOUT_IO = ("keepline.room", "signal_node.session", "signal_node.wire")
+LAYERS = {
+    "signal_node": [
+        "protocol",
+        "bus",
+        "transport",
+        "rooms",
+        "users",
+        "limits",
+        "ice",
+        "telemetry",
+        "signaling",
+        "cluster",
+        "http",
+        "app",
+        "metrics",
+        "__main__",
+    ],
+    "keepline.cli": ["base", "local", "cluster", "reports", "commands", "main"],
+}
+"""The packages inside a program, from the ground up: each may import itself and those before it."""
+
+WITHOUT_IO = ("keepline.room", "signal_node.protocol")
 """What decides and leaves the doing to others."""
 
 IO = ("asyncio", "socket", "ssl", "select", "selectors", "subprocess", "threading", "time")
@@ -81,7 +102,23 @@ def wrong_imports(source: str, module: str, *, is_package: bool = False) -> list
     return sorted(name for name in names if name == "?" or _is_wrong(name, module, allowed))
 
 
+def _is_above(name: str, module: str) -> bool:
+    """Whether a module imports from a package that stands on its own."""
+    for program, layers in LAYERS.items():
+        heights = [_height(each, program, layers) for each in (name, module)]
+        if None not in heights and heights[0] > heights[1]:  # type: ignore[operator]
+            return True
+    return False
+
+
+def _height(name: str, program: str, layers: list[str]) -> int | None:
+    inside = name.removeprefix(f"{program}.").partition(".")[0]
+    return layers.index(inside) if is_in(name, program) and inside in layers else None
+
+
 def _is_wrong(name: str, module: str, allowed: tuple[str, ...]) -> bool:
+    if _is_above(name, module):
+        return True
     if name in ("keepline", "keepline.__version__"):
         return is_in(module, "keepline.room")
     if any(is_in(name, package) for package in OURS):
@@ -94,6 +131,13 @@ def _is_wrong(name: str, module: str, allowed: tuple[str, ...]) -> bool:
 
 
 FILES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("program", LAYERS)
+def test_every_package_has_its_place_in_the_order(program: str) -> None:
+    folder = ROOT / program.replace(".", "/")
+    parts = {path.stem for path in folder.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert parts - {"__init__"} == set(LAYERS[program])
 
 
 def test_all_parts_are_looked_at() -> None:
@@ -121,21 +165,21 @@ def test_imports_run_one_way(path: Path) -> None:
         ("keepline.room.state", "import time"),
         ("keepline.room.state", "import redis.asyncio"),
         ("keepline.room.state", "import keepline"),
-        ("keepline.ops.http", "import signal_node.session"),
+        ("keepline.ops.http", "import signal_node.protocol.session"),
         ("keepline.ops.http", "from persister import worker"),
         ("keepline.ops.http", "from keepline.cli import main"),
         ("keepline.ops.http", "from keepline.client import Keepline"),
         ("keepline.client.call", "from keepline.ops.settings import load"),
         ("keepline.client.call", "from keepline.room.record import Room"),
-        ("keepline.cli.up", "from signal_node import __main__"),
-        ("keepline.cli.up", "import importlib\nimportlib.import_module('persister.migrate')"),
-        ("keepline.cli.up", "__import__(name)"),
-        ("signal_node.rooms", "from persister import migrate"),
-        ("signal_node.rooms", "from keepline.client import Keepline"),
-        ("signal_node.rooms", "import keepline.cli.up"),
-        ("persister.worker", "from signal_node import rooms"),
-        ("signal_node.session", "import asyncio"),
-        ("signal_node.wire", "from asyncio import Queue"),
+        ("keepline.cli.local.up", "from signal_node import __main__"),
+        ("keepline.cli.local.up", "import importlib\nimportlib.import_module('persister.migrate')"),
+        ("keepline.cli.local.up", "__import__(name)"),
+        ("signal_node.rooms.cache", "from persister import migrate"),
+        ("signal_node.rooms.cache", "from keepline.client import Keepline"),
+        ("signal_node.rooms.cache", "import keepline.cli.local.up"),
+        ("persister.worker", "from signal_node.rooms import cache"),
+        ("signal_node.protocol.session", "import asyncio"),
+        ("signal_node.protocol.frames", "from asyncio import Queue"),
         ("keepline", "from keepline.client import Keepline"),
     ],
 )
@@ -150,9 +194,12 @@ def test_a_wrong_import_would_be_found(module: str, source: str) -> None:
         ("keepline.room.codec", "from . import keys\nfrom .record import Room"),
         ("keepline.ops.http", "import asyncio\nimport aiohttp\nfrom keepline.room import keys"),
         ("keepline.client.call", "from keepline.ops.backoff import Backoff\nfrom . import errors"),
-        ("keepline.cli.up", "import keepline\nfrom keepline.client import Keepline\nimport rich"),
-        ("signal_node.rooms", "import asyncio\nfrom keepline.room.state import apply\nfrom . import wire"),
-        ("signal_node.session", "from keepline.ops.settings import NodeSettings\nimport msgspec"),
+        ("keepline.cli.local.up", "import keepline\nfrom keepline.client import Keepline\nimport rich"),
+        (
+            "signal_node.rooms.cache",
+            "import asyncio\nfrom keepline.room.state import apply\nfrom . import wire",
+        ),
+        ("signal_node.protocol.session", "from keepline.ops.settings import NodeSettings\nimport msgspec"),
         ("persister.worker", "from keepline.room import rows\nimport asyncpg"),
     ],
 )

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from keepline.client.closes import COME_BACK, NORMAL_CLOSURE, ComeBack
-from signal_node import closes, wire
+from signal_node.protocol import close_codes, frames
 from tests.unit.docs.schemas import (
     DOCS,
     canonical,
@@ -24,8 +24,8 @@ from tests.unit.docs.schemas import (
 
 DOCUMENT = load("asyncapi.yaml")
 MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
-CLIENT = {str(kind.__struct_config__.tag): kind for kind in wire.AnyClientFrame.__args__}
-SERVER = {str(kind.__struct_config__.tag): kind for kind in wire.SERVER_FRAMES}
+CLIENT = {str(kind.__struct_config__.tag): kind for kind in frames.AnyClientFrame.__args__}
+SERVER = {str(kind.__struct_config__.tag): kind for kind in frames.SERVER_FRAMES}
 FORWARDED = {"signal": "peerSignal", "ack": "peerAck", "typing": "peerTyping"}
 ALSO_FROM_CLIENTS = {"chat": "peerChat", "mode": "peerMode"}
 
@@ -82,7 +82,7 @@ def test_examples_are_what_they_are_examples_of(name: str) -> None:
 @pytest.mark.parametrize("tag", CLIENT)
 def test_the_node_understands_the_examples(tag: str) -> None:
     for example in MESSAGES[tag]["examples"]:
-        assert type(wire.decode(json.dumps(example["payload"]))) is CLIENT[tag]
+        assert type(frames.decode(json.dumps(example["payload"]))) is CLIENT[tag]
 
 
 def test_the_document_holds_together() -> None:
@@ -107,7 +107,7 @@ def test_each_message_belongs_to_an_operation_in_its_direction() -> None:
 
 
 def test_error_codes() -> None:
-    codes = [code.value for code in wire.ErrorCode]
+    codes = [code.value for code in frames.ErrorCode]
     assert DOCUMENT["components"]["schemas"]["errorCode"]["enum"] == codes
     table = first_columns(section("protocol.md", "## Errors"))
     assert [row[0] for row in table] == codes
@@ -117,7 +117,7 @@ def test_close_codes_of_the_document() -> None:
     documented = DOCUMENT["channels"]["session"]["x-close-codes"]
     in_code = [
         {"code": close.code, "reason": close.reason, "may_reconnect": close.may_reconnect}
-        for close in closes.CLOSES
+        for close in close_codes.CLOSES
     ]
     assert documented == in_code
 
@@ -126,7 +126,7 @@ def test_close_codes_of_the_text() -> None:
     words = {"no": "no", "yes": "yes", "fresh_token": "with a fresh token"}
     rows = {row[0]: row[2] for row in first_columns(section("protocol.md", "## Close codes"))}
     documented = {code: may for code, may in rows.items() if re.fullmatch(r"4\d\d\d", code)}
-    assert documented == {str(close.code): words[close.may_reconnect] for close in closes.CLOSES}
+    assert documented == {str(close.code): words[close.may_reconnect] for close in close_codes.CLOSES}
 
 
 def test_close_codes_of_the_python_sdk() -> None:
@@ -137,7 +137,7 @@ def test_close_codes_of_the_python_sdk() -> None:
         ComeBack.FRESH_TOKEN: "fresh_token",
     }
     in_sdk = {code: meaning[rule] for code, rule in COME_BACK.items() if code != NORMAL_CLOSURE}
-    assert in_sdk == {close.code: close.may_reconnect for close in closes.CLOSES}
+    assert in_sdk == {close.code: close.may_reconnect for close in close_codes.CLOSES}
 
 
 def _headings(heading: str) -> list[str]:

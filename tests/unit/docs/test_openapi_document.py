@@ -17,11 +17,11 @@ from keepline.room.commands import Open
 from keepline.room.record import ChatMode
 from keepline.room.rules import Rules
 from keepline.room.state import apply
-from signal_node import wire
-from signal_node.api import Api, OpenRoom
-from signal_node.operators import DrainNode, Operators
-from signal_node.referral_api import MakeReferral, ReferralAnswer, ReferralApi
-from signal_node.repairs import Repair, Repairs
+from signal_node.http.node_api import DrainNode, NodeApi
+from signal_node.http.referral_api import MakeReferral, ReferralAnswer, ReferralApi
+from signal_node.http.repairs import Repair, Repairs
+from signal_node.http.rooms_api import OpenRoom, RoomsApi
+from signal_node.protocol import frames
 from tests.unit.docs.schemas import (
     canonical,
     first_columns,
@@ -39,11 +39,11 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 def registered() -> set[tuple[str, str]]:
     """Methods and paths that a signal node serves."""
-    api = Api(cast(Any, None), "key")
+    api = RoomsApi(cast(Any, None), "key")
     referrals = ReferralApi(cast(Any, None), "key")
     nothing = cast(Any, None)
     repairs = Repairs(cast(Any, SimpleNamespace(store=None)), nothing, nothing, nothing, Rules())
-    operators = Operators(nothing, nothing, repairs, "key", status=dict, now=lambda: 0)
+    operators = NodeApi(nothing, nothing, repairs, "key", status=dict, now=lambda: 0)
     served = [*api.routes(), *referrals.routes(), *operators.routes()]
     app = create_app(Health(lambda: 0.0), CollectorRegistry(), served)
     routes = {(route.method.lower(), route.resource) for route in app.router.routes()}
@@ -109,7 +109,7 @@ def test_the_body_of_a_repair_has_every_type_and_field() -> None:
 
 
 def test_a_room_is_what_clients_see() -> None:
-    (schema,), components = msgspec.json.schema_components([wire.Snapshot], ref_template="#/{name}")
+    (schema,), components = msgspec.json.schema_components([frames.Snapshot], ref_template="#/{name}")
     in_code = canonical(schema, components, bounds=False)
     assert canonical(SCHEMAS["Room"], DOCUMENT, bounds=False) == in_code
 
@@ -118,7 +118,7 @@ def test_a_real_room_fits() -> None:
     alice, bob = "2f1c7f0e-52f4-4b86-8d6c-64f1d5f6a001", "9a0e7b1d-3c55-4f0e-a0b3-1f6f8b1ca002"
     opening = Open("7d3c2a52-6a4e-4f5f-9d0a-0a4b6b1f6f01", alice, bob, ChatMode.VIDEO, 600)
     room, _ = apply(None, opening, now=1, rules=Rules())
-    seen = msgspec.to_builtins(wire.snapshot(room, []))
+    seen = msgspec.to_builtins(frames.snapshot(room, []))
     assert violations(seen, SCHEMAS["Room"], DOCUMENT) == []
 
 

@@ -14,6 +14,7 @@ from keepline.ops.backoff import Backoff
 from keepline.ops.health import Health
 from keepline.ops.metrics import HealthCollector, LoopLag, Timings, new_registry
 from keepline.ops.program import begin
+from keepline.ops.redis.client import ANSWER_SECONDS, CONNECT_SECONDS
 from keepline.ops.settings import PersisterSettings
 
 
@@ -85,8 +86,8 @@ def test_redis_connections_are_bounded_and_never_repeat_a_command() -> None:
     assert pool.max_connections == 3
     options = pool.connection_kwargs
     assert (options["host"], options["port"], options["db"]) == ("host", 6380, 2)
-    assert options["socket_timeout"] == redis.ANSWER_SECONDS
-    assert options["socket_connect_timeout"] == redis.CONNECT_SECONDS
+    assert options["socket_timeout"] == ANSWER_SECONDS
+    assert options["socket_connect_timeout"] == CONNECT_SECONDS
     assert options["protocol"] == 3
     assert options["retry"].get_retries() == 0
 

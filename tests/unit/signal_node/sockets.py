@@ -12,9 +12,9 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
-from signal_node.clients import Clients
-from signal_node.connection import Connection, Handler
-from signal_node.session import Limits, Relay, Request, Stage
+from signal_node.protocol.session import Limits, Relay, Request, Stage
+from signal_node.transport.connection import Connection, Handler
+from signal_node.transport.connections import Connections
 
 
 class StillLoop:
@@ -77,7 +77,7 @@ class Notes:
         self.misled_by: list[str] = []
         self.trusting = False
         self.leaving = False
-        self.clients: Clients | None = None
+        self.clients: Connections | None = None
 
     def draining(self) -> bool:
         return self.leaving
@@ -104,7 +104,7 @@ class Notes:
             self.clients.closed(connection)
 
 
-def new_clients(loop: StillLoop, **changes: Any) -> Clients:
+def new_clients(loop: StillLoop, **changes: Any) -> Connections:
     settings: dict[str, Any] = {
         "limits": Limits(),
         "max_frame": 65_536,
@@ -114,7 +114,7 @@ def new_clients(loop: StillLoop, **changes: Any) -> Clients:
         "ping_seconds": 20.0,
         "pong_seconds": 20.0,
     }
-    return Clients(cast(asyncio.AbstractEventLoop, loop), **{**settings, **changes})
+    return Connections(cast(asyncio.AbstractEventLoop, loop), **{**settings, **changes})
 
 
 class Browser:
@@ -122,7 +122,7 @@ class Browser:
 
     def __init__(
         self,
-        clients: Clients,
+        clients: Connections,
         handler: Handler,
         loop: StillLoop,
         *,

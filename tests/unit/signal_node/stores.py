@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from keepline.room.commands import Command, Post
 from keepline.room.record import ChatMode, Room
-from signal_node.journal import Done, Outcome
-from signal_node.rooms import Rooms
-from signal_node.routing import Delivery, Notice
-from signal_node.store import Change, CommitResult, Committed, RoomStore
+from signal_node.rooms.cache import Rooms
+from signal_node.rooms.fanout import Delivery, Notice
+from signal_node.rooms.journal import Done, Outcome
+from signal_node.rooms.store import Change, CommitResult, Committed, RoomStore
 from tests.unit.signal_node.calls import ROOM, RULES, SESSION_1, T0, after, met
 
 WAIT_SECONDS = 10.0

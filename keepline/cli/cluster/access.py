@@ -1,0 +1,176 @@
+"""How commands reach a cluster that runs: its Redis, its Postgres if there is one, and the ops port of each node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+import orjson
+from redis.exceptions import RedisError
+
+from keepline.cli.base.credentials import read_credentials
+from keepline.cli.base.errors import CommandError, UsageError
+from keepline.ops import postgres, redis
+from keepline.ops.postgres import Pool
+from keepline.ops.settings import POSTGRES_SCHEMES
+from keepline.room import keys
+
+DATA = Path(".keepline")
+HTTP_SECONDS = 5.0
+POSTGRES_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+T = TypeVar("T")
+
+
+class NodeSilent(Exception):
+    """A node does not answer on its ops port; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as Redis knows it. `beat` is what its heartbeat says, None when it has stopped."""
+
+    name: str
+    beat: Mapping[str, Any] | None
+
+    @property
+    def url(self) -> str | None:
+        """Where its ops port is; None when nobody knows."""
+        return None if self.beat is None else self.beat.get("ops")
+
+
+class Reach:
+    """The parts of one cluster. Methods raise RedisError or OSError when Redis is away."""
+
+    def __init__(
+        self, client: redis.Client, pool: Pool | None, web: aiohttp.ClientSession, service_key: str | None
+    ) -> None:
+        self.redis = client
+        self.pool = pool
+        self._web = web
+        self._key = service_key
+
+    async def partitions(self) -> range:
+        """The partitions that this Redis was set up with."""
+        written = await self.redis.get(keys.PARTITIONS)
+        return range(keys.DEFAULT_PARTITIONS if written is None else int(written))
+
+    async def nodes(self) -> list[Node]:
+        """All nodes, those that died as well until they are cleared away."""
+        known: Any = await self.redis.zrange(keys.NODES, 0, -1)
+        names = sorted(name.decode() for name in known)
+        beats = await self.pipelined([("GET", keys.node(name)) for name in names])
+        return [
+            Node(name, None if beat is None else orjson.loads(beat))
+            for name, beat in zip(names, beats, strict=True)
+        ]
+
+    async def node(self, name: str) -> Node:
+        """A node that lives. Raises CommandError when there is none of that name."""
+        nodes = await self.nodes()
+        for node in nodes:
+            if node.name == name and node.beat is not None:
+                return node
+        live = [node.name for node in nodes if node.beat is not None]
+        raise CommandError(f"no node {name} is alive; there {'are' if live else 'is none'} {', '.join(live)}")
+
+    async def pipelined(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """Send commands in one go; their answers."""
+        if not commands:
+            return []
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(await pipe.execute())
+
+    async def ask(self, node: Node, path: str, *, method: str = "GET", body: Any = None) -> Any:
+        """Ask a node over its ops port, with the service key where there is one.
+
+        Raises NodeSilent when it does not answer, UsageError when it refuses the key, CommandError when it refuses
+        the rest.
+        """
+        if node.url is None:
+            raise NodeSilent("its heartbeat has stopped" if node.beat is None else "it tells no address")
+        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        try:
+            async with self._web.request(method, node.url + path, json=body, headers=headers) as response:
+                answer = await response.json(content_type=None)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise NodeSilent(f"{node.url} does not answer: {str(error) or type(error).__name__}") from None
+        if status == 401:
+            raise UsageError(
+                f"{node.name} refuses the service key: set KEEPLINE_SERVICE_KEY to that of the nodes"
+            )
+        if status >= 400:
+            why = answer.get("error", {}).get("message", status) if isinstance(answer, dict) else status
+            raise CommandError(f"{node.name} refuses {method} {path}: {why}")
+        return answer
+
+    async def ask_all(self, nodes: list[Node], path: str) -> dict[str, Any]:
+        """What each node answers, by name; a NodeSilent in the place of the answer of one that does not."""
+        answers = await asyncio.gather(*(_or_silence(self.ask(node, path)) for node in nodes))
+        return {node.name: answer for node, answer in zip(nodes, answers, strict=True)}
+
+
+async def _or_silence(asked: Awaitable[T]) -> T | NodeSilent:
+    try:
+        return await asked
+    except NodeSilent as silence:
+        return silence
+
+
+@asynccontextmanager
+async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[Reach]:
+    """Reach the cluster that REDIS_URL, DATABASE_URL and KEEPLINE_SERVICE_KEY name; nothing is asked yet.
+
+    Without a service key the one of the cluster that `keepline up` made here is used. Raises UsageError for a URL
+    that is none, and CommandError in the place of whatever Redis raises.
+    """
+    url = environ.get("REDIS_URL")
+    if not url:
+        raise UsageError(
+            "set REDIS_URL to the Redis of the cluster (of `keepline up`: redis://127.0.0.1:8086)"
+        )
+    async with AsyncExitStack() as stack:
+        try:
+            client = redis.connect(url, max_connections=8)
+        except ValueError as error:
+            raise UsageError(f"REDIS_URL {error}") from None
+        stack.push_async_callback(client.aclose)
+        pool = await _pool(environ.get("DATABASE_URL"))
+        if pool is not None:
+            stack.callback(pool.terminate)
+        timeout = aiohttp.ClientTimeout(total=HTTP_SECONDS)
+        web = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        try:
+            yield Reach(client, pool, web, _service_key(environ, data))
+        except (RedisError, OSError) as error:
+            raise CommandError(redis_is_away(error)) from error
+
+
+def redis_is_away(error: Exception) -> str:
+    """What to tell when Redis does not answer. Errors of the library name no password."""
+    return f"Redis cannot be asked ({str(error) or type(error).__name__}): is it running, and is REDIS_URL right?"
+
+
+async def _pool(url: str | None) -> Pool | None:
+    if not url:
+        return None
+    if urlsplit(url).scheme not in POSTGRES_SCHEMES:
+        raise UsageError("DATABASE_URL should be a URL that starts with postgres:// or postgresql://")
+    return await postgres.create_pool(url, application="keepline-cli", max_size=2)
+
+
+def _service_key(environ: Mapping[str, str], data: Path) -> str | None:
+    try:
+        return environ.get("KEEPLINE_SERVICE_KEY") or read_credentials(data).service_key
+    except FileNotFoundError:
+        return None

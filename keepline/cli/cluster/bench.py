@@ -1,0 +1,342 @@
+"""`keepline bench`: calls of made-up users on a running cluster, and how it carries their signals, as clients see it.
+
+All members are in this process, so one clock times a signal from one to the other: through the sender's SDK, the
+network, one node or two, and the receiver's SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from keepline.cli.base.errors import CommandError, UsageError
+from keepline.cli.cluster.access import POSTGRES_ERRORS, Node, NodeSilent, Reach
+from keepline.cli.local.layout import WILDCARDS
+from keepline.client import Call, Keepline, KeeplineError, Options, SignalReceived, State
+
+FRAMES_A_SECOND = 40
+"""What a member sends at the most: by default a node takes 50 frames a second of a connection."""
+
+_AT_ONCE = 16
+_MEETING_SECONDS = 30.0
+_LATE_SECONDS = 2.0
+"""How long signals may be on their way after the last one was sent."""
+
+_STORED_SECONDS = 30.0
+_POLL_SECONDS = 0.1
+_ROUTES = ("one_node", "two_nodes")
+
+_ROWS = {
+    "connect_ms": "connecting and joining",
+    "one_node_ms": "signals on one node",
+    "two_nodes_ms": "signals over two nodes",
+    "late_ms": "late by this command's own doing",
+}
+
+T = TypeVar("T")
+Mint = Callable[[uuid.UUID], str]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many calls that send `rate` signals a second together, for `seconds`."""
+
+    calls: int
+    rate: float
+    seconds: float
+
+    def check(self) -> None:
+        """Raise UsageError for a load that nodes would refuse."""
+        most = 2 * self.calls * FRAMES_A_SECOND
+        if self.rate > most:
+            raise UsageError(
+                f"{self.calls} calls send {most} signals a second at the most, because nodes limit what a connection"
+                f" sends: use more --calls, or a --rate of up to {most}"
+            )
+
+
+@dataclass(slots=True)
+class _Member:
+    user: uuid.UUID
+    client: Keepline
+    call: Call
+    route: str = ""
+    sent: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    async def listen(self) -> None:
+        """Time what arrives, until cancelled."""
+        now = asyncio.get_running_loop().time
+        async for event in self.call.events():
+            if isinstance(event, SignalReceived):
+                self.seconds.append(now() - event.data["app"]["at"])
+
+    async def speak(self, every: float, until: float, late: list[float]) -> None:
+        """Send a signal `every` so many seconds, beginning anywhere in the first; note by how much each was late."""
+        now = asyncio.get_running_loop().time
+        due = now() + random.uniform(0, every)  # noqa: S311 - so that not all speak at once
+        while due < until:
+            await asyncio.sleep(due - now())
+            late.append(max(0.0, now() - due))
+            await self.call.signal(app={"at": now()})
+            self.sent += 1
+            due += every
+
+
+async def bench(
+    reach: Reach, load: Load, urls: Sequence[str], mint: Mint, *, users: bool, say: Say
+) -> dict[str, Any]:
+    """Put the load on the cluster; what was measured, as JSON types.
+
+    Clients connect to `urls`, or to each node's own address where there are none; calls are spread evenly over all
+    pairs of these. With `users` the members are written to Postgres first and removed at the end, and all that was
+    written of their calls with them. Raises UsageError, CommandError.
+    """
+    load.check()
+    if users and reach.pool is None:
+        raise UsageError(
+            "set DATABASE_URL, so that the users of the calls can be made and removed again; or --no-users, when the"
+            " cluster has no Postgres, or makes users that it does not know (KEEPLINE_CREATE_USERS)"
+        )
+    node, found = await _serving(reach)
+    places = urls or [_clients_url(each) for each in found]
+    people = [(uuid.uuid4(), uuid.uuid4()) for _ in range(load.calls)]
+    async with AsyncExitStack() as stack:
+        rooms: list[str] = []
+        if users:
+            await stack.enter_async_context(_users(reach, people, rooms, say))
+        stack.push_async_callback(_end, reach, node, rooms)
+        say(f"opening {load.calls} calls through {', '.join(places)}")
+        for pair in people:
+            rooms.append(await _opened(reach, node, pair))
+        opening: list[float] = []
+        turns = asyncio.Semaphore(_AT_ONCE)
+        members = await _all(
+            _joined(stack, turns, place_of(places, number, side), mint, user, room, opening)
+            for number, (pair, room) in enumerate(zip(people, rooms, strict=True))
+            for side, user in enumerate(pair)
+        )
+        await _met(members)
+        return await _measured(load, members, opening, say)
+
+
+def place_of(places: Sequence[str], number: int, side: int) -> str:
+    """Where the first (0) or the second (1) side of a call connects: one pair of places after the other."""
+    return places[(number + side * (number // len(places))) % len(places)]
+
+
+async def _measured(load: Load, members: list[_Member], opening: list[float], say: Say) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    for one, other in zip(members[::2], members[1::2], strict=True):
+        one.route = other.route = _ROUTES[one.client.node != other.client.node]
+    say(f"{load.rate:g} signals a second for {load.seconds:g} s")
+    late: list[float] = []
+    listening = [asyncio.create_task(member.listen()) for member in members]
+    try:
+        began = loop.time()
+        every = len(members) / load.rate
+        await _all(member.speak(every, began + load.seconds, late) for member in members)
+        took = loop.time() - began
+        await _until(lambda: _received(members) >= _sent(members), _LATE_SECONDS)
+    finally:
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+    sent, received = _sent(members), _received(members)
+    return {
+        "calls": load.calls,
+        "seconds": round(took, 3),
+        "sent": sent,
+        "received": received,
+        "lost": sent - received,
+        "rate": round(received / took, 1),
+        "connect_ms": distribution(opening),
+        "one_node_ms": distribution(_seconds(members, "one_node")),
+        "two_nodes_ms": distribution(_seconds(members, "two_nodes")),
+        "late_ms": distribution(late),
+    }
+
+
+def render(found: dict[str, Any]) -> RenderableType:
+    """The figures for people."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("ms", "count", "p50", "p90", "p99", "max"):
+        table.add_column(name, justify="left" if name == "ms" else "right")
+    for key, name in _ROWS.items():
+        if (row := found[key]) is not None:
+            times = [f"{row[part]:.1f}" for part in ("p50", "p90", "p99", "max")]
+            table.add_row(name, str(row["count"]), *times)
+    lost = f"[bold red]{found['lost']} lost[/]" if found["lost"] else "none lost"
+    sent = f"{found['sent']} signals in {found['seconds']:g} s, {found['rate']:g} a second"
+    return Group(f"{found['calls']} calls, {sent}, {lost}", table)
+
+
+def distribution(seconds: Sequence[float]) -> dict[str, float] | None:
+    """Count, and in ms median, 90th and 99th percentile and maximum (nearest rank); None of nothing."""
+    if not seconds:
+        return None
+    ordered = sorted(seconds)
+    ranks = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    return {
+        "count": len(ordered),
+        **{name: round(ordered[ceil(part * len(ordered)) - 1] * 1_000, 3) for name, part in ranks.items()},
+    }
+
+
+def _sent(members: list[_Member]) -> int:
+    return sum(member.sent for member in members)
+
+
+def _received(members: list[_Member]) -> int:
+    return sum(len(member.seconds) for member in members)
+
+
+def _seconds(members: list[_Member], route: str) -> list[float]:
+    return [seconds for member in members if member.route == route for seconds in member.seconds]
+
+
+async def _serving(reach: Reach) -> tuple[Node, list[Node]]:
+    """A node to ask for rooms, and all that take clients. Raises CommandError."""
+    ready = [node for node in await reach.nodes() if node.beat is not None and node.beat["state"] == "ready"]
+    if not ready:
+        raise CommandError("no node takes clients: see keepline status")
+    return ready[0], ready
+
+
+def _clients_url(node: Node) -> str:
+    """Where a node takes clients, as far as its heartbeat tells."""
+    assert node.beat is not None
+    host = node.beat["host"]
+    if host in WILDCARDS:
+        host = urlsplit(node.url or "").hostname or host
+    return f"ws://[{host}]:{node.beat['port']}/v1" if ":" in host else f"ws://{host}:{node.beat['port']}/v1"
+
+
+@asynccontextmanager
+async def _users(
+    reach: Reach, people: list[tuple[uuid.UUID, uuid.UUID]], rooms: list[str], say: Say
+) -> AsyncIterator[None]:
+    """Have the users in Postgres while the context is open; then remove them, and with them what refers to them."""
+    ids = [user for pair in people for user in pair]
+    await _in_postgres(
+        reach, "INSERT INTO users (user_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING", ids
+    )
+    try:
+        yield
+    finally:
+        say("waiting until Postgres has the ends of the calls")
+
+        async def stored() -> bool:
+            query = "SELECT count(*) FROM active_rooms WHERE room_id = ANY ($1::uuid[]) AND status = 'ended'"
+            return bool(await _in_postgres(reach, query, rooms) == len(rooms))
+
+        if await _until(stored, _STORED_SECONDS):
+            await _in_postgres(reach, "DELETE FROM users WHERE user_id = ANY ($1::uuid[])", ids)
+        else:
+            say(
+                f"Postgres did not get them in {_STORED_SECONDS:g} s: {len(ids)} made-up users stay in the table"
+            )
+
+
+async def _in_postgres(reach: Reach, query: str, value: list[Any]) -> Any:
+    assert reach.pool is not None
+    try:
+        return await reach.pool.fetchval(query, value)
+    except POSTGRES_ERRORS as error:
+        raise CommandError(
+            f"Postgres refuses the users of the calls: {str(error) or type(error).__name__}"
+        ) from error
+
+
+async def _opened(reach: Reach, node: Node, pair: tuple[uuid.UUID, uuid.UUID]) -> str:
+    body = {"user_1": str(pair[0]), "user_2": str(pair[1]), "chat_mode": "video", "duration_seconds": 0}
+    try:
+        room: str = (await reach.ask(node, "/v1/rooms", method="POST", body=body))["room_id"]
+    except NodeSilent as silence:
+        raise CommandError(f"{node.name}: {silence}") from None
+    return room
+
+
+async def _end(reach: Reach, node: Node, rooms: list[str]) -> None:
+    """End all calls, as far as the node lets."""
+    for room in rooms:
+        try:
+            await reach.ask(node, f"/v1/rooms/{room}", method="DELETE")
+        except (NodeSilent, CommandError):
+            continue
+
+
+async def _joined(
+    stack: AsyncExitStack,
+    turns: asyncio.Semaphore,
+    url: str,
+    mint: Mint,
+    user: uuid.UUID,
+    room: str,
+    opening: list[float],
+) -> _Member:
+    now = asyncio.get_running_loop().time
+    async with turns:
+        began = now()
+        try:
+            client = Keepline(
+                url, mint(user), room_hint=room, options=Options(first_connect_timeout=_MEETING_SECONDS)
+            )
+            await stack.enter_async_context(client)
+            call = await client.join(room)
+        except KeeplineError as error:
+            raise CommandError(
+                f"{url} does not let a client in: {error}. From one address a cluster takes"
+                " KEEPLINE_LIMIT_CONNECTIONS_PER_IP connections (100)"
+            ) from error
+        opening.append(now() - began)
+    return _Member(user, client, call)
+
+
+async def _met(members: list[_Member]) -> None:
+    def all_met() -> bool:
+        return all(
+            member.client.state is State.CONNECTED and member.call.peer == "joined" for member in members
+        )
+
+    if not await _until(all_met, _MEETING_SECONDS):
+        raise CommandError(f"not all members saw each other in {_MEETING_SECONDS:g} s: see keepline status")
+
+
+async def _until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
+    """Whether it comes true within so many seconds."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + seconds
+    while True:
+        found = condition()
+        if await found if isinstance(found, Awaitable) else found:
+            return True
+        if loop.time() >= give_up_at:
+            return False
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do all at once; the first that fails ends the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except* (CommandError, KeeplineError) as errors:
+        first = errors.exceptions[0]
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise (
+            first if isinstance(first, CommandError) else CommandError(f"a call broke off: {first}")
+        ) from None
+    return [task.result() for task in tasks]

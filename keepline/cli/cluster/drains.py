@@ -1,0 +1,52 @@
+"""`keepline drain NODE`: have a node send its clients to others, and watch it do so."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from keepline.cli.base.errors import CommandError
+from keepline.cli.cluster.access import Node, NodeSilent, Reach
+
+PATH = "/v1/node/drain"
+POLL_SECONDS = 0.25
+
+
+async def begin(reach: Reach, node: Node, seconds: float | None) -> dict[str, Any]:
+    """Have a node drained; where it stands. Raises CommandError."""
+    body = {} if seconds is None else {"seconds": seconds}
+    return await _asked(reach, node, "POST", body)
+
+
+async def undo(reach: Reach, node: Node) -> dict[str, Any]:
+    """Let a node take clients again; where it stands. Raises CommandError."""
+    report = await _asked(reach, node, "DELETE")
+    if report["state"] != "ready":
+        raise CommandError(f"{node.name} is stopping: it cannot be taken back")
+    return report
+
+
+async def until_drained(
+    reach: Reach, node: Node, timeout: float, on_report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Wait until a node has no clients; `on_report` gets where it stands. Raises CommandError after `timeout` s."""
+    report: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                report = await _asked(reach, node, "GET")
+                on_report(report)
+                if report["state"] != "draining":
+                    return report
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError:
+        raise CommandError(
+            f"{node.name} still has {report.get('sessions', 'its')} sessions after {timeout:g} s; it goes on"
+        ) from None
+
+
+async def _asked(reach: Reach, node: Node, method: str, body: Any = None) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = await reach.ask(node, PATH, method=method, body=body)
+    except NodeSilent as silence:
+        raise CommandError(f"{node.name}: {silence}") from None
+    return report

@@ -1,0 +1,142 @@
+"""`keepline status`: each node with its load, the rooms, how far the persisters are, and what is wrong."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from redis.exceptions import RedisError
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from keepline.cli.base.time_text import age
+from keepline.cli.cluster.access import POSTGRES_ERRORS, Node, NodeSilent, Reach, redis_is_away
+from keepline.cli.cluster.streams import lag
+
+_ROOMS = "SELECT status, chat_mode, count(*) AS rooms FROM active_rooms WHERE status <> 'ended' GROUP BY 1, 2"
+SLOW_MS = 10_000
+"""Events that are older than this and not in Postgres are worth a word."""
+
+
+async def status(reach: Reach) -> dict[str, Any]:
+    """The cluster as it is now, as JSON types. Raises nothing: what cannot be asked is a problem that is listed."""
+    problems: list[str] = []
+    nodes: list[dict[str, Any]] = []
+    events: dict[str, Any] | None = None
+    try:
+        found = await reach.nodes()
+        health = await reach.ask_all(found, "/healthz")
+        nodes = [_node(node, health[node.name]) for node in found]
+        events = asdict(await lag(reach))
+    except (RedisError, OSError) as error:
+        problems.append(redis_is_away(error))
+    rooms = await _rooms(reach, problems)
+    problems += _problems(nodes, events)
+    return {
+        "at": round(time.time() * 1_000),
+        "nodes": nodes,
+        "rooms": rooms,
+        "events": events,
+        "problems": problems,
+    }
+
+
+def _node(node: Node, health: Any) -> dict[str, Any]:
+    beat = node.beat or {}
+    silent = isinstance(health, NodeSilent)
+    return {
+        "node": node.name,
+        "state": _state(node, health),
+        "sessions": beat.get("sessions"),
+        "rooms": beat.get("rooms"),
+        "journal": beat.get("journal"),
+        "started_at": beat.get("started_at"),
+        "turn_down": beat.get("turn_down", {}),
+        "ops": node.url,
+        "reasons": {"ops": str(health)} if silent else health["reasons"],
+        "dependencies": {}
+        if silent
+        else {name: found["status"] for name, found in health["dependencies"].items()},
+    }
+
+
+def _state(node: Node, health: Any) -> str:
+    """In one word, the worst first."""
+    if node.beat is None:
+        return "dead"
+    if node.beat["state"] != "ready":
+        return str(node.beat["state"])
+    if isinstance(health, NodeSilent):
+        return "silent"
+    if not health["ready"]:
+        return "not ready"
+    return "ready" if health["status"] == "ok" else "degraded"
+
+
+async def _rooms(reach: Reach, problems: list[str]) -> list[dict[str, Any]] | None:
+    """How many rooms there are by status and mode, as Postgres has them; None when it cannot be asked."""
+    if reach.pool is None:
+        return None
+    try:
+        return [dict(row) for row in await reach.pool.fetch(_ROOMS)]
+    except POSTGRES_ERRORS as error:
+        problems.append(f"Postgres cannot be asked ({type(error).__name__}): is DATABASE_URL right?")
+        return None
+
+
+def _problems(nodes: list[dict[str, Any]], events: dict[str, Any] | None) -> list[str]:
+    problems = []
+    for node in nodes:
+        why = "; ".join(node["reasons"].values())
+        down = [name for name, found in node["dependencies"].items() if found != "ok"]
+        if node["state"] == "dead":
+            problems.append(f"{node['node']} is dead: others lose its sides, then forget it")
+        elif why:
+            problems.append(f"{node['node']}: {why}")
+        if down:
+            problems.append(f"{node['node']} has trouble with {', '.join(down)}")
+        problems += [
+            f"{node['node']} gets no relay from {url}: {why}" for url, why in node["turn_down"].items()
+        ]
+    if events is not None:
+        if not nodes:
+            problems.append("no node is running")
+        if events["oldest_ms"] > SLOW_MS:
+            problems.append(f"Postgres is {age(events['oldest_ms'])} behind: is a persister running?")
+        if events["dead_letters"]:
+            problems.append(f"{events['dead_letters']} dead letters: keepline dead-letters list")
+    return problems
+
+
+def render(found: dict[str, Any]) -> RenderableType:
+    """The status for people."""
+    parts: list[RenderableType] = [_table(found)]
+    if found["rooms"] is not None:
+        counts = [f"{row['rooms']} {row['chat_mode']} {row['status']}" for row in found["rooms"]]
+        parts.append("Rooms    " + (", ".join(counts) or "none"))
+    if found["events"] is not None:
+        events = found["events"]
+        waiting = events["unread"] + events["pending"]
+        oldest = f", the oldest for {age(events['oldest_ms'])}" if waiting else ""
+        parts.append(f"Events   {waiting} wait for Postgres{oldest}; {events['dead_letters']} dead letters")
+    parts += [f"[bold red]![/] {escape(problem)}" for problem in found["problems"]]
+    return Group(*parts)
+
+
+_STYLES = {"ready": "green", "dead": "red", "silent": "red", "not ready": "red"}
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("node", "state", "sessions", "rooms", "waiting", "up for", "ops"):
+        table.add_column(name, justify="right" if name in ("sessions", "rooms", "waiting") else "left")
+    for node in found["nodes"]:
+        up = None if node["started_at"] is None else found["at"] - node["started_at"]
+        table.add_row(
+            escape(node["node"]),
+            f"[{_STYLES.get(node['state'], 'yellow')}]{node['state']}[/]",
+            *("" if node[name] is None else str(node[name]) for name in ("sessions", "rooms", "journal")),
+            "" if up is None else age(up),
+            escape(node["ops"] or ""),
+        )
+    return table

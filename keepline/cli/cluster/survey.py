@@ -1,0 +1,154 @@
+"""All that `keepline doctor` compares: read once, without stopping anything, so parts of it may be a moment apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from redis.exceptions import RedisError
+
+from keepline.cli.cluster.access import POSTGRES_ERRORS, Node, NodeSilent, Reach
+from keepline.cli.cluster.rooms import pages, records_of
+from keepline.cli.cluster.streams import Lag, lag, stuck
+from keepline.ops import redis
+from keepline.room import keys
+from keepline.room.codec import BadRecord, decode_record
+from keepline.room.record import Room
+
+_ROWS = "SELECT room_id::text, version, status FROM active_rooms"
+
+STUCK_MS = 120_000
+"""Events that a persister has read and not written for so long wait for one that is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What Postgres has of a room."""
+
+    version: int
+    status: str
+
+
+@dataclass(slots=True)
+class Survey:
+    """One look at everything. `rows` is None where there is no Postgres, or none that answers."""
+
+    partitions: int = 0
+    nodes: list[Node] = field(default_factory=list)
+    looks: dict[str, Any] = field(default_factory=dict)  # by node: what it has in memory
+    silent: dict[str, str] = field(default_factory=dict)
+    rooms: dict[str, Room] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    held: set[tuple[str, str]] = field(default_factory=set)  # node and room, as the held sets have them
+    deadlines: dict[str, int] = field(default_factory=dict)
+    indexes: dict[str, list[str]] = field(default_factory=dict)  # by user: rooms
+    holders: dict[str, tuple[str, str]] = field(default_factory=dict)  # by user: node and session
+    rows: dict[str, Row] | None = None
+    postgres_problem: str | None = None
+    lost_partitions: list[int] = field(default_factory=list)
+    lag: Lag = field(default_factory=Lag)
+    stuck: dict[str, int] = field(default_factory=dict)  # by persister: events that it has read long ago
+    servers: list[dict[str, str]] = field(default_factory=list)
+    redis_now: float = 0.0
+    own_ahead: float = 0.0  # by how many ms this host's clock is ahead of that of Redis
+    nodes_ahead: dict[str, float] = field(default_factory=dict)  # the nodes' time, likewise
+
+    @property
+    def live(self) -> set[str]:
+        """The nodes whose heartbeat beats."""
+        return {node.name for node in self.nodes if node.beat is not None}
+
+
+async def survey(reach: Reach, on_progress: Callable[[int], None]) -> Survey:
+    """Look at everything; `on_progress` gets how many rooms have been looked at. Raises RedisError, OSError."""
+    found = Survey()
+    found.partitions = len(await reach.partitions())
+    seconds, microseconds = await reach.redis.time()
+    found.redis_now = seconds * 1_000 + microseconds / 1_000
+    found.own_ahead = time.time() * 1_000 - found.redis_now
+    found.nodes = await reach.nodes()
+    await _look_at_nodes(reach, found)
+    async for records in records_of(reach):
+        for room_id, record in records:
+            try:
+                found.rooms[room_id] = decode_record(record)
+            except BadRecord as error:
+                found.unreadable[room_id] = str(error)
+        on_progress(len(found.rooms))
+    await _look_at_partitions(reach, found)
+    await _look_at_users(reach, found)
+    await _look_at_postgres(reach, found)
+    found.lag, found.stuck = await lag(reach), await stuck(reach, STUCK_MS)
+    await _look_at_servers(reach, found)
+    return found
+
+
+async def _look_at_nodes(reach: Reach, found: Survey) -> None:
+    live = [node for node in found.nodes if node.beat is not None]
+    asked = time.time() * 1_000
+    for name, answer in (await reach.ask_all(live, "/v1/node")).items():
+        if isinstance(answer, NodeSilent):
+            found.silent[name] = str(answer)
+        else:
+            found.looks[name] = answer
+            found.nodes_ahead[name] = answer["now"] - (asked - found.own_ahead)
+
+
+async def _look_at_partitions(reach: Reach, found: Survey) -> None:
+    for partition in range(found.partitions):
+        due: Any = await reach.redis.zrange(keys.deadlines(partition), 0, -1, withscores=True)
+        found.deadlines |= {room_id.decode(): round(float(at)) for room_id, at in due}
+        if not await reach.redis.exists(keys.epoch(partition)):
+            found.lost_partitions.append(partition)
+    for server in await redis.servers(reach.redis):
+        async for names in pages(server, "{p??}:held:*"):
+            for name, members in zip(
+                names, await reach.pipelined([("SMEMBERS", name) for name in names]), strict=True
+            ):
+                node = name.split(b":held:", 1)[1].decode()
+                found.held |= {(node, room_id.decode()) for room_id in members}
+
+
+async def _look_at_users(reach: Reach, found: Survey) -> None:
+    for server in await redis.servers(reach.redis):
+        async for names in pages(server, "user:*"):
+            indexes = [name for name in names if name.endswith(b":rooms")]
+            holders = [name for name in names if not name.endswith(b":rooms")]
+            rooms = await reach.pipelined([("SMEMBERS", name) for name in indexes])
+            for name, members in zip(indexes, rooms, strict=True):
+                user = name.decode().split(":")[1]
+                found.indexes[user] = sorted(member.decode() for member in members)
+            values = await reach.pipelined([("GET", name) for name in holders])
+            for name, value in zip(holders, values, strict=True):
+                held = None if value is None else orjson.loads(value)
+                if held is not None and held["session"]:
+                    found.holders[name.decode().split(":")[1]] = held["node"], held["session"]
+
+
+async def _look_at_postgres(reach: Reach, found: Survey) -> None:
+    if reach.pool is None:
+        return
+    try:
+        found.rows = {
+            row["room_id"]: Row(row["version"], row["status"]) for row in await reach.pool.fetch(_ROWS)
+        }
+    except POSTGRES_ERRORS as error:
+        found.postgres_problem = type(error).__name__
+
+
+async def _look_at_servers(reach: Reach, found: Survey) -> None:
+    for server in await redis.servers(reach.redis):
+        try:
+            settings: Any = {}
+            for name in ("maxmemory-policy", "appendonly", "client-output-buffer-limit"):
+                settings |= await server.config_get(name)
+            found.servers.append({_text(name): _text(value) for name, value in settings.items()})
+        except RedisError:
+            continue  # a service that does not let its settings be seen has its own idea of them
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

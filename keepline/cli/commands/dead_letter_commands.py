@@ -1,0 +1,144 @@
+"""`keepline dead-letters`: what operators see of events that could not be written, and what they do about them."""
+
+import asyncio
+import json
+import os
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from keepline.cli.base.errors import CommandError, UsageError
+from keepline.cli.cluster.dead_letters import About, Letter, LetterId, dead_letters
+
+commands = typer.Typer(
+    name="dead-letters",
+    help="Look at events that could not be written to Postgres, and replay them once the reason is gone.\n\n"
+    "They lie in the Redis that REDIS_URL names.",
+    no_args_is_help=True,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@commands.command("list")
+def list_letters(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest, with the reason of each."""
+    total, letters = asyncio.run(_newest(limit))
+    if as_json:
+        typer.echo(json.dumps({"total": total, "letters": [_summary(letter) for letter in letters]}))
+        return
+    console = Console(highlight=False)
+    if letters:
+        console.print(_table(letters))
+    console.print(f"{total} dead letters" + (f", the newest {limit} shown" if total > limit else ""))
+
+
+@commands.command()
+def show(
+    letter: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show one with its event as it is. Lines of chat are part of it."""
+    found = asyncio.run(_one(LetterId.parse(letter)))
+    event = _event(found)
+    if as_json:
+        typer.echo(json.dumps({**_summary(found), "event": event}))
+        return
+    console = Console(highlight=False)
+    for name, value in _summary(found).items():
+        console.print(f"[bold]{name:<10}[/] {escape(str(value))}", soft_wrap=True)
+    console.print(escape(event if isinstance(event, str) else json.dumps(event, indent=2)), soft_wrap=True)
+
+
+@commands.command()
+def replay(
+    letters: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="As `list` shows them.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put letters back among the events: persisters try them again, and bury again what still cannot be written."""
+    if bool(letters) is everything:
+        raise UsageError("name the letters to replay, or say --all")
+    count, missing = asyncio.run(_replay([LetterId.parse(text) for text in letters or []]))
+    if as_json:
+        typer.echo(json.dumps({"replayed": count, "missing": missing}))
+    else:
+        typer.echo(f"{count} replayed")
+    if missing:
+        raise CommandError(f"no such dead letter: {', '.join(missing)}")
+
+
+async def _newest(limit: int) -> tuple[int, list[Letter]]:
+    async with dead_letters(os.environ.get("REDIS_URL")) as box:
+        return await box.count(), await box.newest(limit)
+
+
+async def _one(wanted: LetterId) -> Letter:
+    async with dead_letters(os.environ.get("REDIS_URL")) as box:
+        found = await box.get(wanted)
+    if found is None:
+        raise CommandError(f"no such dead letter: {wanted}")
+    return found
+
+
+async def _replay(wanted: list[LetterId]) -> tuple[int, list[str]]:
+    """Replay these, or all when there are none; returns how many were, and which were not there."""
+    async with dead_letters(os.environ.get("REDIS_URL")) as box:
+        if not wanted:
+            return await box.replay_all(), []
+        replayed = await box.replay(wanted)
+    return len(replayed), [str(letter) for letter in wanted if letter not in replayed]
+
+
+def _summary(letter: Letter) -> dict[str, Any]:
+    """What is told of a letter without its content; `kind` is null when it is unreadable."""
+    about = letter.about()
+    return {
+        "id": str(letter.id),
+        "buried_at": letter.buried_at,
+        "reason": letter.reason,
+        "entry": letter.entry,
+        "kind": None if about is None else about.kind,
+        "room": None if about is None else about.room,
+        "version": None if about is None else about.version,
+    }
+
+
+def _kind(about: About | None) -> str:
+    if about is None:
+        return "unreadable"
+    return about.kind if about.version is None else f"{about.kind} v{about.version}"
+
+
+def _event(letter: Letter) -> Any:
+    """The event as JSON types, or as text when it is not even JSON."""
+    text = letter.data.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _table(letters: list[Letter]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "buried at (UTC)", "event", "room", "reason"):
+        table.add_column(name, overflow="fold")
+    for letter in letters:
+        about = letter.about()
+        table.add_row(
+            str(letter.id),
+            datetime.fromtimestamp(letter.buried_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            _kind(about),
+            "" if about is None or about.room is None else about.room,
+            escape(letter.reason),
+        )
+    return table

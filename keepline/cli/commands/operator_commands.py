@@ -1,0 +1,301 @@
+"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`, `bench`."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from keepline.cli.base.credentials import auth_secret
+from keepline.cli.base.errors import FAILED, CommandError
+from keepline.cli.base.tokens import mint
+from keepline.cli.cluster import bench as bench_of
+from keepline.cli.cluster import doctor as doctor_of
+from keepline.cli.cluster import drains
+from keepline.cli.cluster import rooms as rooms_of
+from keepline.cli.cluster import status as status_of
+from keepline.cli.cluster import trace as trace_of
+from keepline.cli.cluster.access import DATA, reach
+from keepline.cli.cluster.findings import Finding
+from keepline.cli.reports import finding_table, room_tables, trace_table
+from keepline.room.record import ChatMode, Status
+
+commands = typer.Typer()
+
+WATCH_SECONDS = 2.0
+TO_DRAIN_SECONDS = 30.0
+TOKEN_SECONDS = 600
+"""For how much longer than a measurement its tokens are good."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+PIPED_WIDTH = 240
+"""How wide a line may be where no terminal says so."""
+
+
+def console() -> Console:
+    """Where results go."""
+    on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
+
+
+@commands.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on every two seconds until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each node with its load, the rooms, how far Postgres is behind, and what is wrong.
+
+    Exit code 1 when Redis cannot be asked or no node is ready.
+    """
+    healthy = asyncio.run(_watch(as_json) if watch else _status(as_json))
+    if not healthy:
+        raise typer.Exit(FAILED)
+
+
+async def _status(as_json: bool) -> bool:
+    async with reach(os.environ) as cluster:
+        found = await status_of.status(cluster)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        console().print(status_of.render(found), soft_wrap=True)
+    return any(node["state"] in ("ready", "degraded") for node in found["nodes"])
+
+
+async def _watch(as_json: bool) -> bool:
+    async with reach(os.environ) as cluster:
+        if as_json:
+            while True:
+                typer.echo(json.dumps(await status_of.status(cluster)))
+                await asyncio.sleep(WATCH_SECONDS)
+        with Live(console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(status_of.render(await status_of.status(cluster)), refresh=True)
+                await asyncio.sleep(WATCH_SECONDS)
+
+
+@commands.command()
+def drain(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="As `keepline status` shows it.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Let it take clients again.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, max=3600, help="The drain window; else the node's own.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has no clients, showing progress.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="How many seconds to wait; else the window and 30 s.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a node's clients to the others: it goes on living, not ready, and takes no new ones."""
+    report = asyncio.run(_undo(node) if undo else _drain(node, seconds, wait, timeout))
+    if as_json:
+        typer.echo(json.dumps(report))
+    elif report["state"] == "draining":
+        typer.echo(f"{node} is draining {report['sessions']} sessions; --wait shows how it goes")
+    else:
+        typer.echo(f"{node} is {report['state']}")
+
+
+async def _undo(name: str) -> dict[str, Any]:
+    async with reach(os.environ) as cluster:
+        return await drains.undo(cluster, await cluster.node(name))
+
+
+async def _drain(name: str, seconds: float | None, wait: bool, timeout: float | None) -> dict[str, Any]:
+    async with reach(os.environ) as cluster:
+        node = await cluster.node(name)
+        report = await drains.begin(cluster, node, seconds)
+        if not wait:
+            return report
+        limit = report["remaining_ms"] / 1_000 + TO_DRAIN_SECONDS if timeout is None else timeout
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[left]} sessions left"),
+        )
+        stderr = Console(stderr=True)
+        with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as progress:
+            total = report["sessions"]
+            bar = progress.add_task(f"draining {name}", total=total or 1, left=total)
+
+            def show(now: dict[str, Any]) -> None:
+                left = now["sessions"]
+                progress.update(bar, completed=max(0, total - left) if total else 1, left=left)
+
+            return await drains.until_drained(cluster, node, limit, show)
+
+
+@commands.command()
+def rooms(
+    room: Annotated[
+        uuid.UUID | None, typer.Argument(metavar="[ROOM]", help="One room, as every place has it.")
+    ] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Only rooms in this state; else all that have not ended.")
+    ] = None,
+    mode: Annotated[ChatMode | None, typer.Option(help="Only rooms of this mode.")] = None,
+    user: Annotated[uuid.UUID | None, typer.Option(help="Only rooms of this user.")] = None,
+    node: Annotated[str | None, typer.Option(help="Only rooms with a side on this node.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, help="Only rooms that started so many seconds ago or earlier.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the rooms that changed last, or show one as Redis, Postgres and each node have it."""
+    if room is not None:
+        asyncio.run(_room(str(room), as_json))
+        return
+    wanted = rooms_of.Filter(
+        None if status is None else status.value,
+        None if mode is None else mode.value,
+        None if user is None else str(user),
+        node,
+        older_than,
+    )
+    listing = asyncio.run(_rooms(wanted, limit))
+    if as_json:
+        typer.echo(json.dumps(room_tables.as_json(listing)))
+    else:
+        console().print(room_tables.listing(listing), soft_wrap=True)
+
+
+async def _rooms(wanted: rooms_of.Filter, limit: int) -> rooms_of.Listing:
+    async with reach(os.environ) as cluster:
+        with looking_at("rooms") as seen:
+            return await rooms_of.list_rooms(cluster, wanted, limit, seen)
+
+
+async def _room(room_id: str, as_json: bool) -> None:
+    async with reach(os.environ) as cluster:
+        views = await rooms_of.views_of(cluster, room_id)
+    if as_json:
+        typer.echo(json.dumps(room_tables.views_as_json(views)))
+    else:
+        console().print(room_tables.side_by_side(views), soft_wrap=True)
+    if all(view.fields is None for view in views):
+        raise CommandError(f"nobody has a room {room_id}")
+
+
+@commands.command()
+def trace(
+    room: Annotated[uuid.UUID, typer.Argument(metavar="ROOM", help="The room's id.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what happened to a call, over all nodes, in the order in which it happened."""
+    found = asyncio.run(_trace(str(room)))
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        console().print(trace_table.render(found), soft_wrap=True)
+    if not found.lines:
+        raise CommandError(f"nothing is known of room {room}: it never was, or ended long ago")
+
+
+async def _trace(room_id: str) -> trace_of.Timeline:
+    async with reach(os.environ) as cluster:
+        return await trace_of.timeline(cluster, room_id)
+
+
+@commands.command()
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Have nodes put right what they can, then look again.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what the nodes, Redis and Postgres disagree about, and settings that put rooms at risk.
+
+    Nothing is stopped meanwhile. Exit code 1 when something is wrong, with --fix when something still is.
+    """
+    found, outcomes, left = asyncio.run(_doctor(fix))
+    if as_json:
+        typer.echo(json.dumps(finding_table.as_json(found, outcomes, left)))
+    else:
+        console().print(finding_table.render(found, outcomes, left), soft_wrap=True)
+    if left:
+        raise typer.Exit(FAILED)
+
+
+async def _doctor(fix: bool) -> tuple[list[Finding], list[doctor_of.Outcome], list[Finding]]:
+    """What was wrong, what became of its repair, and what is wrong now."""
+    async with reach(os.environ) as cluster:
+        with looking_at("rooms") as seen:
+            found = await doctor_of.examine(cluster, seen)
+        if not fix or not found:
+            return found, [], found
+        with looking_at("repairs") as seen:
+            outcomes = await doctor_of.fix(cluster, found, seen)
+        await asyncio.sleep(doctor_of.SETTLE_SECONDS)
+        with looking_at("rooms") as seen:
+            return found, outcomes, await doctor_of.examine(cluster, seen)
+
+
+@contextmanager
+def looking_at(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many have been looked at, while that takes time."""
+    columns = SpinnerColumn(), TextColumn("{task.completed:.0f} {task.description} looked at")
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda seen: progress.update(task, completed=seen)
+
+
+@commands.command()
+def bench(
+    calls: Annotated[
+        int, typer.Option(min=1, max=5_000, help="How many calls; each has two connections.")
+    ] = 20,
+    rate: Annotated[float, typer.Option(min=1, help="Signals a second, of all calls together.")] = 200,
+    seconds: Annotated[float, typer.Option(min=1, max=3_600, help="For how long.")] = 10,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where clients connect: wss://signal.example.org/v1; may be repeated. Else each node."
+        ),
+    ] = None,
+    users: Annotated[
+        bool, typer.Option(help="Write the calls' users to Postgres first, and remove them in the end.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a running cluster: calls of made-up users, and how long their signals take from client to client.
+
+    Exit code 1 when signals were lost.
+    """
+    found = asyncio.run(_bench(bench_of.Load(calls, rate, seconds), url or [], users))
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        console().print(bench_of.render(found), soft_wrap=True)
+    if found["lost"]:
+        raise typer.Exit(FAILED)
+
+
+async def _bench(load: bench_of.Load, urls: list[str], users: bool) -> dict[str, Any]:
+    secret, ttl = auth_secret(os.environ, DATA), round(load.seconds) + TOKEN_SECONDS
+
+    def token(user: uuid.UUID) -> str:
+        return mint(user, secret, now=time.time(), ttl=ttl, environ=os.environ)
+
+    async with reach(os.environ) as cluster:
+        return await bench_of.bench(cluster, load, urls, token, users=users, say=_say)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

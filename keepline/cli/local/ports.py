@@ -1,0 +1,56 @@
+"""Find ports in use before anything starts, and the address under which others see this machine."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+
+from keepline.cli.base.errors import UsageError
+from keepline.cli.local.layout import LOOPBACK
+
+_LEFTOVER_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+_OUTSIDE = "192.0.2.1"  # reserved for documentation
+
+
+async def require_free(listeners: Sequence[tuple[str, str, int]], *, patient: bool) -> None:
+    """Raise UsageError that names every (name, host, port) of `listeners` on which someone listens.
+
+    With `patient`, give the leftovers of an earlier run 10 s to go.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + (_LEFTOVER_SECONDS if patient else 0.0)
+    while busy := [(name, port) for name, host, port in listeners if not _is_free(host, port)]:
+        if clock() >= deadline:
+            named = ", ".join(f"{port} ({name})" for name, port in busy)
+            raise UsageError(f"in use already: port {named}; choose others with --port")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def lan_address() -> str:
+    """This machine's address on the network that leads outside, loopback where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            # Choosing a peer for datagrams sends nothing; it only makes the kernel pick our address.
+            asking.connect((_OUTSIDE, 9))
+        except OSError:
+            return LOOPBACK
+        return str(asking.getsockname()[0])
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            # As the programs do: what lingers of closed connections is in nobody's way.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except socket.gaierror:
+        raise UsageError(f"--host {host} is no known address") from None
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"--host {host} is no address of this machine") from None
+        if error.errno == errno.EACCES:
+            raise UsageError(f"port {port} needs more rights than you have; choose one above 1023") from None
+        return False
+    return True

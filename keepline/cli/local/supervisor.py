@@ -1,0 +1,107 @@
+"""Keeps children running: one that dies is started again, on the same ports, after a growing pause."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from keepline.cli.local.binaries import ServerError
+from keepline.cli.local.process import describe_exit
+from keepline.ops.backoff import Backoff
+from keepline.ops.tasks import Tasks
+
+# A child that lived this long had recovered; its next death is a new fault and gets a short pause again.
+_RECOVERED_SECONDS = 30.0
+
+
+def _backoff() -> Backoff:
+    return Backoff(0.2, 10.0)
+
+
+class Kept(Protocol):
+    """What can be kept running: a server or a program of ours."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the one started last."""
+
+    async def start(self) -> None:
+        """Start it, again after its death."""
+
+    async def wait(self) -> int:
+        """Wait until it ends."""
+
+    async def stop(self) -> None:
+        """End it in order."""
+
+    async def kill(self) -> None:
+        """End it at once."""
+
+
+class Supervisor:
+    """Owner of all children and of the tasks that watch them.
+
+    `failed` is set to the error when watching itself fails, which ends the command. `tasks` also takes what else
+    should go on for as long.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, new_backoff: Callable[[], Backoff] = _backoff) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._say = say
+        self._new_backoff = new_backoff
+        self.tasks = Tasks(self._on_fatal)
+        self._started: list[Kept] = []
+
+    async def start(self, kept: Kept) -> None:
+        """Start `kept` for the first time and own it from now on; raises what its `start` raises."""
+        self._started.append(kept)
+        await kept.start()
+
+    def watch(self, kept: Kept) -> None:
+        """Start `kept` again whenever it dies."""
+        self.tasks.start(f"watch {kept.name}", partial(self._keep_running, kept), restart=False)
+
+    async def stop_watching(self) -> None:
+        """End all tasks, so that nothing is started again: to be called before `stop`."""
+        await self.tasks.aclose()
+
+    async def stop(self, some: Sequence[Kept] | None = None) -> None:
+        """End `some`, or all that were started, side by side."""
+        await asyncio.gather(*(kept.stop() for kept in self._among(some)))
+
+    async def kill(self) -> None:
+        """End all that were started with SIGKILL."""
+        await asyncio.gather(*(kept.kill() for kept in self._started))
+
+    def _among(self, some: Sequence[Kept] | None) -> list[Kept]:
+        return [kept for kept in self._started if some is None or kept in some]
+
+    def _on_fatal(self, name: str, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    async def _keep_running(self, kept: Kept) -> None:
+        clock = asyncio.get_running_loop().time
+        backoff = self._new_backoff()
+        while True:
+            started = clock()
+            returncode = await kept.wait()
+            if clock() - started > _RECOVERED_SECONDS:
+                backoff.reset()
+            self._say(f"{kept.name} (pid {kept.pid}) ended: {describe_exit(returncode)}; starting it again")
+            await self._start_again(kept, backoff)
+            self._say(f"{kept.name} runs again (pid {kept.pid})")
+
+    async def _start_again(self, kept: Kept, backoff: Backoff) -> None:
+        while True:
+            await asyncio.sleep(backoff.next())
+            try:
+                await kept.start()
+            except (ServerError, OSError) as error:
+                self._say(f"{kept.name} does not start again, trying further: {error}")
+            else:
+                return

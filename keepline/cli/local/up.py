@@ -1,0 +1,294 @@
+"""`keepline up`: the whole cluster on this machine, from real servers to the demo page.
+
+Order of the start: Redis and PostgreSQL, migrations, nodes and persisters side by side, the demo page. The end goes
+the other way, so that nodes drain while Redis still answers.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from keepline.cli.base.credentials import Credentials, credentials_of
+from keepline.cli.base.errors import CommandError, UsageError
+from keepline.cli.local import log_files
+from keepline.cli.local.data_folder import data_folder
+from keepline.cli.local.demo import Demo, Node, find_web_folder
+from keepline.cli.local.layout import (
+    LOOPBACK,
+    Plan,
+    node_environment,
+    persister_environment,
+    shared_environment,
+)
+from keepline.cli.local.ports import require_free
+from keepline.cli.local.postgres import Postgres, connect_once
+from keepline.cli.local.process import Child, Command, describe_exit, tail
+from keepline.cli.local.program import Program, python
+from keepline.cli.local.servers import Valkey, ping
+from keepline.cli.local.supervisor import Supervisor
+from keepline.ops.http import serve
+from keepline.ops.settings import NodeSettings, PersisterSettings, SettingsError, load
+
+_MIGRATE_SECONDS = 120.0
+_TO_DRAIN = 10.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The servers below the cluster: their URLs, and those that were started here."""
+
+    redis_url: str
+    valkey: Valkey | None
+    database_url: str
+    postgres: Postgres | None
+
+
+class Cluster:
+    """Everything that one `keepline up` runs."""
+
+    def __init__(self, plan: Plan, data: Path, environ: Mapping[str, str], say: Say) -> None:
+        self.plan = plan
+        self._data = data
+        self._logs = data / "logs"
+        self._environ = environ
+        self._say = say
+        self._supervisor = Supervisor(say)
+        self._programs: list[Program] = []
+        self._open = AsyncExitStack()
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Set to the error when the cluster can be kept running no longer."""
+        return self._supervisor.failed
+
+    async def start(self) -> dict[str, Any]:
+        """Start everything; returns what `--json` prints. Raises CommandError or UsageError."""
+        self._supervisor.tasks.start("cap logs", partial(log_files.keep_capped, self._logs), restart=True)
+        credentials = credentials_of(self._data, self._environ)
+        backends = await self._start_backends()
+        shared = shared_environment(self._environ, credentials, backends.redis_url, backends.database_url)
+        await self._migrate(shared)
+        nodes = [self._node(index, shared) for index in range(self.plan.nodes)]
+        persisters = [self._persister(index, shared) for index in range(self.plan.persisters)]
+        self._programs = [*nodes, *persisters]
+        self._say(f"starting {_count(nodes, 'node')} and {_count(persisters, 'persister')}")
+        await asyncio.gather(*(self._supervisor.start(program) for program in self._programs))
+        await self._until_ready()
+        for program in self._programs:
+            self._supervisor.watch(program)
+        await self._start_demo(credentials)
+        return self._describe(nodes, persisters, backends, credentials)
+
+    async def _until_ready(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for program in self._programs:
+                    group.create_task(program.until_ready())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def stop(self, hurry: asyncio.Event) -> None:
+        """End everything that was started, from the top down; at once when `hurry` is set."""
+        await self._supervisor.stop_watching()
+        orderly = asyncio.create_task(self._stop_in_order())
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait({orderly, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not orderly.done():
+            await self._supervisor.kill()
+        await orderly
+
+    async def _stop_in_order(self) -> None:
+        await self._open.aclose()
+        await self._supervisor.stop(self._programs)
+        await self._supervisor.stop()
+
+    async def _start_backends(self) -> Backends:
+        redis_url, database_url = self._environ.get("REDIS_URL"), self._environ.get("DATABASE_URL")
+        valkey = postgres = None
+        if redis_url:
+            await _require("REDIS_URL", ping(redis_url))
+        else:
+            self._say("starting Redis")
+            log = self._logs / "redis.log"
+            valkey = Valkey(self._data / "redis", port=self.plan.redis_port, log=log)
+            await self._supervisor.start(valkey)
+            self._supervisor.watch(valkey)
+            redis_url = valkey.url
+        if database_url:
+            await _require("DATABASE_URL", connect_once(database_url))
+        else:
+            self._say("starting PostgreSQL")
+            log = self._logs / "postgres.log"
+            postgres = Postgres(self._data / "postgres", port=self.plan.postgres_port, log=log)
+            await self._supervisor.start(postgres)
+            self._supervisor.watch(postgres)
+            database_url = postgres.url
+        return Backends(redis_url, valkey, database_url, postgres)
+
+    async def _migrate(self, shared: Mapping[str, str]) -> None:
+        self._say("migrating the database")
+        log = self._logs / "migrate.log"
+        child = await Child.start(Command("migrate", python("persister.migrate"), log, dict(shared)))
+        try:
+            async with asyncio.timeout(_MIGRATE_SECONDS):
+                returncode = await child.wait()
+        except TimeoutError:
+            raise CommandError(f"migrating took longer than {_MIGRATE_SECONDS:.0f} s; see {log}") from None
+        finally:
+            await child.kill()
+        if returncode != 0:
+            raise CommandError(f"migrating failed ({describe_exit(returncode)}); end of {log}:\n{tail(log)}")
+
+    def _node(self, index: int, shared: Mapping[str, str]) -> Program:
+        environment = node_environment(self.plan, index, shared)
+        port = self.plan.node_ops_port(index)
+        return self._program(self.plan.node_name(index), "signal_node", environment, port)
+
+    def _persister(self, index: int, shared: Mapping[str, str]) -> Program:
+        environment = persister_environment(self.plan, index, shared)
+        port = self.plan.persister_ops_port(index)
+        return self._program(self.plan.persister_name(index), "persister", environment, port)
+
+    def _program(self, name: str, module: str, environment: dict[str, str], ops_port: int) -> Program:
+        command = Command(
+            name=name,
+            arguments=python(module),
+            log=self._logs / f"{name}.log",
+            environment=environment,
+            stop_seconds=float(environment["KEEPLINE_DRAIN_SECONDS"]) + _TO_DRAIN,
+        )
+        return Program(command, f"http://{LOOPBACK}:{ops_port}")
+
+    async def _start_demo(self, credentials: Credentials) -> None:
+        nodes = [
+            Node(self.plan.node_port(i), f"http://{LOOPBACK}:{self.plan.node_ops_port(i)}")
+            for i in range(self.plan.nodes)
+        ]
+        demo = Demo(nodes, credentials, self._environ, find_web_folder())
+        await self._open.enter_async_context(serve(demo.app(), self.plan.host, self.plan.demo_port))
+
+    def _describe(
+        self, nodes: list[Program], persisters: list[Program], backends: Backends, credentials: Credentials
+    ) -> dict[str, Any]:
+        host = url_host(self.plan.own_host)
+        return {
+            "nodes": [
+                {
+                    "id": node.name,
+                    "ws": f"ws://{host}:{self.plan.node_port(index)}/v1",
+                    "http": node.ops_url,
+                    "pid": node.pid,
+                }
+                for index, node in enumerate(nodes)
+            ],
+            "persisters": [{"http": persister.ops_url, "pid": persister.pid} for persister in persisters],
+            "redis": {"url": backends.redis_url, "pid": backends.valkey and backends.valkey.pid},
+            "postgres": {"url": backends.database_url, "pid": backends.postgres and backends.postgres.pid},
+            "demo": f"http://{host}:{self.plan.demo_port}/",
+            "auth_secret": credentials.auth_secret,
+            "service_key": credentials.service_key,
+        }
+
+
+async def run(
+    plan: Plan, data: Path, environ: Mapping[str, str], say: Say, ready: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run a cluster until SIGINT, SIGTERM or SIGHUP, or until it fails; a second signal ends it at once.
+
+    `ready` gets what `--json` prints, once all is ready. Raises CommandError or UsageError.
+    """
+    check_settings(plan, environ)
+    end, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurry if end.is_set() else end).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, *_unless_ignored(signal.SIGHUP)):
+        loop.add_signal_handler(number, on_signal)
+    with data_folder(data) as cut_short:
+        listeners = plan.listeners(
+            redis=not environ.get("REDIS_URL"), postgres=not environ.get("DATABASE_URL")
+        )
+        await require_free(listeners, patient=cut_short)
+        (data / "logs").mkdir(exist_ok=True)
+        log_files.set_aside(data / "logs")
+        cluster = Cluster(plan, data, environ, say)
+        try:
+            await _start_and_wait(cluster, end, ready)
+        finally:
+            say("stopping")
+            await cluster.stop(hurry)
+
+
+async def _start_and_wait(
+    cluster: Cluster, end: asyncio.Event, ready: Callable[[dict[str, Any]], None]
+) -> None:
+    ending = asyncio.create_task(end.wait())
+    starting = asyncio.create_task(cluster.start())
+    try:
+        await _first_of(starting, ending, cluster.failed)
+        if starting.done():
+            ready(starting.result())
+            await _first_of(ending, cluster.failed)
+        if cluster.failed.done():
+            cluster.failed.result()
+    finally:
+        for task in (starting, ending):
+            task.cancel()
+        await asyncio.gather(starting, ending, return_exceptions=True)
+
+
+def check_settings(plan: Plan, environ: Mapping[str, str]) -> None:
+    """Raise UsageError with all problems of the user's own settings, before anything is started."""
+    stand_in = Credentials(
+        environ.get("KEEPLINE_AUTH_SECRET") or "-" * 32, environ.get("KEEPLINE_SERVICE_KEY") or "-" * 32
+    )
+    redis_url = environ.get("REDIS_URL") or "redis://localhost"
+    database_url = environ.get("DATABASE_URL") or "postgresql://localhost"
+    shared = shared_environment(environ, stand_in, redis_url, database_url)
+    try:
+        load(NodeSettings, node_environment(plan, 0, shared))
+        load(PersisterSettings, persister_environment(plan, 0, shared))
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+
+
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _require(variable: str, attempt: Awaitable[None]) -> None:
+    try:
+        await attempt
+    except (OSError, ValueError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        problem = str(error) or type(error).__name__
+        raise CommandError(
+            f"the server named by {variable} does not answer ({problem}): "
+            f"start it, or unset {variable} and keepline up starts one"
+        ) from None
+
+
+def _unless_ignored(number: signal.Signals) -> list[signal.Signals]:
+    """A hangup that our starter ignores (nohup) should stay ignored."""
+    return [] if signal.getsignal(number) is signal.SIG_IGN else [number]
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def url_host(host: str) -> str:
+    """`host` as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,5 @@
+"""How programs reach Redis or Valkey: one server, the master of a Sentinel set, or a cluster. And Lua scripts."""
+
+from keepline.ops.redis.client import Client, connect, is_cluster, servers, subscribed
+
+__all__ = ["Client", "connect", "is_cluster", "servers", "subscribed"]

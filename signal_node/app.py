@@ -1,0 +1,268 @@
+"""How the parts of a node are put together, and which of them run as tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from keepline.ops import redis
+from keepline.ops.settings import NodeSettings
+from keepline.ops.tasks import Tasks
+from keepline.room.rules import Rules
+from signal_node.bus.bus import Bus
+from signal_node.bus.publisher import Publisher
+from signal_node.cluster.clock import Clock
+from signal_node.cluster.deadlines import DeadlineWorker
+from signal_node.cluster.epochs import Epochs
+from signal_node.cluster.membership import Membership
+from signal_node.cluster.recovery import Recovery
+from signal_node.cluster.registry import Registry
+from signal_node.http.referrals import Referrals
+from signal_node.http.repairs import Repairs
+from signal_node.ice.servers import IceServers, run_refresh
+from signal_node.ice.turn_check import TurnChecks
+from signal_node.limits.address_limits import AddressLimits
+from signal_node.limits.failed_logins import FailedLogins
+from signal_node.limits.open_connections import OpenConnections
+from signal_node.protocol.session import Limits
+from signal_node.rooms.archive import Archive
+from signal_node.rooms.cache import Rooms
+from signal_node.rooms.reconcile import Reconciler
+from signal_node.rooms.store import RoomStore
+from signal_node.signaling.node import Node
+from signal_node.signaling.reports import Reports
+from signal_node.signaling.requests import Requests
+from signal_node.telemetry.call_counts import CallCounter
+from signal_node.telemetry.room_gauges import RoomGauges
+from signal_node.transport.connections import Connections
+from signal_node.users.ownership import Users
+from signal_node.users.tokens import Jwks, Verifier
+
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
+_DAY_SECONDS = 86_400.0
+
+
+class App:
+    """One node, whole."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        loop: asyncio.AbstractEventLoop,
+        client: redis.Client,
+        partitions: int,
+        archive: Archive | None,
+        draining: Callable[[], bool],
+        clock: Clock | None = None,
+    ) -> None:
+        """Take `draining()`, whether the node is about to stop, and the clock where it is not this machine's."""
+        self._settings = settings
+        self.draining = draining
+        self.turn_configured = bool(settings.turn_urls)
+        name = settings.node_id
+        cold_start_grace_ms = round(settings.cold_start_grace_seconds * 1_000)
+        tombstone_ms = round(settings.tombstone_seconds * 1_000)
+        rules, new_write_id = rules_of(settings), write_ids(name)
+        self.clock = clock or Clock()
+        self.ops_url = advertised(settings, settings.ops_port)
+        self.node = Node(name, _clients(settings, loop), loop)
+        store = RoomStore(client, partitions, tombstone_ms)
+        self.call_counts = CallCounter()
+        self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
+        self.rooms = self.reconciler.rooms = Rooms(
+            name,
+            store,
+            rules,
+            self.node,
+            now=self.clock.now,
+            new_write_id=new_write_id,
+            on_gap=self.reconciler.look_at,
+            on_loss=self.reconciler.lost,
+            on_committed=self.call_counts.committed,
+        )
+        self.room_gauges = RoomGauges(name, self.rooms)
+        self.bus = Bus(
+            client,
+            Publisher(client),
+            name,
+            self.node,
+            self.clock.monotonic,
+            partitions=partitions,
+            clock=self.clock.seconds,
+        )
+        users = Users(client, name)
+        self.ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
+        self.turn = TurnChecks(self.ice, name, settings.turn_check_seconds)
+        self.logins = FailedLogins(
+            client,
+            partitions,
+            settings.limit_failed_logins,
+            round(settings.limit_failed_login_window_seconds * 1_000),
+            self.clock.now,
+        )
+        self.limits = AddressLimits(self.node.clients, self.logins, settings.trusted_proxies)
+        self.requests = Requests(
+            self.node,
+            _verifier(settings),
+            self.ice,
+            archive,
+            self.limits,
+            Reports(client, store, settings.limit_reports_per_room, self.clock.now),
+            loop,
+        )
+        self.referrals = Referrals(
+            client,
+            partitions,
+            archive,
+            keep_seconds=settings.keep_referrals_days * _DAY_SECONDS,
+            now=self.clock.now,
+        )
+        self.node.connect(
+            self.rooms,
+            store,
+            users,
+            self.bus,
+            self.reconciler,
+            self.requests.begin,
+            self.requests.let_go,
+            self.limits,
+            draining,
+        )
+        self.registry = Registry(client, name)
+        self.timekeeper = DeadlineWorker(self.node, store)
+        self.membership = Membership(
+            self.node,
+            self.registry,
+            self.clock,
+            partitions,
+            status=self.status,
+            on_nodes=self.timekeeper.use_nodes,
+            cold_start_grace_ms=cold_start_grace_ms,
+        )
+        self.connections = self.limits.connections = OpenConnections(
+            client,
+            partitions,
+            self.membership.process,
+            settings.limit_connections_per_ip,
+            others=self.membership.other_processes,
+            now=self.clock.now,
+            refuse=self.limits.refuse,
+        )
+        self.recovery = Recovery(
+            name,
+            self.rooms,
+            self.reconciler,
+            store,
+            users,
+            Epochs(client, partitions),
+            self.registry,
+            archive,
+            self.limits,
+            rules,
+            grace_ms=cold_start_grace_ms,
+            tombstone_ms=tombstone_ms,
+            live=self.membership.recently_live,
+            now=self.clock.now,
+            new_write_id=new_write_id,
+        )
+
+        self.repairs = Repairs(self.node, self.registry, self.reconciler, self.recovery, rules)
+
+    def status(self) -> Mapping[str, Any]:
+        """What the heartbeat says of this node: where it is, what it does, how much it has to do."""
+        return {
+            "host": self._settings.host,
+            "port": self._settings.port,
+            "ops": self.ops_url,
+            "pid": os.getpid(),
+            "state": "draining" if self.draining() else "ready",
+            "sessions": len(self.node.clients),
+            "rooms": len(self.rooms),
+            "journal": self.rooms.waiting,
+            "deaf": self.bus.deaf,
+            "turn_down": self.turn.down,
+        }
+
+    def start(self, tasks: Tasks) -> None:
+        """Start all that runs beside the clients' connections."""
+        tasks.start("inbox", self.bus.run_receiver, restart=True)
+        tasks.start("probes", self.bus.run_prober, restart=True)
+        tasks.start("bus", self.bus.run_sender, restart=True)
+        tasks.start("commits", self.rooms.run, restart=True)
+        tasks.start("reconciler", self.reconciler.run, restart=True)
+        tasks.start("heartbeat", self.membership.run_heartbeat, restart=True)
+        tasks.start("reaper", self.membership.run_reaper, restart=True)
+        tasks.start("recovery", self.recovery.run, restart=True)
+        tasks.start("deadlines", self.timekeeper.run, restart=True)
+        tasks.start("failed-logins", self.logins.run, restart=True)
+        tasks.start("connections", self.connections.run, restart=True)
+        tasks.start("census", self.room_gauges.run, restart=True)
+        tasks.start("sweep", self.node.clients.run_sweep, restart=True)
+        tasks.start("turn-credentials", lambda: run_refresh(self.ice, self.node.clients), restart=True)
+        tasks.start("turn-checks", self.turn.run, restart=True)
+
+
+def advertised(settings: NodeSettings, port: int) -> str:
+    """The URL at which operators' commands reach the ops `port`: another host cannot use a wildcard or a loopback."""
+    if settings.ops_advertise is not None:
+        given = settings.ops_advertise
+        return f"http://{given}" if urlsplit(f"//{given}").port else f"http://{given}:{port}"
+    host = settings.ops_host
+    if host in WILDCARDS:
+        try:
+            host = socket.gethostbyname(socket.gethostname())
+        except OSError:
+            host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def rules_of(settings: NodeSettings) -> Rules:
+    """The rules of rooms that the settings ask for."""
+    return Rules(
+        no_show_ms=round(settings.no_show_seconds * 1_000),
+        grace_ms=round(settings.grace_seconds * 1_000),
+        text_idle_ms=round(settings.text_idle_seconds * 1_000),
+        text_warning_ms=round(settings.text_warning_seconds * 1_000),
+        ending_warning_ms=round(settings.ending_seconds * 1_000),
+    )
+
+
+def write_ids(node: str) -> Callable[[], str]:
+    """Ids of changes: the node, a number of this process's own, and a count."""
+    prefix, count = f"{node}:{secrets.token_hex(4)}", itertools.count(1)
+    return lambda: f"{prefix}:{next(count)}"
+
+
+def secret_of(value: SecretStr | None) -> str | None:
+    """The secret in plain text."""
+    return None if value is None else value.get_secret_value()
+
+
+def _clients(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Connections:
+    return Connections(
+        loop,
+        limits=Limits(
+            settings.limit_bad_frames, settings.limit_frames_per_second, settings.limit_frames_burst
+        ),
+        max_frame=settings.limit_frame_bytes,
+        max_outgoing=settings.limit_outgoing_bytes,
+        origins=frozenset(settings.origins),
+        hello_seconds=settings.limit_hello_seconds,
+        ping_seconds=settings.limit_ping_seconds,
+        pong_seconds=settings.limit_pong_seconds,
+    )
+
+
+def _verifier(settings: NodeSettings) -> Verifier:
+    jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
+    return Verifier(secret_of(settings.auth_secret), jwks, settings.auth_issuer, settings.auth_audience)

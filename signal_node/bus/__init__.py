@@ -1,0 +1,1 @@
+"""The inbox of this node, and the way to those of the others."""

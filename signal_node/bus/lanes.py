@@ -1,0 +1,50 @@
+"""The pub/sub channels of the nodes' inboxes.
+
+On one Redis each node has one. On a cluster a script can only publish where its keys are, so each node has one for
+every partition (sharded pub/sub). These are the lanes on which nodes reach each other: one on one Redis, as many as
+there are partitions on a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+
+from keepline.ops.redis.client import Client, is_cluster, subscribed
+from keepline.ops.redis.subscription import Subscription
+from keepline.room import keys
+
+SUBSCRIBED = ("subscribe", "ssubscribe")
+MESSAGE = ("message", "smessage")
+MOVED = "sunsubscribe"
+"""What a server says of a channel whose slot it has given away."""
+
+
+class Channels:
+    """The channels of all nodes on one Redis or cluster."""
+
+    def __init__(self, client: Client, partitions: int) -> None:
+        self._client = client
+        self.sharded = is_cluster(client)
+        self.lanes = partitions if self.sharded else 1
+        self.command = "SPUBLISH" if self.sharded else "PUBLISH"
+
+    def name(self, node: str, partition: int) -> str:
+        """The channel on which a node is told of a partition's rooms."""
+        return keys.inbox(node, partition if self.sharded else None)
+
+    async def publish(self, lane: int, node: str, data: bytes) -> None:
+        """Send data to a node. Raises RedisError."""
+        publish = self._client.spublish if self.sharded else self._client.publish
+        await publish(self.name(node, lane), data)
+
+    async def publish_to_shard(self, lane: int, packets: Iterable[tuple[str, bytes]]) -> list[int]:
+        """Send data to nodes in one write, on a cluster; how many heard it, of each. Raises RedisError."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for node, data in packets:
+                pipe.spublish(self.name(node, lane), data)
+            return await pipe.execute()
+
+    def subscribed(self, node: str, lane: int) -> AbstractAsyncContextManager[Subscription]:
+        """Subscribe to a node's inbox on one lane. Raises RedisError."""
+        return subscribed(self._client, self.name(node, lane))

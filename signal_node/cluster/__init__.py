@@ -1,0 +1,1 @@
+"""What nodes do for each other: heartbeat, burial, deadlines, recovery."""

@@ -1,0 +1,85 @@
+"""Carries out what is due in rooms, whichever node set the deadline.
+
+Each partition has an order of nodes (rendezvous hashing, Thaler and Ravishankar 1998): the first takes what is due at
+once, the second what has been due for a second, and so on. So the work is shared, a node that died is stood in for
+without anybody having to notice its death, and two nodes that take the same room do no harm: the version of the record
+lets only one change through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import structlog
+
+from keepline.ops.redis.scripts import StoreUnavailable
+from keepline.room import commands
+from keepline.room.codec import BadRecord
+from keepline.room.state import IllegalTransition
+from signal_node.rooms.journal import JournalFull, NotStored
+from signal_node.rooms.store import RoomStore
+from signal_node.signaling.node import Node
+
+INTERVAL_SECONDS = 0.2
+STAND_IN_MS = 1_000
+"""How much later than the one before it a node of a partition's order takes what is due."""
+
+LEASE_MS = 5_000
+AT_MOST = 128
+"""Rooms of one partition that one look takes."""
+
+_log = structlog.get_logger(__name__)
+
+
+def rank(node: str, nodes: Sequence[str], partition: int) -> int:
+    """The place of a node in the partition's order of nodes, from 0; a node that is not listed comes last."""
+    order = sorted(nodes, key=lambda name: _weight(name, partition), reverse=True)
+    return order.index(node) if node in order else len(order)
+
+
+def _weight(node: str, partition: int) -> bytes:
+    return blake2b(f"{partition}:{node}".encode(), digest_size=8).digest()
+
+
+class DeadlineWorker:
+    """Ticks the rooms that are due. `run` is to be run as a task."""
+
+    def __init__(self, node: Node, store: RoomStore) -> None:
+        self._node = node
+        self._store = store
+        self._nodes: Sequence[str] = ()
+        self._ranks: list[int] = []
+        self.use_nodes(())
+
+    def use_nodes(self, nodes: Sequence[str]) -> None:
+        """Share the partitions among these live nodes."""
+        self._nodes = nodes
+        partitions = range(self._store.partitions)
+        self._ranks = [rank(self._node.id, nodes, partition) for partition in partitions]
+
+    async def run(self) -> None:
+        """Look five times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                _log.warning("deadlines_unavailable", error=str(error))
+
+    async def look(self) -> None:
+        """Take and carry out what is due now. Raises StoreUnavailable."""
+        late_ms = [place * STAND_IN_MS for place in self._ranks]
+        taken = await self._store.pop_due(late_ms, LEASE_MS, AT_MOST)
+        await asyncio.gather(*(self._tick(room_id, now) for now, room_ids in taken for room_id in room_ids))
+
+    async def _tick(self, room_id: str, now: int) -> None:
+        try:
+            room = await self._node.rooms.find(room_id)
+            if room is None:
+                await self._store.clear_deadline(room_id)
+            else:
+                await self._node.execute(room, room_id, commands.Tick(), now)
+        except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:
+            _log.error("deadline_not_met", room=room_id, error=str(error))

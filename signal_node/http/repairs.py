@@ -1,0 +1,195 @@
+"""What `keepline doctor --fix` asks of a node: to put one thing right, by the ordinary commands.
+
+Each repair looks for itself whether there is something to repair, and changes a room only by a commit, which its
+version guards. So a repair that comes late, or twice, does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from keepline.ops.http import HttpError, json_response
+from keepline.room import commands
+from keepline.room.codec import Event
+from keepline.room.deadlines import due
+from keepline.room.record import Room, SideNumber, Status
+from keepline.room.rules import Rules
+from keepline.room.state import IllegalTransition
+from signal_node.cluster.recovery import Recovery
+from signal_node.cluster.registry import Registry
+from signal_node.http.service_key import ServiceKey
+from signal_node.rooms.archive import ArchiveUnavailable
+from signal_node.rooms.reconcile import Reconciler
+from signal_node.signaling.node import Node
+
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Side(Struct, tag="side", forbid_unknown_fields=True):
+    """A side is held by a session that is not there."""
+
+    room: Name
+    side: SideNumber
+    session: Name
+
+
+class Held(Struct, tag="held", forbid_unknown_fields=True):
+    """What is noted of the rooms of a node does not fit the room."""
+
+    room: Name
+    node: Name
+
+
+class Deadline(Struct, tag="deadline", forbid_unknown_fields=True):
+    """A room has no deadline where it needs one, or one where it needs none."""
+
+    room: Name
+
+
+class Cache(Struct, tag="cache", forbid_unknown_fields=True):
+    """The cache of this node and Redis differ."""
+
+    room: Name
+
+
+class Row(Struct, tag="row", forbid_unknown_fields=True):
+    """Postgres has not what Redis has."""
+
+    room: Name
+
+
+class Lost(Struct, tag="lost", forbid_unknown_fields=True):
+    """Redis has not what Postgres has."""
+
+    room: Name
+
+
+class Index(Struct, tag="index", forbid_unknown_fields=True):
+    """The index of a user's rooms names rooms that are gone."""
+
+    user: Name
+
+
+class User(Struct, tag="user", forbid_unknown_fields=True):
+    """A user is held by a session that is not there."""
+
+    user: Name
+    node: Name
+    session: Name
+
+
+Repair = Side | Held | Deadline | Cache | Row | Lost | Index | User
+_decoder: msgspec.json.Decoder[Repair] = msgspec.json.Decoder(Repair)
+
+
+class Repairs:
+    """The repairs of one node, and the route to them."""
+
+    def __init__(
+        self, node: Node, registry: Registry, reconciler: Reconciler, recovery: Recovery, rules: Rules
+    ) -> None:
+        self._node = node
+        self._store = node.store
+        self._registry = registry
+        self._reconciler = reconciler
+        self._recovery = recovery
+        self._rules = rules
+
+    def route(self, key: ServiceKey) -> web.RouteDef:
+        """The route, behind the service key."""
+        return web.post("/v1/node/repairs", key.guarded(self._post))
+
+    async def _post(self, request: web.Request) -> web.Response:
+        try:
+            repair = _decoder.decode(await request.read())
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise HttpError(400, "bad_request", str(error)) from None
+        try:
+            return json_response({"repaired": await self.repair(repair)})
+        except ArchiveUnavailable as error:
+            raise HttpError(503, "unavailable", f"Postgres is away: {error}") from None
+
+    async def repair(self, repair: Repair) -> bool:
+        """Put one thing right; False when there was nothing wrong.
+
+        Raises StoreUnavailable, ArchiveUnavailable, BadRecord, JournalFull, NotStored.
+        """
+        match repair:
+            case Side(room_id, side, session):
+                return await self._lose(room_id, side, session)
+            case Held(room_id, node):
+                return await self._note_held(room_id, node)
+            case Deadline(room_id):
+                return await self._set_deadline(room_id)
+            case Cache(room_id):
+                self._reconciler.look_at(room_id)
+                return self._node.rooms.get(room_id) is not None
+            case Row(room_id):
+                return await self._tell_persister(room_id)
+            case Lost(room_id):
+                return await self._recovery.bring_back(room_id)
+            case Index(user):
+                await self._store.rooms_of(user)  # it takes out what is gone
+                return True
+            case User(user, node, session):
+                return await self._let_go(user, node, session)
+
+    async def _lose(self, room_id: str, side: Literal[1, 2], session: str) -> bool:
+        room, _ = await self._store.load(room_id)
+        held = None if room is None else room.side(side)
+        if held is None or held.session != session or await self._is_there(held.node, session):
+            return False
+        try:
+            await self._node.execute(room, room_id, commands.Lose(side, session))
+        except IllegalTransition:
+            return False
+        return True
+
+    async def _is_there(self, node: str | None, session: str) -> bool:
+        """Whether a session may be open. Of another node that lives this one cannot know: ask that one."""
+        if node == self._node.id:
+            return self._node.has(session)
+        live, _ = await self._registry.nodes()
+        return node in live
+
+    async def _note_held(self, room_id: str, node: str) -> bool:
+        room = await self._load(room_id)
+        partition = self._store.partition_of(room_id)
+        if room is not None and any(side.node == node for side in room.sides):
+            await self._registry.hold(partition, node, room_id)
+        else:
+            await self._registry.let_go(partition, node, room_id)
+        return True
+
+    async def _set_deadline(self, room_id: str) -> bool:
+        room = await self._load(room_id)
+        deadline = None if room is None else due(room, self._rules)
+        if deadline is None:
+            await self._store.clear_deadline(room_id)
+        else:
+            await self._store.add_deadline(room_id, deadline.at)
+        return True
+
+    async def _tell_persister(self, room_id: str) -> bool:
+        room, lines = await self._store.load(room_id)
+        if room is None:
+            return False
+        await self._store.add_events(
+            [Event("restore", room), *(Event("restore", room, line) for line in lines)]
+        )
+        return True
+
+    async def _let_go(self, user: str, node: str, session: str) -> bool:
+        if await self._is_there(node, session):
+            return False
+        await self._node.users.release(user, session)
+        return True
+
+    async def _load(self, room_id: str) -> Room | None:
+        """A room that has not ended."""
+        room, _ = await self._store.load(room_id)
+        return None if room is None or room.status is Status.ENDED else room

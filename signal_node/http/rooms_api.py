@@ -1,0 +1,119 @@
+"""The HTTP API for the app's own backend: open, look at, end rooms; put a user out. Bearer service key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+from uuid import UUID, uuid4
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from keepline.ops.http import HttpError
+from keepline.room import commands
+from keepline.room.record import ChatMode, EndReason, Message, Room
+from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
+from keepline.room.state import IllegalTransition
+from signal_node.http.service_key import ServiceKey
+from signal_node.protocol import frames
+from signal_node.signaling.node import Node
+
+T = TypeVar("T")
+
+
+class OpenRoom(Struct, forbid_unknown_fields=True):
+    """The body of POST /v1/rooms."""
+
+    user_1: UUID
+    user_2: UUID
+    chat_mode: Literal["video", "text"] = "video"
+    duration_seconds: Annotated[int, Meta(ge=0, le=MAX_DURATION_SECONDS)] = 0
+
+
+class RoomsApi:
+    """The routes, over one node."""
+
+    def __init__(
+        self, node: Node, service_key: str | None, min_duration_seconds: int = MIN_DURATION_SECONDS
+    ) -> None:
+        self._node = node
+        self._key = ServiceKey(service_key)
+        self._min_duration_seconds = min_duration_seconds
+
+    def routes(self) -> list[web.RouteDef]:
+        """All routes, each behind the service key."""
+        return [
+            web.post("/v1/rooms", self._key.guarded(self._open)),
+            web.get("/v1/rooms", self._key.guarded(self._list)),
+            web.get("/v1/rooms/{room_id}", self._key.guarded(self._get)),
+            web.delete("/v1/rooms/{room_id}", self._key.guarded(self._delete)),
+            web.post("/v1/users/{user_id}/disconnect", self._key.guarded(self._disconnect)),
+        ]
+
+    async def _open(self, request: web.Request) -> web.Response:
+        body = _decode(await request.read(), OpenRoom)
+        if 0 < body.duration_seconds < self._min_duration_seconds:
+            raise HttpError(
+                400,
+                "bad_request",
+                f"duration_seconds is 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
+            )
+        room_id = str(uuid4())
+        command = commands.Open(
+            room_id, str(body.user_1), str(body.user_2), ChatMode(body.chat_mode), body.duration_seconds
+        )
+        try:
+            room = await self._node.execute(None, room_id, command)
+        except IllegalTransition as error:
+            raise HttpError(400, "bad_request", str(error)) from None
+        return _answer(room, [], status=201)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        user = _uuid(request.query.get("user", ""), "user")
+        rooms = await self._node.store.rooms_of(user)
+        loaded = [await self._node.store.load(room.room_id) for room in rooms]
+        return _json({"rooms": [frames.snapshot(room, lines) for room, lines in loaded if room is not None]})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return _answer(*await self._load(request.match_info["room_id"]))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        room, messages = await self._load(request.match_info["room_id"])
+        try:
+            ended = await self._node.execute(room, room.room_id, commands.End(EndReason.DELETED))
+        except IllegalTransition:
+            # It is over already, which is all that was asked for; perhaps only since it was looked at.
+            ended, messages = await self._load(room.room_id)
+        return _answer(ended, messages)
+
+    async def _load(self, room_id: str) -> tuple[Room, list[Message]]:
+        room, messages = await self._node.store.load(_uuid(room_id, "room"))
+        if room is None:
+            raise HttpError(404, "room_not_found", "there is no such room")
+        return room, messages
+
+    async def _disconnect(self, request: web.Request) -> web.Response:
+        user = _uuid(request.match_info["user_id"], "user")
+        return _json({"disconnected": await self._node.disconnect(user)}, status=202)
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise HttpError(400, "bad_request", str(error)) from None
+
+
+def _uuid(value: str, name: str) -> str:
+    try:
+        return str(UUID(value))
+    except ValueError:
+        raise HttpError(400, "bad_request", f"{name} is not a UUID") from None
+
+
+def _answer(room: Room, messages: list[Message], status: int = 200) -> web.Response:
+    return _json(frames.snapshot(room, messages), status=status)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=frames.to_json(value), status=status, content_type="application/json")

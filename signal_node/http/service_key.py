@@ -1,0 +1,47 @@
+"""The key that opens the HTTP API, and what its routes answer when the cluster's memory is away."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from keepline.ops.http import HttpError
+from keepline.ops.redis.scripts import StoreUnavailable
+from keepline.room.codec import BadRecord
+from signal_node.rooms.journal import JournalFull, NotStored
+from signal_node.signaling.requests import RETRY_AFTER_MS
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ServiceKey:
+    """The service key; None where none is set, which leaves the API off."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Let a handler be called by whoever has the key, and translate what it raises."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            self._authorize(request)
+            try:
+                return await handler(request)
+            except (StoreUnavailable, JournalFull, NotStored):
+                raise HttpError(
+                    503, "unavailable", "the cluster's memory is away", retry_after_ms=RETRY_AFTER_MS
+                ) from None
+            except BadRecord as error:
+                raise HttpError(500, "internal", f"the room cannot be read: {error}") from None
+
+        return guarded
+
+    def _authorize(self, request: web.Request) -> None:
+        if self._key is None:
+            raise HttpError(503, "unavailable", "the HTTP API is off: set KEEPLINE_SERVICE_KEY")
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        given = key.encode(errors="surrogateescape")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key.encode()):
+            raise HttpError(401, "unauthorized", "send the service key: Authorization: Bearer KEY")

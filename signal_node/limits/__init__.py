@@ -1,0 +1,1 @@
+"""What one IP address may do."""

@@ -1,0 +1,212 @@
+"""Failed logins by address: after so many within a window no more are tried until the window has passed.
+
+All nodes count in Redis. Each also remembers its own and who is blocked, and decides by that alone when Redis does not
+answer; what it could not write there it writes when Redis is back. A refused login is not counted, so a block ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from keepline.ops.redis.client import Client
+from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value
+from keepline.room import keys
+from keepline.room.attempts import Attempts, encode_attempts
+
+ANSWER_SECONDS = 1.0
+"""How long a login waits for Redis before this node decides alone, and for how long it then does not ask again."""
+
+SEND_SECONDS = 0.5
+MAX_ADDRESSES = 10_000
+"""Addresses that one node remembers; the one that failed longest ago is forgotten first."""
+
+_MAX_EVENTS = keys.MAX_EVENTS // 2
+_BATCH = 500
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What this node knows of an address: times in ms of failures here by id, and which Redis has not been told of."""
+
+    own: dict[str, int] = field(default_factory=dict)
+    unsent: set[str] = field(default_factory=set)
+    blocked_until: int = 0
+
+    @property
+    def oldest_at(self) -> int:
+        return next(iter(self.own.values()))
+
+    def drop_oldest(self) -> None:
+        oldest = next(iter(self.own))
+        del self.own[oldest]
+        self.unsent.discard(oldest)
+
+
+@dataclass(slots=True)
+class FailedLogins:
+    """`limit` failures within `window_ms` block an address. `run` is to be run as a task."""
+
+    client: Client
+    partitions: int
+    limit: int
+    window_ms: int
+    now: Callable[[], int]
+    _known: OrderedDict[str, _Known] = field(init=False, default_factory=OrderedDict)
+    _events: dict[str, Attempts] = field(init=False, default_factory=dict)
+    _alone_until: int = field(init=False, default=0)
+    _note: Script = field(init=False)
+    _restore: Script = field(init=False)
+    _append: Script = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._note = Script(self.client, __package__, "note_failures.lua")
+        self._restore = Script(self.client, __package__, "restore_failures.lua")
+        self._append = Script(self.client, __package__, "append_attempts.lua")
+
+    async def wait_ms(self, address: str) -> int:
+        """How long until a login from the address may be tried, in ms; 0 for now. Redis is asked once at most."""
+        if not self._wait_here(address) and self.now() >= self._alone_until:
+            await self._tell(address)
+        return self._wait_here(address)
+
+    async def failed(self, address: str, attempt: str) -> None:
+        """A login has failed; `attempt` is an id of it. From here on every node knows, if Redis answers."""
+        known = self._remember(address)
+        known.own[attempt] = self.now()
+        known.unsent.add(attempt)
+        if len(known.own) > self.limit:
+            known.drop_oldest()
+        if self.now() >= self._alone_until:
+            await self._tell(address)
+
+    async def put_back(self) -> None:
+        """Write again what Redis may have lost of the failures seen here. Raises StoreUnavailable."""
+        for known in self._known.values():
+            known.unsent.update(known.own)
+        await self._send_failures()
+
+    async def restore(self, archived: Iterable[Attempts], partitions: frozenset[int]) -> None:
+        """Bring back from Postgres what no node remembers of some partitions. Raises StoreUnavailable."""
+        now = self.now()
+        calls: list[Call] = []
+        for one in archived:
+            left = one.last_at + self.window_ms - now
+            if left > 0 and self._partition(one.address) in partitions:
+                count = min(one.attempts, self.limit)
+                calls.append(([self._key(one.address)], [count, one.first_at, one.last_at, left]))
+        _whole(await self._restore.run_many(calls) if calls else [])
+
+    async def run(self) -> None:
+        """Send what is left to send twice a second, until cancelled."""
+        while True:
+            await asyncio.sleep(SEND_SECONDS)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._send_failures()
+                    await self._send_events(list(self._events)[:_BATCH])
+            except (StoreUnavailable, TimeoutError) as error:
+                _log.warning("failed_logins_not_shared", error=str(error))
+            self._forget()
+
+    # --- what this node knows ---
+
+    def _remember(self, address: str) -> _Known:
+        known = self._known.pop(address, None) or _Known()
+        self._known[address] = known
+        if len(self._known) > MAX_ADDRESSES:
+            self._known.popitem(last=False)
+        return known
+
+    def _wait_here(self, address: str) -> int:
+        known = self._known.get(address)
+        if known is None:
+            return 0
+        now = self.now()
+        if len(known.own) == self.limit:
+            known.blocked_until = max(known.blocked_until, known.oldest_at + self.window_ms)
+        return max(0, known.blocked_until - now)
+
+    def _forget(self) -> None:
+        """Let go of what the window has left behind."""
+        now = self.now()
+        since = now - self.window_ms
+        for address, known in list(self._known.items()):
+            while known.own and known.oldest_at <= since:
+                known.drop_oldest()
+            if not known.own and known.blocked_until <= now:
+                del self._known[address]
+
+    # --- what all nodes know ---
+
+    def _partition(self, address: str) -> int:
+        return keys.partition_of(address, self.partitions)
+
+    def _key(self, address: str) -> str:
+        return keys.failed_logins(self._partition(address), address)
+
+    def _call(self, address: str) -> tuple[Call, list[str]]:
+        """Tell Redis of failures that it does not know, and ask how many there are; also the ids of those."""
+        known = self._known.get(address) or _Known()
+        told = {attempt: at for attempt, at in known.own.items() if attempt in known.unsent}
+        arguments: list[Value] = [self.now(), self.window_ms, self.limit]
+        for attempt, at in told.items():
+            arguments += [at, attempt]
+        return ([self._key(address)], arguments), list(told)
+
+    async def _tell(self, address: str) -> None:
+        """Tell Redis of the failures here and learn of the others; without an answer what is known here counts."""
+        call, told = self._call(address)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                self._learn(address, told, await self._note.run(*call))
+                if told and self._wait_here(address):
+                    await self._send_events([address])
+        except (StoreUnavailable, TimeoutError) as error:
+            self._alone_until = self.now() + round(ANSWER_SECONDS * 1_000)
+            _log.warning("failed_logins_counted_alone", error=str(error))
+
+    def _learn(self, address: str, told: Sequence[str], answer: Sequence[int]) -> None:
+        count, first_at, last_at = answer
+        if count >= self.limit:
+            known = self._remember(address)
+            known.blocked_until = max(known.blocked_until, first_at + self.window_ms)
+        if told:
+            self._remember(address).unsent.difference_update(told)
+            if address in self._events or len(self._events) < MAX_ADDRESSES:
+                self._events[address] = Attempts(address, count, first_at, last_at, last_at + self.window_ms)
+
+    async def _send_failures(self) -> None:
+        unsent = [address for address, known in self._known.items() if known.unsent]
+        for start in range(0, len(unsent), _BATCH):
+            batch = [(address, *self._call(address)) for address in unsent[start : start + _BATCH]]
+            answers = await self._note.run_many([call for _, call, _ in batch])
+            for (address, _, told), answer in zip(batch, _whole(answers), strict=True):
+                self._learn(address, told, answer)
+
+    async def _send_events(self, addresses: Sequence[str]) -> None:
+        """Tell the persister: of a block at once, of what came before in a while, together."""
+        events = [event for address in addresses if (event := self._events.get(address)) is not None]
+        calls: list[Call] = [
+            ([keys.events(self._partition(event.address))], [encode_attempts(event), _MAX_EVENTS])
+            for event in events
+        ]
+        _whole(await self._append.run_many(calls) if calls else [])
+        for event in events:
+            if self._events.get(event.address) is event:
+                del self._events[event.address]
+
+
+def _whole(answers: Sequence[Any]) -> Sequence[Any]:
+    """The answers of a pipeline, if all are. Raises StoreUnavailable."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise StoreUnavailable(f"{type(answer).__name__}: {answer}") from answer
+    return answers

@@ -1,0 +1,190 @@
+"""Open connections by address, counted over all nodes.
+
+Each process keeps its own count of an address in Redis: with every connection that opens or closes, and now and then so
+that its lease goes on. The answer is what the other processes have; so one round trip settles all connections that
+opened during the last one. Until it is settled a connection is open, but its hello waits. Without Redis the count of
+this process decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from keepline.ops.redis.client import Client
+from keepline.ops.redis.scripts import Call, Script, StoreUnavailable
+from keepline.room import keys
+
+ANSWER_SECONDS = 1.0
+TICK_SECONDS = 1.0
+REFRESH_MS = 20_000
+LEASE_MS = 60_000
+"""The life of a process' count. One that has died counts for no longer than its heartbeat lives."""
+
+_BATCH = 500
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Share:
+    """The connections of one address to this process: those that may stay, and those that opened just now."""
+
+    address: str
+    settled: set[str] = field(default_factory=set)
+    waiting: dict[str, asyncio.Event] = field(default_factory=dict)
+    sent_at: int = 0
+    dirty: bool = False
+
+    def __len__(self) -> int:
+        return len(self.settled) + len(self.waiting)
+
+
+class OpenConnections:
+    """At most `limit` connections of an address, over all processes. `run` is to be run as a task."""
+
+    def __init__(
+        self,
+        client: Client,
+        partitions: int,
+        process: Callable[[], str],
+        limit: int,
+        *,
+        others: Callable[[], set[str]],
+        now: Callable[[], int],
+        refuse: Callable[[str], None],
+    ) -> None:
+        """`process()` is this process' name, `others()` are those of the others that live.
+
+        `refuse(session)` is called for a connection too many.
+        """
+        self._script = Script(client, __package__, "share_connections.lua")
+        self._partitions = partitions
+        self._process = process
+        self._limit = limit
+        self._others = others
+        self._now = now
+        self._refuse = refuse
+        self._shares: dict[str, _Share] = {}
+        self._dirty = asyncio.Event()
+        self._alone = False
+
+    def opened(self, address: str, session: str) -> bool:
+        """A connection has opened; False when this process alone has too many of the address by now."""
+        share = self._shares.get(address)
+        if share is None:
+            share = self._shares[address] = _Share(address)
+        if len(share) >= self._limit:
+            return False
+        if self._alone:
+            share.settled.add(session)
+        else:
+            share.waiting[session] = asyncio.Event()
+        self._changed(share)
+        return True
+
+    def closed(self, address: str, session: str) -> None:
+        """A connection has closed. One that was refused is not counted, and does no harm here."""
+        share = self._shares.get(address)
+        if share is None:
+            return
+        settling = share.waiting.pop(session, None)
+        if settling is not None:
+            settling.set()
+        elif session in share.settled:
+            share.settled.remove(session)
+        else:
+            return
+        self._changed(share)
+
+    async def settled(self, address: str, session: str) -> None:
+        """Wait until it is known whether a connection may stay."""
+        share = self._shares.get(address)
+        settling = None if share is None else share.waiting.get(session)
+        if settling is not None:
+            await settling.wait()
+
+    def put_back(self) -> None:
+        """Write again what Redis may have lost."""
+        for share in self._shares.values():
+            self._changed(share)
+
+    async def run(self) -> None:
+        """Send what has changed, as soon as what was sent before is answered, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._dirty.wait()
+            except TimeoutError:
+                self._refresh()
+            await self._send()
+            if self._alone:
+                await asyncio.sleep(TICK_SECONDS)
+
+    def _changed(self, share: _Share) -> None:
+        share.dirty = True
+        self._dirty.set()
+
+    def _refresh(self) -> None:
+        since = self._now() - REFRESH_MS
+        for share in self._shares.values():
+            if share.sent_at <= since:
+                self._changed(share)
+
+    async def _send(self) -> None:
+        self._dirty.clear()
+        dirty = [share for share in self._shares.values() if share.dirty]
+        for start in range(0, len(dirty), _BATCH):
+            batch = dirty[start : start + _BATCH]
+            asked = [tuple(share.waiting) for share in batch]
+            answers = await self._exchange(batch)
+            for share, sessions, answer in zip(batch, asked, answers, strict=True):
+                self._settle(share, sessions, answer)
+
+    async def _exchange(self, batch: Sequence[_Share]) -> list[Any]:
+        """Write our counts and learn what the others have; errors are among the answers."""
+        now, others = self._now(), sorted(self._others())
+        calls: list[Call] = []
+        for share in batch:
+            share.dirty, share.sent_at = False, now
+            key = keys.open_connections(keys.partition_of(share.address, self._partitions), share.address)
+            calls.append(([key], [self._process(), len(share), now, LEASE_MS, *others]))
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answers = await self._script.run_many(calls)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.warning("connections_counted_alone", error=str(error))
+            answers = [error] * len(batch)
+            self._go_on_alone()
+        else:
+            self._alone = False
+        return answers
+
+    def _go_on_alone(self) -> None:
+        """Keep nobody waiting for a Redis that is away."""
+        self._alone = True
+        for share in self._shares.values():
+            share.dirty = True  # what was written of it is not certain, so it stays until that is
+            self._settle(share, tuple(share.waiting), 0)
+
+    def _settle(self, share: _Share, sessions: Sequence[str], answer: Any) -> None:
+        """Decide on the connections that were counted in the question. Those of an unanswered one may stay."""
+        if isinstance(answer, Exception):
+            answer = 0
+            share.dirty = True  # for the next tick
+        for session in sessions:
+            settling = share.waiting.pop(session, None)
+            if settling is None:
+                continue  # closed meanwhile
+            if len(share.settled) + answer < self._limit:
+                share.settled.add(session)
+            else:
+                self._changed(share)
+                self._refuse(session)
+            settling.set()
+        if not len(share) and not share.dirty:
+            del self._shares[share.address]

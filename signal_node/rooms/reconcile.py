@@ -1,0 +1,223 @@
+"""Compares the cache with Redis when something may have been missed, and heals whichever of the two is behind.
+
+A room with changes under way takes nothing from Redis: its commits find out by themselves. What Redis has lost of it
+is put back like that of any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from keepline.ops.backoff import Backoff
+from keepline.ops.redis.scripts import StoreUnavailable
+from keepline.room.catchup import missed
+from keepline.room.codec import BadRecord, Event
+from keepline.room.deadlines import due
+from keepline.room.effects import PeerChanged
+from keepline.room.record import Message, Room, SideNumber, other
+from keepline.room.rules import Rules
+from signal_node.protocol import frames
+from signal_node.rooms.cache import Audience, Rooms
+from signal_node.rooms.evicted import KEPT_MS, Untold
+from signal_node.rooms.store import Change, Conflict, RoomStore
+
+INTERVAL_SECONDS = 30.0
+"""How often all rooms are compared although nothing seems to have been missed."""
+
+BATCH = 1_000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class ReconcileCounts:
+    """What comparing has found."""
+
+    caught_up: int = 0
+    put_back: int = 0
+
+
+class Reconciler:
+    """Keeps the cache and Redis the same. `run` is to be run as a task."""
+
+    def __init__(
+        self, node: str, store: RoomStore, audience: Audience, rules: Rules, now: Callable[[], int]
+    ) -> None:
+        """Take the clock as `now()` in ms since 1970."""
+        self.counts = ReconcileCounts()
+        self.rooms: Rooms
+        self._node = node
+        self._store = store
+        self._audience = audience
+        self._rules = rules
+        self._now = now
+        self._stale: set[str] = set()
+        self._robbed: set[str] = set()
+        self._all_wanted = False
+        self._wanted = asyncio.Event()
+
+    def look_at(self, room_id: str) -> None:
+        """Something was missed of a room: compare it soon."""
+        self._stale.add(room_id)
+        self._wanted.set()
+
+    def lost(self, room_id: str) -> None:
+        """Redis has lost something of a room, and gets the record by a commit: put back its chat soon."""
+        self._robbed.add(room_id)
+        self._wanted.set()
+
+    def look_at_all(self) -> None:
+        """Something may have been missed of any room: compare all soon."""
+        self._all_wanted = True
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Compare when something was missed, and all rooms now and then, until cancelled."""
+        backoff = Backoff(0.05, 2.0)
+        while True:
+            suspected = True
+            try:
+                async with asyncio.timeout(INTERVAL_SECONDS):
+                    await self._wanted.wait()
+            except TimeoutError:
+                self._all_wanted, suspected = True, False
+            self._wanted.clear()
+            everything, stale, robbed = self._all_wanted, self._stale, self._robbed
+            self._all_wanted, self._stale, self._robbed = False, set(), set()
+            try:
+                await self.reconcile(self.rooms.ids() if everything else stale, suspected=suspected)
+                for room_id in robbed:
+                    await self._put_back_lines(room_id)
+                backoff.reset()
+            except (StoreUnavailable, BadRecord) as error:
+                _log.warning("reconcile_postponed", error=str(error))
+                self._stale |= stale
+                self._robbed |= robbed
+                self._all_wanted |= everything
+                self._wanted.set()
+                await asyncio.sleep(backoff.next())
+
+    async def reconcile(self, room_ids: Iterable[str], *, suspected: bool = False) -> None:
+        """Take what is newer in Redis, put back what is newer here or missing there.
+
+        Clients are told what they missed. `suspected`: there is a reason to look, so Redis may also lack lines of chat
+        of records that it has. Raises StoreUnavailable, BadRecord.
+        """
+        wanted = [room for room_id in room_ids if (room := self.rooms.stored(room_id)) is not None]
+        for room in wanted:
+            await self._tell_untold(room.room_id)
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            found = await self._store.compare(batch)
+            behind = []
+            for here, there in zip(batch, found, strict=True):
+                if there is None or there.version < here.version:
+                    behind.append((here, there))
+                    continue
+                if there.version > here.version and self.rooms.at_rest(here.room_id) is here:
+                    await self._catch_up(here, there)
+                if suspected and self._may_lack_lines(there):
+                    await self._put_back_missing_lines(there)
+            if behind:
+                await self._put_back(behind)
+
+    def _may_lack_lines(self, there: Room) -> bool:
+        """Whether lines that were stored from here lately belong to a record that perhaps another node put back.
+
+        That node knows its own lines only. Those beyond the record's last stay out: their numbers are given out again.
+        """
+        lines = self.rooms.lines(there.room_id)
+        return bool(lines) and lines[-1].at > self._now() - KEPT_MS and lines[-1].seq <= there.last_seq
+
+    async def put_back_chat(self, room_ids: Iterable[str]) -> None:
+        """Add the lines that Redis has lost, also of rooms whose record another node was quicker to put back.
+
+        That node knows the lines that were stored from there, and no others. Raises StoreUnavailable.
+        """
+        for room_id in room_ids:
+            room = self.rooms.at_rest(room_id)
+            if room is not None:
+                await self._put_back_missing_lines(room)
+
+    async def _put_back_missing_lines(self, room: Room) -> None:
+        lines = self.rooms.lines(room.room_id)
+        try:
+            if await self._store.merge_chat(room.room_id, lines):
+                await self._tell_persister(room, lines)
+        except StoreUnavailable:
+            self.lost(room.room_id)  # they may be in Redis by now, and the persister knows nothing of it
+            raise
+
+    async def _tell_persister(self, room: Room, lines: Sequence[Message]) -> None:
+        await self._store.add_events([Event("restore", room, line) for line in lines])
+
+    async def _catch_up(self, here: Room, there: Room) -> None:
+        lines = await self._lines_between(here, there)
+        if self.rooms.at_rest(here.room_id) is not here:
+            return  # something else has brought it up to date meanwhile
+        self.counts.caught_up += 1
+        caught_up = self.rooms.catch_up(there)
+        if caught_up is not None:
+            self._tell(caught_up, lines)
+
+    async def _tell_untold(self, room_id: str) -> None:
+        for untold in self.rooms.untold(room_id):
+            lines = await self._lines_between(untold.known, untold.there)
+            if self.rooms.take_untold(untold):
+                self._tell(untold, lines)
+
+    async def _lines_between(self, known: Room, there: Room) -> list[Message]:
+        """The lines that led from one record to the other."""
+        if there.last_seq <= known.last_seq:
+            return []
+        lines = await self._store.lines_after(there.room_id, known.last_seq)
+        return [line for line in lines if line.seq <= there.last_seq]
+
+    def _tell(self, untold: Untold, lines: Sequence[Message]) -> None:
+        """Tell the clients who know one record what led to the other, but for what is no longer so."""
+        known, there = untold.known, untold.there
+        now = self.rooms.get(there.room_id) or there
+        for number, side in zip(_NUMBERS, known.sides, strict=True):
+            if side.session is None or side.node != self._node:
+                continue
+            peer = other(number)
+            changed_since = now.side(peer).presence is not there.side(peer).presence
+            for effect in missed(known, there, number, lines, self._now(), self._rules):
+                if isinstance(effect, PeerChanged) and changed_since:
+                    continue
+                frame = frames.event_frame(there.room_id, effect)
+                if frame is not None:
+                    self._audience.deliver(side.session, frames.encode(frame))
+
+    async def _put_back(self, behind: Sequence[tuple[Room, Room | None]]) -> None:
+        """Store again what Redis has lost: record, lines of chat, and the events for the persister.
+
+        `behind` has the records as they are here, and as Redis has them.
+        """
+        for here, _ in behind:
+            await self._put_back_lines(here.room_id)
+        self.counts.put_back += len(behind)
+        results = await self._store.commit([self._change(here, there) for here, there in behind])
+        for (here, _), result in zip(behind, results, strict=True):
+            if isinstance(result, Conflict) and (
+                result.current is None or result.current.version < here.version
+            ):
+                self.look_at(here.room_id)  # another node put back what it knew, which is less
+
+    async def _put_back_lines(self, room_id: str) -> None:
+        room, lines = self.rooms.stored(room_id), self.rooms.lines(room_id)
+        if room is not None and lines:
+            await self._store.merge_chat(room_id, lines)
+            await self._tell_persister(room, lines)
+
+    def _change(self, here: Room, there: Room | None) -> Change:
+        deadline = due(here, self._rules)
+        due_at = None if deadline is None else deadline.at
+        return Change("restore", 0 if there is None else there.version, there, here, None, due_at, {})
+
+
+_NUMBERS: tuple[SideNumber, ...] = (1, 2)

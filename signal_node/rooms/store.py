@@ -1,0 +1,359 @@
+"""Rooms in Redis: read them, and commit changes by the one script that writes them.
+
+What a caller may assume of `commit`: a change is stored whole (record, event, deadline, chat, `held`, notices) or
+not at all; it is stored only on top of the version it was made from; trying the same change again after a lost
+answer is harmless. Changes of one call go to Redis in one write; they are independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from redis.asyncio.client import Pipeline
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from keepline.ops.redis.client import Client, is_cluster
+from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value, text, translated
+from keepline.room import keys
+from keepline.room.codec import (
+    BadRecord,
+    Event,
+    decode_message,
+    decode_record,
+    encode_event,
+    encode_message,
+    encode_record,
+    is_of_version,
+)
+from keepline.room.record import Message, Room, Status
+from keepline.room.rules import MAX_MESSAGES
+from keepline.room.steps import encode_step
+from signal_node.bus.lanes import Channels
+
+MAX_STEPS = 100
+"""Steps of a room's trace that are kept; the oldest give way."""
+
+TRACE_MS = 24 * 3_600 * 1_000
+"""How long the trace of a room lives after its last step; that of an ended room as long as its tombstone."""
+
+INDEX_SECONDS = 24 * 3600
+"""How long the index of a user's rooms lives after the last room was opened."""
+
+
+# Answers of a server that will do its work again later, not words about the change itself.
+_PASSING = (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+    TryAgainError,
+)
+
+# The library has no names for these: a disk that is full, and a master without its replicas.
+_PASSING_WORDS = ("MISCONF", "NOREPLICAS")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A transition to be stored: from `before` (None: the room is new) to `after`, with what belongs to it.
+
+    `expected_version` must be in Redis now, 0 for none: mostly that of `before`. `due_at` is the room's next deadline
+    in ms since 1970, None for none. `notices` go to the inboxes of nodes, by node.
+    """
+
+    kind: str
+    expected_version: int
+    before: Room | None
+    after: Room
+    message: Message | None
+    due_at: int | None
+    notices: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The change is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another version is there; None when there is no record at all."""
+
+    current: Room | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Redis refused this change and will refuse it again; the text says why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The server that has the room could not be asked; the change may or may not be stored."""
+
+    why: str
+
+
+CommitResult = Committed | Conflict | Failed | Unavailable
+
+
+class RoomStore:
+    """Rooms in one Redis."""
+
+    def __init__(self, client: Client, partitions: int, tombstone_ms: int) -> None:
+        self.partitions = partitions
+        self._client = client
+        self._channels = Channels(client, partitions)
+        self._tombstone_ms = tombstone_ms
+        self._commit = Script(client, __package__, "commit.lua")
+        self._merge_chat = Script(client, __package__, "merge_chat.lua")
+        self._pop_due = Script(client, __package__, "pop_due.lua")
+
+    def partition_of(self, room_id: str) -> int:
+        """The partition of a room."""
+        return keys.partition_of(room_id, self.partitions)
+
+    async def load(self, room_id: str) -> tuple[Room | None, list[Message]]:
+        """The room and its chat, oldest first; None when there is none.
+
+        Raises StoreUnavailable, also for a room that is not there while its partition is being recovered; BadRecord.
+        """
+        partition = self.partition_of(room_id)
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.get(keys.room(partition, room_id))
+                pipe.xrange(keys.chat(partition, room_id))
+                pipe.exists(keys.epoch(partition))
+                record, lines, whole = await pipe.execute()
+        if record is None and not whole:
+            raise StoreUnavailable("this part of Redis is being recovered")
+        return None if record is None else decode_record(record), _messages(lines)
+
+    async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
+        """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable, BadRecord."""
+        records = await self._records(room_ids)
+        return [None if record is None else decode_record(record) for record in records]
+
+    async def compare(self, known: Sequence[Room]) -> list[Room | None]:
+        """The rooms as Redis has them, as `load_many` does. What has the version that is known is not read again.
+
+        Raises StoreUnavailable, BadRecord.
+        """
+        records = await self._records([room.room_id for room in known])
+        return [
+            None if record is None else room if is_of_version(record, room.version) else decode_record(record)
+            for room, record in zip(known, records, strict=True)
+        ]
+
+    async def _records(self, room_ids: Sequence[str]) -> list[bytes | None]:
+        if not room_ids:
+            return []
+        names = keys.rooms(room_ids, self.partitions)
+        with translated():
+            if not is_cluster(self._client):
+                records: list[Any] = await self._client.mget(names)
+                return records
+            by_partition: dict[int, list[str]] = {}
+            for room_id, name in zip(room_ids, names, strict=True):
+                by_partition.setdefault(self.partition_of(room_id), []).append(name)
+            async with self._client.pipeline(transaction=False) as pipe:
+                for wanted in by_partition.values():
+                    pipe.mget(wanted)
+                answers = await pipe.execute()
+        found = dict(zip(chain(*by_partition.values()), chain(*answers), strict=True))
+        return [found[name] for name in names]
+
+    async def lines_after(self, room_id: str, seq: int) -> list[Message]:
+        """The room's chat after line `seq`. Raises StoreUnavailable, BadRecord."""
+        with translated():
+            lines = await self._client.xrange(
+                keys.chat(self.partition_of(room_id), room_id), min=f"({seq}-{2**63}"
+            )
+        return _messages(lines)
+
+    async def rooms_of(self, user: str) -> list[Room]:
+        """The user's rooms that have not ended, as far as the index knows; others are taken out of it.
+
+        Raises StoreUnavailable, BadRecord.
+        """
+        with translated():
+            members = await self._client.smembers(keys.user_rooms(user))
+        room_ids = sorted(text(member) for member in members)
+        rooms = await self.load_many(room_ids)
+        live = [room for room in rooms if room is not None and room.status is not Status.ENDED]
+        over = set(room_ids) - {room.room_id for room in live}
+        if over:
+            with translated():
+                await self._client.srem(keys.user_rooms(user), *over)
+        return live
+
+    async def pop_due(
+        self, late_ms: Sequence[int], lease_ms: int, at_most: int
+    ) -> list[tuple[int, list[str]]]:
+        """Take rooms whose deadline passed at least `late_ms[partition]` ago: of each partition Redis' time and ids.
+
+        They are due again after the lease, unless a commit moves the deadline. Partitions that cannot be reached are
+        left out. Raises StoreUnavailable when none can be.
+        """
+        answers = await self._pop_due.run_many(
+            [
+                ([keys.deadlines(partition)], [late, lease_ms, at_most])
+                for partition, late in enumerate(late_ms)
+            ]
+        )
+        errors = [answer for answer in answers if isinstance(answer, RedisError)]
+        if errors and len(errors) == len(answers):
+            raise StoreUnavailable(str(errors[0]))
+        return [
+            (answer[0], [text(room_id) for room_id in answer[1:]])
+            for answer in answers
+            if not isinstance(answer, RedisError)
+        ]
+
+    async def clear_deadline(self, room_id: str) -> None:
+        """Take away the deadline of a room that is gone. Raises StoreUnavailable."""
+        with translated():
+            await self._client.zrem(keys.deadlines(self.partition_of(room_id)), room_id)
+
+    async def add_deadline(self, room_id: str, at: int) -> None:
+        """Set the deadline of a room, in ms since 1970, if it has none. Raises StoreUnavailable."""
+        with translated():
+            await self._client.zadd(keys.deadlines(self.partition_of(room_id)), {room_id: at}, nx=True)
+
+    async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> int:
+        """Add lines wherever they belong in a room's chat; those that are there stay. Returns how many were not.
+
+        Raises StoreUnavailable.
+        """
+        if not messages:
+            return 0
+        arguments: list[Value] = [MAX_MESSAGES]
+        for message in messages:
+            arguments += [message.seq, encode_message(message)]
+        partition = self.partition_of(room_id)
+        names = [keys.chat(partition, room_id), keys.room(partition, room_id)]
+        return int(await self._merge_chat.run(names, arguments))
+
+    async def add_events(self, events: Sequence[Event]) -> None:
+        """Tell the persister something that is no transition. Raises StoreUnavailable."""
+        if not events:
+            return
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for event in events:
+                    stream = keys.events(self.partition_of(event.room.room_id))
+                    pipe.xadd(
+                        stream, {"event": encode_event(event)}, maxlen=keys.MAX_EVENTS, approximate=True
+                    )
+                await pipe.execute()
+
+    async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
+        """Store changes of different rooms; one result each. Raises StoreUnavailable: then any may be stored."""
+        results = await self.commit_each(changes)
+        for result in results:
+            if isinstance(result, Unavailable):
+                raise StoreUnavailable(result.why)
+        return results
+
+    async def commit_each(self, changes: Sequence[Change]) -> list[CommitResult]:
+        """Store changes of different rooms, as far as they can be now; one result each.
+
+        Raises StoreUnavailable when no server could be asked: then any may be stored.
+        """
+        calls = [self._arguments(change) for change in changes]
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for call in calls:
+                    self._commit.add_to(pipe, call)
+                for change in changes:
+                    _index(pipe, change)
+                answers = await pipe.execute(raise_on_error=False)
+            answers = await self._commit.completed(calls, answers[: len(changes)])
+        return [_result(answer) for answer in answers]
+
+    def _arguments(self, change: Change) -> Call:
+        room = change.after
+        partition = self.partition_of(room.room_id)
+        nodes_before = set() if change.before is None else _nodes(change.before)
+        added, removed = sorted(_nodes(room)), sorted(nodes_before - _nodes(room))
+        ended = room.status is Status.ENDED
+        names = [
+            keys.room(partition, room.room_id),
+            keys.events(partition),
+            keys.deadlines(partition),
+            keys.chat(partition, room.room_id),
+            keys.trace(partition, room.room_id),
+            *(keys.held(partition, node) for node in (*added, *removed)),
+        ]
+        arguments: list[Value] = [
+            change.expected_version,
+            room.room_id,
+            encode_record(room),
+            encode_event(Event(change.kind, room, change.message)),
+            "" if change.due_at is None else change.due_at,
+            "" if change.message is None else change.message.seq,
+            "" if change.message is None else encode_message(change.message),
+            MAX_MESSAGES,
+            self._tombstone_ms if ended else "",
+            keys.MAX_EVENTS,
+            len(added),
+            self._channels.command,
+            "" if change.message is not None else encode_step(change.kind, room),
+            MAX_STEPS,
+            self._tombstone_ms if ended else TRACE_MS,
+        ]
+        for node, payload in change.notices.items():
+            arguments += [self._channels.name(node, partition), payload]
+        return names, arguments
+
+
+def _messages(lines: Any) -> list[Message]:
+    return [decode_message(fields[b"message"]) for _, fields in lines]
+
+
+def _nodes(room: Room) -> set[str]:
+    return {side.node for side in room.sides if side.node is not None}
+
+
+def _index(pipe: Pipeline, change: Change) -> None:
+    """Keep the index of the users' rooms. It lives in other partitions, so it is not part of the atomic step."""
+    if change.expected_version == 0:
+        for side in change.after.sides:
+            pipe.sadd(keys.user_rooms(side.user), change.after.room_id)
+            pipe.expire(keys.user_rooms(side.user), INDEX_SECONDS)
+    elif change.after.status is Status.ENDED:
+        for side in change.after.sides:
+            pipe.srem(keys.user_rooms(side.user), change.after.room_id)
+
+
+def _result(answer: Any) -> CommitResult:
+    if answer == b"done":
+        return Committed()
+    if answer is None:
+        return Conflict(None)
+    if isinstance(answer, bytes):
+        try:
+            return Conflict(decode_record(answer))
+        except BadRecord as error:
+            return Failed(f"the record that is there cannot be read: {error}")
+    if isinstance(answer, _PASSING) or str(answer).startswith(_PASSING_WORDS):
+        return Unavailable(f"{type(answer).__name__}: {answer}")
+    return Failed(str(answer))

@@ -1,0 +1,253 @@
+"""Sending the clients of a node away, because it stops or because an operator wants it empty.
+
+Goodbyes are spread over time, so that clients do not all come back at once; calls in the middle of a negotiation come
+last. A client keeps its connection until the time that it was told to come back, and a moment longer: whoever
+connects elsewhere first misses nothing.
+
+Load balancers learn late that the node takes no more clients, by a look at `/readyz` every few seconds. Until then
+they send some: so the port stays open for a while, and who comes is refused in the handshake, with an answer that
+sends a load balancer, or else a client, to another node. Goodbyes wait for that: whoever is told to go is not sent here
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from keepline.ops.tasks import Tasks
+from signal_node.protocol import close_codes, frames
+from signal_node.protocol.session import Stage
+from signal_node.signaling.node import Node
+from signal_node.transport.connection import Connection
+from signal_node.transport.listener import Listener
+
+SPREAD_MS = 2_000
+"""Clients are told to come back after up to this many ms, or a tenth of the drain window if that is less."""
+
+LINGER_MS = 1_000
+"""How long after that time the connection stays open, or 15 % of the window if that is less."""
+
+SHARE = 0.6
+"""The part of the drain window over which goodbyes are spread."""
+
+FIRST_SHARE = 0.3
+"""By then goodbyes begin, however long the port stays open."""
+
+LAST_SHARE = 0.7
+"""Up to here go the goodbyes to those who were negotiating; the rest is for closes and the journal."""
+
+QUIET_SECONDS = 5.0
+"""A call in which nobody has sent a description or a candidate for so long is through with its negotiation."""
+
+POLL_SECONDS = 0.02
+
+_log = structlog.get_logger(__name__)
+
+
+async def drain(
+    node: Node, seconds: float, hurry: asyncio.Event, uniform: Callable[[], float], linger: float = 0.0
+) -> None:
+    """Say goodbye to all clients within `seconds`, then wait for closes and commits until the time is over.
+
+    `hurry` ends it at once. `uniform()` draws from 0 to 1. For `linger` seconds load balancers may not know of it.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    goodbyes = Goodbyes(node, loop, seconds, uniform)
+    try:
+        first = began + min(linger, seconds * FIRST_SHARE)
+        late = await _spread(list(node.clients), goodbyes.say_if_calm, first, began + seconds * SHARE, hurry)
+        now = loop.time()
+        await _spread(late, goodbyes.say, now, max(now, began + seconds * LAST_SHARE), hurry)
+        deadline = began + seconds
+        while len(node.clients) and loop.time() < deadline and not hurry.is_set():
+            await _until(hurry, POLL_SECONDS)
+    finally:
+        goodbyes.cancel()
+    for connection in node.clients:
+        if not connection.websocket.connecting:
+            connection.abort()
+    try:
+        await asyncio.wait_for(node.rooms.settled(), max(1.0, deadline - loop.time()))
+    except TimeoutError:
+        _log.error("changes_not_stored", waiting=node.rooms.waiting)
+
+
+class Goodbyes:
+    """Says goodbye to clients, and closes their connections when their time has come."""
+
+    def __init__(
+        self, node: Node, loop: asyncio.AbstractEventLoop, seconds: float, uniform: Callable[[], float]
+    ) -> None:
+        self._node = node
+        self._loop = loop
+        self._spread_ms = min(SPREAD_MS, seconds * 100)
+        self._linger_ms = min(LINGER_MS, seconds * 150)
+        self._uniform = uniform
+        self._closes: list[asyncio.TimerHandle] = []
+
+    def say_if_calm(self, connection: Connection) -> bool:
+        """Say goodbye, unless a call of the client's is in the middle of a negotiation; whether it was said."""
+        if self._negotiates(connection):
+            return False
+        return self.say(connection)
+
+    def say(self, connection: Connection) -> bool:
+        """Say goodbye; whoever has not been welcomed is closed at once, or is about to be refused by the handshake."""
+        if connection.websocket.connecting:
+            return True
+        if connection.session.stage is not Stage.READY:
+            connection.close(close_codes.DRAINING)
+            return True
+        reconnect_after_ms = round(self._uniform() * self._spread_ms)
+        frame = frames.Goodbye(reason="draining", reconnect_after_ms=reconnect_after_ms)
+        connection.write(frames.encode(frame))
+        connection.leaving = True
+        stays = (reconnect_after_ms + self._linger_ms) / 1_000
+        self._closes.append(self._loop.call_later(stays, _close, connection))
+        return True
+
+    def cancel(self) -> None:
+        """Close nothing any more."""
+        for close in self._closes:
+            close.cancel()
+
+    def _negotiates(self, connection: Connection) -> bool:
+        times = map(self._node.negotiation_log.negotiated_at, connection.session.rooms)
+        quiet_since = self._loop.time() - QUIET_SECONDS
+        return any(at is not None and at > quiet_since for at in times)
+
+
+def _close(connection: Connection) -> None:
+    connection.close(close_codes.REPLACED if connection.replaced else close_codes.DRAINING)
+
+
+async def _spread(
+    connections: Sequence[Connection],
+    say: Callable[[Connection], bool],
+    start: float,
+    end: float,
+    hurry: asyncio.Event,
+) -> list[Connection]:
+    """Say goodbye to one after the other between two times; returns those to whom it was not said."""
+    loop = asyncio.get_running_loop()
+    late = []
+    for number, connection in enumerate(connections):
+        await _until(hurry, start + (end - start) * number / len(connections) - loop.time())
+        if hurry.is_set():
+            break
+        if not connection.session.closed() and not say(connection):
+            late.append(connection)
+    return late
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    if seconds <= 0:
+        return
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+class Drains:
+    """Whether the node sends its clients away: for a while, as an operator asked, or because it stops."""
+
+    def __init__(self, tasks: Tasks, seconds: float, linger: float, uniform: Callable[[], float]) -> None:
+        """Take the drain window where none is asked for, and for how much of it the port stays open at the most.
+
+        `connect` has to come before anything else.
+        """
+        self.hurry = asyncio.Event()
+        self.stopping = False
+        self._tasks = tasks
+        self._seconds = seconds
+        self._linger = linger
+        self._uniform = uniform
+        self._running: asyncio.Task[None] | None = None
+        self._ends_at = 0.0
+        self._shuts_at = 0.0
+        self._shutting: asyncio.TimerHandle | None = None
+        self._node: Node
+        self._listener: Listener
+
+    def connect(self, node: Node, listener: Listener) -> None:
+        """Take whose clients these are, and where they come in."""
+        self._node, self._listener = node, listener
+
+    @property
+    def active(self) -> bool:
+        """Whether the node takes no new clients."""
+        return self.stopping or self._running is not None
+
+    def report(self) -> dict[str, Any]:
+        """How far it is: `state` is ready, draining or drained; `remaining_ms` until the last are dropped."""
+        sessions, now = len(self._node.clients), asyncio.get_running_loop().time()
+        busy = sessions or now < self._shuts_at or not self._done()
+        state = "ready" if not self.active else "draining" if busy else "drained"
+        remaining = max(0, round((self._ends_at - now) * 1_000)) if state == "draining" else 0
+        return {"node": self._node.id, "state": state, "sessions": sessions, "remaining_ms": remaining}
+
+    def begin(self, seconds: float | None = None) -> None:
+        """Begin to send all clients away within `seconds`; nothing when that is under way."""
+        if self.active:
+            return
+        window = self._seconds if seconds is None else seconds
+        linger = self._shut(window)
+        _log.info("drain_asked_for", sessions=len(self._node.clients), seconds=window)
+        self._running = self._tasks.start(
+            "drain", lambda: drain(self._node, window, asyncio.Event(), self._uniform, linger), restart=True
+        )
+
+    def _shut(self, window: float) -> float:
+        """Shut the door when load balancers have had time to learn of it; returns the seconds until then."""
+        loop = asyncio.get_running_loop()
+        linger = min(self._linger, window)
+        self._ends_at, self._shuts_at = loop.time() + window, loop.time() + linger
+        if linger:
+            self._shutting = loop.call_at(self._shuts_at, self._listener.close)
+        else:
+            self._listener.close()
+        return linger
+
+    async def undo(self) -> None:
+        """Take clients again; those who have been told to leave do. Raises OSError when the port is taken now."""
+        if self.stopping or self._running is None:
+            return
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        self._forget_to_shut()
+        await self._listener.open()
+        self._running = None
+        _log.info("drain_undone", sessions=len(self._node.clients))
+
+    async def stop(self) -> None:
+        """Send everybody away for good: the node stops. `hurry` ends it at once."""
+        self.stopping = True
+        loop = asyncio.get_running_loop()
+        _log.info("draining", sessions=len(self._node.clients), seconds=self._seconds)
+        if self._running is None:
+            self._shut(self._seconds)
+        else:
+            self._ends_at = loop.time() + self._seconds
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        linger = max(0.0, self._shuts_at - loop.time())
+        await drain(self._node, self._seconds, self.hurry, self._uniform, linger)
+        await _until(self.hurry, self._shuts_at - loop.time())
+        self._forget_to_shut()
+        self._listener.close()
+
+    def _forget_to_shut(self) -> None:
+        """What the timer was to do is done now, or not at all."""
+        self._shuts_at = 0.0
+        if self._shutting is not None:
+            self._shutting.cancel()
+            self._shutting = None
+
+    def _done(self) -> bool:
+        return self._running is not None and self._running.done()

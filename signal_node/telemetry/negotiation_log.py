@@ -1,0 +1,113 @@
+"""What happened lately in each room's negotiation, as this node saw it: for `keepline trace`, and for a drain that lets
+a negotiation finish first. Kept in memory alone, by kind and time; never a word of a description or of the chat.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from keepline.room.record import SideNumber
+
+MAX_ROOMS = 4_096
+"""Rooms that are remembered; those that were met first give way."""
+
+MAX_MOMENTS = 48
+"""Moments of one room that are remembered."""
+
+HEAD_BYTES = 150
+"""How far into the data of a signal to look for what it is: past the name of the peer's stream."""
+
+CANDIDATE = "candidate"
+
+_DATA = b'"data":{"'
+_CANDIDATE = _DATA + b'candidate"'
+_FROM, _TO = 61, 192
+"""Between which bytes of a frame that `wire.forwarded` wrote to look for a candidate first: behind the room, and as far
+as the streams and numbers of our SDKs reach.
+"""
+_C, _D, _T = b"cdt"
+
+
+@dataclass(slots=True)
+class Moment:
+    """Something that one side did. Times are seconds of the loop's clock.
+
+    Candidates come in bursts: `count` of them between `at` and `until` are one moment.
+    """
+
+    at: float
+    until: float
+    side: SideNumber
+    session: str
+    what: str
+    count: int = 1
+
+
+def kind_of(data: bytes) -> str | None:
+    """What a frame from peer to peer does in a negotiation; None for nothing.
+
+    A glance at the first letter of its data decides for nearly all of them; nothing is parsed.
+    """
+    at = data.find(_DATA) + len(_DATA)
+    letter = data[at]
+    if letter == _C:
+        return CANDIDATE if data.startswith(b'candidate"', at) else None
+    if letter in (_D, _T):
+        return _description(data, at)
+    return None
+
+
+def _description(data: bytes, at: int) -> str | None:
+    """The same for data that begin with `d`, or with `to` and then something else."""
+    if data.find(b'description"', at, at + HEAD_BYTES) < 0:
+        return CANDIDATE if data.find(b'"candidate"', at, at + HEAD_BYTES) >= 0 else None
+    for kind in ("offer", "answer"):
+        if data.find(f'"{kind}"'.encode(), at, at + HEAD_BYTES) >= 0:
+            return kind
+    return "description"
+
+
+class NegotiationLog:
+    """The moments of each room, oldest first."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, deque[Moment]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def relayed(self, room_id: str, side: SideNumber, session: str, data: bytes, at: float) -> str | None:
+        """A side sent a frame to its peer: of which kind. Called for every signal, so it does as little as it can."""
+        what = CANDIDATE if data.find(_CANDIDATE, _FROM, _TO) > 0 else kind_of(data)
+        if what is None:
+            return None
+        if what is CANDIDATE and (negotiation_log := self._rooms.get(room_id)):
+            last = negotiation_log[-1]
+            if last.what is CANDIDATE and last.session == session:
+                last.count += 1
+                last.until = at
+                return what
+        self.note(room_id, side, session, what, at)
+        return what
+
+    def note(self, room_id: str, side: SideNumber, session: str, what: str, at: float) -> None:
+        """Remember that a side did something."""
+        negotiation_log = self._rooms.get(room_id)
+        if negotiation_log is None:
+            if len(self._rooms) >= MAX_ROOMS:
+                del self._rooms[next(iter(self._rooms))]
+            negotiation_log = self._rooms[room_id] = deque(maxlen=MAX_MOMENTS)
+        negotiation_log.append(Moment(at, at, side, session, what))
+
+    def of(self, room_id: str) -> Iterator[Moment]:
+        """The moments of a room."""
+        return iter(self._rooms.get(room_id, ()))
+
+    def negotiated_at(self, room_id: str) -> float | None:
+        """When a description or a candidate of the room was last relayed here; None for never."""
+        for moment in reversed(self._rooms.get(room_id, ())):
+            if moment.what in ("offer", "answer", "description", CANDIDATE):
+                return moment.until
+        return None

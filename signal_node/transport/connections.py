@@ -1,0 +1,142 @@
+"""The clients of this node: their connections, found by session and by user, and what is written to them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+
+from signal_node.protocol import close_codes
+from signal_node.protocol.frames import ErrorCode
+from signal_node.protocol.session import SESSION_ID_BYTES, Limits, Session, Stage
+from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
+from signal_node.transport.websocket import WebSocket
+
+LIMITED_SECONDS = 1.0
+"""How long a connection that is to be refused may take to say hello."""
+
+
+def new_session_id() -> str:
+    """An id that no other session of the cluster has: 16 characters, 64 random bits."""
+    return secrets.token_hex(SESSION_ID_BYTES // 2)
+
+
+class Connections:
+    """All connections, from the moment they are accepted."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        limits: Limits,
+        max_frame: int,
+        max_outgoing: int,
+        origins: frozenset[str],
+        hello_seconds: float,
+        ping_seconds: float,
+        pong_seconds: float,
+    ) -> None:
+        self._loop = loop
+        self._writer = Writer(loop)
+        self._limits = limits
+        self._max_frame = max_frame
+        self._max_outgoing = max_outgoing
+        self._origins = origins
+        self._hello_seconds = hello_seconds
+        self._ping_seconds = ping_seconds
+        self._pong_seconds = pong_seconds
+        self._accepted: dict[Connection, None] = {}
+        self._by_session: dict[str, Connection] = {}
+        self._by_user: dict[str, str] = {}
+        self.errors: Counter[ErrorCode] = Counter()
+        self.opened_ones = 0
+        self.closed_ones: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_session)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._accepted))
+
+    def accept(self, handler: Handler) -> Connection:
+        """A connection that asyncio is about to make."""
+        connection = Connection(
+            handler,
+            Session(new_session_id(), self._limits, self.errors),
+            WebSocket(self._max_frame),
+            self._writer,
+            loop=self._loop,
+            max_outgoing=self._max_outgoing,
+            origins=self._origins,
+        )
+        self._accepted[connection] = None
+        return connection
+
+    def opened(self, connection: Connection) -> None:
+        """The handshake is through: the session can be found."""
+        self._by_session[connection.session.id] = connection
+        self.opened_ones += 1
+
+    def took(self, user: str, session: str) -> None:
+        """The session holds the user now."""
+        self._by_user[user] = session
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        session = connection.session
+        self.closed_ones[connection.websocket.ended_by] += 1
+        self._accepted.pop(connection, None)
+        self._by_session.pop(session.id, None)
+        if self._by_user.get(session.user) == session.id:
+            del self._by_user[session.user]
+
+    def get(self, session: str) -> Connection | None:
+        """The connection of a session."""
+        return self._by_session.get(session)
+
+    def sessions(self) -> list[str]:
+        """The ids of all open sessions."""
+        return list(self._by_session)
+
+    def session_of(self, user: str) -> str | None:
+        """The session that holds the user on this node."""
+        return self._by_user.get(user)
+
+    def forward(self, session: str, data: bytes) -> bool:
+        """Write a frame from the peer or the room; False when the session is not here."""
+        connection = self._by_session.get(session)
+        if connection is None:
+            return False
+        connection.forward(data)
+        return True
+
+    async def run_sweep(self, seconds: float = 0.5) -> None:
+        """Look after silence and slowness, until cancelled. One task for all: a timer each would cost more."""
+        while True:
+            await asyncio.sleep(seconds)
+            now = self._loop.time()
+            for connection in self:
+                self.sweep(connection, now)
+
+    def sweep(self, connection: Connection, now: float) -> None:
+        """Close a connection that has had its time at `now`, in seconds of the loop's clock; ping a silent one."""
+        if connection.websocket.closing:
+            if connection.closing_since is None:
+                connection.closing_since = now
+            elif now - connection.closing_since > CLOSE_SECONDS:
+                connection.abort()
+        elif connection.websocket.connecting:
+            if now - connection.opened_at > self._hello_seconds:
+                connection.abort()
+        elif connection.session.stage is Stage.NEW:
+            waited = now - connection.opened_at
+            if waited > LIMITED_SECONDS:
+                connection.perform(connection.session.dismissed())
+            if waited > self._hello_seconds:
+                connection.close(close_codes.NO_HELLO)
+        elif connection.pinged_at is not None:
+            if now - connection.pinged_at > self._pong_seconds:
+                connection.abort()
+        elif now - connection.heard_at > self._ping_seconds:
+            connection.ping(now)

@@ -1,0 +1,331 @@
+"""WebSocket framing on `websockets`' Sans-I/O protocol: bytes in, messages out, and the other way round.
+
+Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time;
+whatever else comes (the handshake, control frames, fragments, breaches) is the library's, which gets whole
+frames and so is always between two of them. Compression is not offered: signals are small, and a compressor per
+connection costs 60 times its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from websockets.exceptions import InvalidStatus
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from signal_node.protocol import close_codes
+from signal_node.protocol.frames import SUBPROTOCOL, Error, ErrorCode, encode
+from signal_node.transport.proxy_header import FIRST_BYTES, BadHeader, read_header
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+PATH = "/v1"
+
+RETRY_AFTER_SECONDS = 1
+"""When a client that a draining node refuses may try again: another node takes it at once."""
+
+_TEXT = 0x81
+"""The first byte of a text in one frame."""
+
+_MASKED = 0x80
+_SIZE_IN_2, _SIZE_IN_8 = 126, 127
+_MASK_BYTES = 4
+
+_OPEN = State.OPEN
+"""Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The handshake is through. `origin` is None outside of browsers, `forwarded_for` what proxies wrote, if any."""
+
+    origin: str | None
+    forwarded_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The handshake was answered with an HTTP error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violated:
+    """The client broke the framing; the close has been queued."""
+
+    close: close_codes.Close
+
+
+@dataclass(frozen=True, slots=True)
+class Misled:
+    """A trusted proxy began with a PROXY header that is none: nothing that follows can be believed."""
+
+    why: str
+
+
+Event = str | Opened | Refused | Violated | Misled
+
+
+class Entrance(Protocol):
+    """What only the handshake has to know of the node, and of the socket."""
+
+    def draining(self) -> bool:
+        """Whether the node takes no clients now."""
+
+    def behind_proxy(self) -> bool:
+        """Whether the other end is a trusted proxy, whose PROXY header is believed."""
+
+
+class _Protocol(ServerProtocol):
+    """Speaks of a message that is too large with the close code that our clients know."""
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """Fail the connection (RFC 6455, 7.1.7)."""
+        if code == CloseCode.MESSAGE_TOO_BIG:
+            if self.state is State.OPEN:
+                self.send_text(encode(Error(code=ErrorCode.TOO_LARGE, message="the frame is too large")))
+            code, reason = close_codes.TOO_LARGE.code, close_codes.TOO_LARGE.reason
+        super().fail(code, reason)
+
+
+class WebSocket:
+    """The WebSocket of one connection. Never raises on what a client sends."""
+
+    __slots__ = (
+        "_begun",
+        "_fragments",
+        "_incomplete",
+        "_max_bytes",
+        "_missing",
+        "_outgoing",
+        "_protocol",
+        "entrance",
+        "source",
+    )
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._protocol = _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=max_message_bytes)
+        self._max_bytes = max_message_bytes
+        self._incomplete = bytearray()
+        self._missing = 0
+        self._outgoing: list[bytes] = []
+        self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
+        self._begun = False  # the first bytes have been seen, and a PROXY header is not among those to come
+        self.entrance: Entrance | None = None  # until the handshake is through
+        self.source: str | None = None  # the client's IP address, as a trusted proxy says
+
+    def receive(self, data: bytes) -> Sequence[Event]:
+        """Take what came from the network; what it means, in order."""
+        state = self._protocol.state
+        if state is State.CLOSED:
+            return ()
+        if self._incomplete:
+            self._incomplete += data
+            if len(data) < self._missing:
+                self._missing -= len(data)
+                return ()
+            data, self._incomplete = bytes(self._incomplete), bytearray()
+        events: list[Event] = []
+        if state is State.CONNECTING:
+            self._opening(data, events)
+        elif (at := self._whole_frames(data, events)) < len(data):
+            self._feed(data[at:], events)
+        return events
+
+    def _opening(self, data: bytes, events: list[Event]) -> None:
+        """Take the handshake; a frame that did not wait for the answer (RFC 6455, 4.1) is a breach."""
+        if not self._begun:
+            data = self._past_header(data, events)
+            if not data:
+                return
+        self._feed(data, events)
+        if self._protocol.state is State.OPEN and not data.endswith(b"\n"):
+            self._violate(close_codes.BAD_FRAME, events)
+
+    def _past_header(self, data: bytes, events: list[Event]) -> bytes:
+        """Take a trusted proxy's PROXY header; what follows it, nothing while it is not whole.
+
+        Any other header stays where it is: a broken HTTP request, which is refused as such.
+        """
+        size = 0
+        if data[:1] in FIRST_BYTES and self.entrance is not None and self.entrance.behind_proxy():
+            try:
+                header = read_header(data)
+            except BadHeader as bad:
+                events.append(Misled(str(bad)))
+            else:
+                if header is None:
+                    self._keep(data, 0, 0)
+                    return b""
+                size, self.source = header.size, header.source
+        self._begun = True
+        return data[size:] if size else data
+
+    def _whole_frames(self, data: bytes, events: list[Event]) -> int:
+        """Take the frames that are complete, keep one that is not; returns where the library's part begins."""
+        at, end, protocol, limit = 0, len(data), self._protocol, self._max_bytes
+        while at < end and protocol.state is _OPEN:
+            if end - at < 2:
+                return self._keep(data[at:], 0, end)
+            size, body = data[at + 1] - _MASKED, at + 2 + _MASK_BYTES
+            if size < 0:
+                return at  # refused by its header
+            if size == _SIZE_IN_2:
+                if end - at < 4:
+                    return self._keep(data[at:], 0, end)
+                size, body = data[at + 2] << 8 | data[at + 3], body + 2
+            elif size == _SIZE_IN_8:
+                size, body = int.from_bytes(data[at + 2 : at + 10], "big"), body + 8
+            if size > limit:
+                return at
+            stop = body + size
+            if stop > end:
+                return self._keep(data[at:], stop - end, end)
+            if data[at] == _TEXT and self._fragments is None:
+                try:
+                    events.append(str(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]), "utf-8"))
+                except UnicodeDecodeError:
+                    self._violate(close_codes.BAD_FRAME, events)
+            else:
+                self._feed(data[at:stop], events)
+            at = stop
+        return at
+
+    def _keep(self, incomplete: bytes, missing: int, end: int) -> int:
+        """Wait for `missing` bytes of a frame at least: what comes in small pieces is looked at once."""
+        self._incomplete += incomplete
+        self._missing = missing
+        return end
+
+    def _feed(self, data: bytes, events: list[Event]) -> None:
+        """Let the library look at the handshake, at a frame, or at what is no frame."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if type(event) is Frame:
+                self._frame(event, events)
+            elif isinstance(event, Request):
+                events.append(self._handshake(event))
+        self._outgoing += protocol.data_to_send()
+
+    def _frame(self, frame: Frame, events: list[Event]) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT:
+            if frame.fin:
+                self._text(frame.data, events)
+            else:
+                self._fragments = bytearray(frame.data)
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments += frame.data
+            if frame.fin:
+                text, self._fragments = self._fragments, None
+                self._text(text, events)
+        elif opcode is Opcode.BINARY or opcode is Opcode.CONT:
+            self._violate(close_codes.BAD_FRAME, events)
+
+    def _text(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
+        """Text is UTF-8 (RFC 6455, 5.6): what is not would break the connection of the peer it is sent on to."""
+        try:
+            events.append(str(data, "utf-8"))
+        except UnicodeDecodeError:
+            self._violate(close_codes.BAD_FRAME, events)
+
+    def _violate(self, close: close_codes.Close, events: list[Event]) -> None:
+        self._fragments = None
+        self.close(close.code, close.reason)
+        events.append(Violated(close))
+
+    def _handshake(self, request: Request) -> Opened | Refused:
+        protocol = self._protocol
+        entrance, self.entrance = self.entrance, None
+        if request.path.partition("?")[0] != PATH:
+            response = protocol.reject(404, f"WebSockets are at {PATH}\n")
+        elif entrance is not None and entrance.draining():
+            response = protocol.reject(503, "this node takes no new clients, others do\n")
+            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        else:
+            response = protocol.accept(request)
+        protocol.send_response(response)
+        if response.status_code != 101:
+            protocol.handshake_exc = protocol.handshake_exc or InvalidStatus(response)
+            return Refused()
+        return Opened(request.headers.get("Origin"), ",".join(request.headers.get_all("X-Forwarded-For")))
+
+    def eof(self) -> None:
+        """The client closed its half of the connection."""
+        if self._protocol.state is not State.CLOSED:
+            self._protocol.receive_eof()
+            self._outgoing += self._protocol.data_to_send()
+
+    def send(self, text: bytes) -> None:
+        """Queue a text message; nothing happens on a connection that is closing."""
+        if self._protocol.state is _OPEN:
+            size = len(text)
+            self._outgoing.append((_HEADS[size] if size < _LISTED else _head(size)) + text)
+
+    def ping(self) -> None:
+        """Queue a ping."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_ping(b"")
+            self._outgoing += self._protocol.data_to_send()
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue a close; the client has to answer it."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._outgoing += self._protocol.data_to_send()
+
+    def to_send(self) -> list[bytes]:
+        """What is queued for the network; an empty item at the end means that the connection is to be closed."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is queued for the network."""
+        return bool(self._outgoing)
+
+    @property
+    def ended_by(self) -> str:
+        """How the connection has ended: the code of our close, `client` when it closed first, `lost` without a close.
+
+        `handshake` when it never was a WebSocket.
+        """
+        protocol = self._protocol
+        if protocol.handshake_exc is not None or protocol.state is State.CONNECTING:
+            return "handshake"
+        if protocol.close_sent is None:
+            return "lost" if protocol.close_rcvd is None else "client"
+        return "client" if protocol.close_rcvd_then_sent else str(int(protocol.close_sent.code))
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the handshake is still to come."""
+        return self._protocol.state is State.CONNECTING
+
+    @property
+    def closing(self) -> bool:
+        """Whether the close has begun, by either end."""
+        return self._protocol.state in (State.CLOSING, State.CLOSED)
+
+
+def _head(size: int) -> bytes:
+    """What goes before a text of `size` bytes."""
+    if size < _SIZE_IN_2:
+        return bytes((_TEXT, size))
+    if size <= 0xFFFF:
+        return bytes((_TEXT, _SIZE_IN_2)) + size.to_bytes(2, "big")
+    return bytes((_TEXT, _SIZE_IN_8)) + size.to_bytes(8, "big")
+
+
+_LISTED = 1_024
+_HEADS = [_head(size) for size in range(_LISTED)]
+"""Of all sizes that candidates have: to put such a header together takes longer than to write what follows it."""

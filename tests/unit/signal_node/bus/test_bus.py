@@ -1,0 +1,432 @@
+"""The inbox bus over a client that holds its answers back: packing, order, limits, broken packets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.core import HistogramMetricFamily
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from keepline.ops.redis.client import Client
+from keepline.room.codec import BadRecord
+from signal_node.bus import bus as bus_module
+from signal_node.bus.bus import DEAF_SECONDS, Bus, notice
+from signal_node.protocol.session import SESSION_ID_BYTES
+from tests.helpers.waiting import eventually
+from tests.unit.signal_node.calls import SESSION_1, SESSION_2
+from tests.unit.signal_node.stores import turns
+
+WAIT_SECONDS = 10.0
+Item = tuple[str, bytes] | str
+
+
+class Inbox:
+    """Notes what comes out of a bus: frames as pairs, replaced sessions by name, notices as bytes."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.notices: list[bytes] = []
+        self.gaps = 0
+        self.dropped: list[int] = []
+
+    def frame_received(self, session: str, data: bytes) -> None:
+        self.items.append((session, data))
+
+    def replaced_received(self, session: str) -> None:
+        self.items.append(session)
+
+    def notice_received(self, data: bytes) -> None:
+        if not data.startswith(b"{"):
+            raise BadRecord("not a notice")
+        self.notices.append(data)
+
+    def inbox_gap(self) -> None:
+        self.gaps += 1
+
+    def frames_dropped(self, frames: int) -> None:
+        self.dropped.append(frames)
+
+
+class PubSub:
+    """A subscription; messages come from the test."""
+
+    def __init__(self, messages: asyncio.Queue[Any]) -> None:
+        self._messages = messages
+        self.is_connected = True
+        self.channels: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    async def subscribe(self, channel: str) -> None:
+        self.channels.append(channel)
+
+    @property
+    def connection(self) -> Self:
+        return self
+
+    async def read_response(self, **_: object) -> Any:
+        message = await self._messages.get()
+        if callable(message):
+            return message()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+
+class Redis:
+    """What the bus uses of a client and of a publisher. While `open` is not set, no write is answered."""
+
+    def __init__(self) -> None:
+        self.writes: list[list[tuple[str, bytes]]] = []
+        self.failures: list[Exception] = []
+        self.closed = False
+        self.open = asyncio.Event()
+        self.open.set()
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.subscription = PubSub(self.messages)
+
+    async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        self.writes.append(list(messages))
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def pubsub(self, **_: object) -> PubSub:
+        return self.subscription
+
+    async def publish(self, channel: str, data: bytes) -> None:
+        self.writes.append([(channel, data)])
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def subscribed(self) -> None:
+        self.messages.put_nowait([b"subscribe", b"inbox:here", 1])
+        await turns()
+
+    async def publish_here(self, data: bytes) -> None:
+        self.messages.put_nowait([b"message", b"inbox:here", data])
+        await turns()
+
+
+class Node:
+    """A bus, its Redis and what it received and dropped."""
+
+    def __init__(self) -> None:
+        self.redis = Redis()
+        self.inbox = Inbox()
+        self.now = 100.0
+        self.bus = Bus(cast(Client, self.redis), self.redis, "here", self.inbox, lambda: self.now)
+
+    async def written(self, count: int) -> list[list[tuple[str, bytes]]]:
+        await eventually(lambda: len(self.redis.writes) >= count, what=f"{count} writes", interval=0.001)
+        return self.redis.writes
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, RedisConnectionError):
+            await task
+
+
+def unpacked(data: bytes) -> list[Item]:
+    """What a node makes of a packet."""
+    inbox = Inbox()
+    receiving = Bus(cast(Client, None), Redis(), "there", inbox)
+    receiving._receive(data)
+    return inbox.items
+
+
+# --- out ---
+
+
+async def test_what_gathers_for_a_node_within_a_tick_is_one_publish() -> None:
+    node = Node()
+    async with running(node.bus.run_sender()):
+        for number in range(50):
+            node.bus.send("there", SESSION_1, b"%d" % number)
+            node.bus.send("elsewhere", SESSION_2, b"x")
+        node.bus.replace("there", SESSION_2)
+        (write,) = await node.written(1)
+    assert [channel for channel, _ in write] == ["inbox:there", "inbox:elsewhere"]
+    assert unpacked(write[0][1]) == [*((SESSION_1, b"%d" % number) for number in range(50)), SESSION_2]
+    assert unpacked(write[1][1]) == [(SESSION_2, b"x")] * 50
+
+
+async def test_a_packet_may_say_when_it_was_sent_so_that_the_receiver_knows_how_long_it_took() -> None:
+    redis, clock = Redis(), iter((1_000.0, 1_000.25, 1_002.0)).__next__
+    bus = Bus(cast(Client, redis), redis, "here", Inbox(), clock=clock)
+    async with running(bus.run_sender()):
+        for number in range(3):
+            bus.send("there", SESSION_1, b"%d" % number)
+        bus.time_hop("there")
+        bus.time_hop("there")
+        await eventually(lambda: redis.writes, what="a packet", interval=0.001)
+    ((_, packet),) = redis.writes[0]
+    assert unpacked(packet) == [(SESSION_1, b"%d" % number) for number in range(3)]
+    inbox = Inbox()
+    receiving = Bus(cast(Client, None), Redis(), "there", inbox, clock=clock)
+    receiving._receive(packet)
+    family = HistogramMetricFamily("hop", "hop")
+    receiving.hops.add_to(family)
+    assert {s.name: s.value for s in family.samples if s.name != "hop_bucket"} == {
+        "hop_count": 1,
+        "hop_sum": 2.0,
+    }
+    assert bus.packets == 1
+
+
+async def test_sending_never_waits_and_what_gathers_meanwhile_is_one_publish_more() -> None:
+    node = Node()
+    node.redis.open.clear()
+    async with running(node.bus.run_sender()):
+        node.bus.send("there", SESSION_1, b"first")
+        await node.written(1)
+        for number in range(3):
+            node.bus.send("there", SESSION_1, b"%d" % number)
+            await turns()
+        assert len(node.redis.writes) == 1
+        node.redis.open.set()
+        _, second = await node.written(2)
+    ((_, packet),) = second
+    assert unpacked(packet) == [(SESSION_1, b"0"), (SESSION_1, b"1"), (SESSION_1, b"2")]
+
+
+async def test_packets_to_each_node_are_numbered() -> None:
+    node = Node()
+    async with running(node.bus.run_sender()):
+        for count, to in enumerate(["there", "there", "elsewhere", "there"], start=1):
+            node.bus.send(to, SESSION_1, b"x")
+            await node.written(count)
+    packets = [packet for write in node.redis.writes for _, packet in write]
+    names = {packet[2 : 2 + packet[1]] for packet in packets}
+    numbers = [int.from_bytes(packet[2 + packet[1] : 10 + packet[1]], "big") for packet in packets]
+    assert numbers == [1, 2, 1, 3]
+    (name,) = names
+    assert name.startswith(b"here/"), "the node, and which start of it"
+
+
+async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
+    node = Node()
+    node.redis.failures.append(RedisConnectionError("gone"))
+    async with running(node.bus.run_sender()):
+        for _ in range(3):
+            node.bus.send("there", SESSION_1, b"lost")
+        await node.written(1)
+        node.bus.send("there", SESSION_1, b"kept")
+        _, second = await node.written(2)
+    assert node.redis.closed, "the publisher ends with its task"
+    assert node.inbox.dropped == [3]
+    assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
+
+
+async def test_what_gathers_during_a_failure_is_sent_next() -> None:
+    node = Node()
+    node.redis.failures.append(RedisConnectionError("gone"))
+    node.redis.open.clear()
+    async with running(node.bus.run_sender()):
+        node.bus.send("there", SESSION_1, b"lost")
+        await node.written(1)
+        node.bus.send("there", SESSION_1, b"kept")
+        node.redis.open.set()
+        _, second = await node.written(2)
+    assert node.inbox.dropped == [1]
+    assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
+
+
+async def test_only_so_many_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_module, "MAX_QUEUED", 2)
+    node = Node()
+    node.redis.open.clear()
+    async with running(node.bus.run_sender()):
+        for number in range(4):
+            node.bus.send("there" if number % 2 else "elsewhere", SESSION_1, b"%d" % number)
+        assert node.inbox.dropped == [1, 1]
+        await node.written(1)
+        node.bus.send("there", SESSION_1, b"there is room again")
+        assert node.inbox.dropped == [1, 1]
+
+
+# --- in ---
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Node]:
+    node = Node()
+    async with running(node.bus.run_receiver()) as task:
+        await turns()
+        yield node
+        assert not task.done(), "the receiver has to go on whatever comes"
+
+
+async def test_packets_and_notices_arrive_in_order() -> None:
+    sender = Node()
+    async with receiving() as node, running(sender.bus.run_sender()):
+        sender.bus.send("here", SESSION_1, b"one")
+        sender.bus.replace("here", SESSION_2)
+        ((_, packet),) = (await sender.written(1))[0]
+        await node.redis.publish_here(packet)
+        await node.redis.publish_here(notice(b'{"room":{}}'))
+        assert node.inbox.items == [(SESSION_1, b"one"), SESSION_2]
+        assert node.inbox.notices == [b'{"room":{}}']
+
+
+async def packet_of(*items: Item) -> bytes:
+    node = Node()
+    async with running(node.bus.run_sender()):
+        for item in items:
+            if isinstance(item, str):
+                node.bus.replace("there", item)
+            else:
+                node.bus.send("there", *item)
+        ((_, packet),) = (await node.written(1))[0]
+    return packet
+
+
+async def test_broken_messages_do_not_stop_the_receiver() -> None:
+    good = await packet_of((SESSION_1, b"payload"))
+    broken = [
+        b"",
+        b"P",
+        b"P\xff",
+        b"N",
+        b"Nonsense",
+        b"X",
+        b"\x00" * 40,
+        *(good[:size] for size in range(1, len(good))),
+    ]
+    not_ascii = good.replace(SESSION_1.encode(), b"\xff" * SESSION_ID_BYTES)
+    async with receiving() as node:
+        for message in (*broken, not_ascii):
+            await node.redis.publish_here(message)
+        assert node.inbox.items == [], "nothing is taken from what is cut short"
+        await node.redis.publish_here(good)
+        assert node.inbox.items == [(SESSION_1, b"payload")]
+
+
+async def test_kinds_of_a_newer_release_are_skipped() -> None:
+    packet = bytearray(await packet_of((SESSION_1, b"??"), (SESSION_2, b"known")))
+    packet[packet.index(b"F")] = ord("Z")
+    async with receiving() as node:
+        await node.redis.publish_here(bytes(packet))
+        assert node.inbox.items == [(SESSION_2, b"known")]
+
+
+# --- gaps and deafness ---
+
+
+async def test_a_packet_that_is_missing_shows() -> None:
+    packets = []
+    sender = Node()
+    async with running(sender.bus.run_sender()):
+        for count in (1, 2, 3, 4):
+            sender.bus.send("here", SESSION_1, b"%d" % count)
+            packets.append((await sender.written(count))[-1][0][1])
+    async with receiving() as node:
+        for number in (1, 2):  # the first that is heard of a sender may have any number
+            await node.redis.publish_here(packets[number])
+        assert (node.inbox.gaps, node.bus.gaps) == (0, 0)
+        await node.redis.publish_here(packets[0])
+        assert node.bus.gaps == 1
+        await node.redis.publish_here(packets[3])
+        assert (node.inbox.gaps, node.bus.gaps) == (2, 2)
+
+
+async def test_each_sender_and_each_start_of_it_counts_for_itself() -> None:
+    async with receiving() as node:
+        for _ in range(3):
+            await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
+        assert node.bus.gaps == 0
+
+
+async def test_whatever_was_said_before_a_subscription_may_have_been_missed() -> None:
+    async with receiving() as node:
+        assert node.redis.subscription.channels == ["inbox:here"]
+        await node.redis.subscribed()
+        assert node.inbox.gaps == 1
+
+
+async def test_a_node_hears_itself_or_is_deaf() -> None:
+    async with receiving() as node:
+        await node.redis.subscribed()
+        assert node.bus.deaf, "to be subscribed is not to hear"
+        async with running(node.bus.run_prober()):
+            ((channel, probe),) = (await node.written(1))[0]
+        assert channel == "inbox:here"
+        await node.redis.publish_here(b"?here/another-start")
+        deaf = [node.bus.deaf]
+        await node.redis.publish_here(probe)
+        deaf.append(node.bus.deaf)
+        for seconds in (DEAF_SECONDS, 2.0):
+            node.now += seconds
+            deaf.append(node.bus.deaf)
+        assert deaf == [True, False, False, True]
+        assert node.bus.deaf_seconds == pytest.approx(2.0)
+
+
+async def test_probing_goes_on_when_redis_is_away() -> None:
+    node = Node()
+    node.redis.failures.append(RedisConnectionError("gone"))
+    async with running(node.bus.run_prober()):
+        await node.written(2)
+
+
+async def test_a_deaf_inbox_is_subscribed_anew() -> None:
+    async with receiving() as node:
+        await node.redis.subscribed()
+
+        def nothing() -> None:
+            node.now += DEAF_SECONDS + 1
+
+        node.redis.messages.put_nowait(nothing)
+        await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
+        await node.redis.subscribed()
+        assert node.inbox.gaps == 2
+
+
+async def test_a_subscription_that_is_lost_is_made_anew() -> None:
+    async with receiving() as node:
+        node.redis.messages.put_nowait(RedisConnectionError("gone"))
+        await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
+        await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
+        assert node.inbox.items == [(SESSION_1, b"x")]
+
+
+SESSION = st.text(alphabet="0123456789abcdef", min_size=SESSION_ID_BYTES, max_size=SESSION_ID_BYTES)
+ITEMS = st.lists(SESSION | st.tuples(SESSION, st.binary(max_size=200)), min_size=1, max_size=20)
+
+
+@given(ITEMS, st.text(alphabet="abc.-_", min_size=1, max_size=64))
+def test_unpacking_is_the_inverse_of_packing(items: list[Item], name: str) -> None:
+    sending = Bus(cast(Client, None), Redis(), name, Inbox())
+    for item in items:
+        if isinstance(item, str):
+            sending.replace("there", item)
+        else:
+            sending.send("there", *item)
+    assert unpacked(bus_module._pack(name, 2**64 - 1, sending._queues["there"])) == items
+
+
+@given(st.binary(max_size=100).map(lambda data: b"P" + data))
+def test_whatever_comes_is_survived(data: bytes) -> None:
+    unpacked(data)

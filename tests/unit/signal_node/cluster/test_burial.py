@@ -1,0 +1,100 @@
+"""How nodes share the burial of a dead one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from keepline.room.commands import Command, Lose
+from keepline.room.record import Message, Room
+from signal_node.cluster.clock import Clock
+from signal_node.cluster.membership import Membership
+from signal_node.cluster.registry import Registry
+from signal_node.signaling.node import Node
+from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, SESSION_2, met, step
+
+PARTITIONS = 2
+
+
+class SharedRedis:
+    """A registry whose `held` sets are kept, and a node whose commands change them as a commit would."""
+
+    id = "here"
+
+    def __init__(self, *rooms: Room) -> None:
+        self.store = self
+        self.leased_by_others: set[int] = set()
+        self.nodes_known = {"dead": 0}
+        self.rooms = {room.room_id: room for room in rooms}
+        self.sets = [{room.room_id} for room in rooms]
+        self.lost: list[Command] = []
+        self.retaken = False
+
+    async def lease(self, partition: int, name: str, ttl_ms: int) -> bool:
+        return partition not in self.leased_by_others
+
+    async def held(self, partition: int, node: str, at_most: int) -> Sequence[str]:
+        return sorted(self.sets[partition])
+
+    async def let_go(self, partition: int, node: str, room_id: str) -> None:
+        self.sets[partition].discard(room_id)
+
+    async def forget(self, node: str) -> None:
+        del self.nodes_known[node]
+
+    async def load(self, room_id: str) -> tuple[Room, list[Message]]:
+        return self.rooms[room_id], []
+
+    def has(self, session: str) -> bool:
+        return False
+
+    async def execute(self, room: Room, room_id: str, command: Command) -> Room:
+        self.lost.append(command)
+        if self.retaken:
+            return room
+        after, _ = step(room, command)
+        if "dead" not in {side.node for side in after.sides}:
+            for held in self.sets:
+                held.discard(room_id)
+        self.rooms[room_id] = after
+        return after
+
+
+async def bury(redis: SharedRedis) -> None:
+    """One look of a node that may bury."""
+    membership = Membership(
+        cast(Node, redis),
+        cast(Registry, redis),
+        Clock(),
+        PARTITIONS,
+        status=dict,
+        on_nodes=lambda nodes: None,
+        cold_start_grace_ms=0,
+    )
+    await membership.bury("dead")
+
+
+async def test_the_sides_of_a_dead_node_are_lost_and_it_is_forgotten() -> None:
+    redis = SharedRedis(met("here", "dead", ROOM), met("dead", "dead", OTHER_ROOM))
+    await bury(redis)
+    assert redis.lost == [Lose(2, SESSION_2), Lose(1, SESSION_1), Lose(2, SESSION_2)]
+    assert redis.nodes_known == {}
+
+
+async def test_a_node_is_not_forgotten_while_another_is_at_its_share() -> None:
+    redis = SharedRedis(met("here", "dead", ROOM), met("here", "dead", OTHER_ROOM))
+    redis.leased_by_others = {1}
+    await bury(redis)
+    assert redis.lost == [Lose(2, SESSION_2)]
+    assert redis.nodes_known == {"dead": 0}
+    redis.sets[1].clear()
+    await bury(redis)
+    assert redis.nodes_known == {}, "leases that others still have of work that is done hold up nobody"
+
+
+async def test_a_node_that_takes_its_sides_again_is_not_fought_over_them() -> None:
+    redis = SharedRedis(met("here", "dead", ROOM), met("here", "dead", OTHER_ROOM))
+    redis.retaken = True
+    await bury(redis)
+    assert redis.lost == [Lose(2, SESSION_2), Lose(2, SESSION_2)]
+    assert redis.nodes_known == {"dead": 0}

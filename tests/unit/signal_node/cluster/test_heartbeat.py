@@ -1,0 +1,104 @@
+"""What a heartbeat says of when this process started, where the machine's own clock is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from signal_node.cluster.clock import Clock
+from signal_node.cluster.membership import Membership, process_name
+from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
+from signal_node.signaling.node import Node
+from tests.helpers.virtual_time import run_virtual
+from tests.helpers.waiting import eventually
+
+REDIS_SECONDS = 1_800_000_000.0
+AN_HOUR = 3_600.0
+
+
+class Nodes:
+    """A registry that knows the time and notes the heartbeats; and the node."""
+
+    id = "here"
+
+    def __init__(self) -> None:
+        self.monotonic = 5.0
+        self.statuses: list[Mapping[str, Any]] = []
+        self.looked_for_ghosts = 0
+        self.silent = 0
+
+    async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float]:
+        return REDIS_SECONDS + monotonic(), monotonic(), monotonic()
+
+    async def beat(self, status: Mapping[str, Any], now: int) -> None:
+        if self.silent:
+            self.silent -= 1
+            await asyncio.get_running_loop().create_future()
+        self.statuses.append(status)
+
+    async def all_held(self, partition: int, node: str) -> list[str]:
+        self.looked_for_ghosts += 1
+        return []
+
+    async def nodes(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+        return {self.id: self.statuses[-1]}, []
+
+    async def held(self, partition: int, node: str, at_most: int) -> list[str]:
+        return []
+
+
+def member(nodes: Nodes) -> Membership:
+    """A node whose own time of day is an hour fast."""
+    return Membership(
+        cast(Node, nodes),
+        cast(Registry, nodes),
+        Clock(lambda: nodes.monotonic, lambda: REDIS_SECONDS + AN_HOUR),
+        1,
+        status=lambda: {"state": "ready"},
+        on_nodes=lambda nodes: None,
+        cold_start_grace_ms=0,
+    )
+
+
+async def test_a_process_started_when_its_first_heartbeat_was_by_the_time_of_redis() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.beat()
+    nodes.monotonic += 7.0
+    await membership.beat()
+    first = round((REDIS_SECONDS + 5.0) * 1_000)
+    assert nodes.statuses == [{"state": "ready", "started_at": first}] * 2
+    assert membership.process() == process_name("here", first)
+
+
+async def test_it_has_its_name_before_clients_are_accepted() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.bury_predecessor()
+    assert membership.process() == process_name("here", nodes.statuses[0]["started_at"])
+
+
+async def test_sides_of_the_predecessor_are_left_to_its_burial_which_knows_of_a_cold_start() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.beat()
+    reaper = asyncio.create_task(membership.run_reaper())
+    await eventually(lambda: membership.live)
+    await membership.bury_predecessor()
+    assert nodes.looked_for_ghosts == 0
+    reaper.cancel()
+
+
+def test_a_connection_that_has_died_unnoticed_costs_less_than_the_life_of_a_heartbeat() -> None:
+    async def beats() -> float:
+        nodes = Nodes()
+        nodes.silent = 1
+        heartbeat = asyncio.create_task(member(nodes).run_heartbeat())
+        loop = asyncio.get_running_loop()
+        while not nodes.statuses:
+            await asyncio.sleep(0.1)
+        heartbeat.cancel()
+        return loop.time()
+
+    assert run_virtual(beats()) < HEARTBEAT_TTL_MS / 1_000 - HEARTBEAT_SECONDS

@@ -1,0 +1,144 @@
+"""What a node fills in from Postgres, and what it leaves to others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+from keepline.room.commands import Post
+from keepline.room.record import Message, Room
+from signal_node.cluster.recovery import Recovery
+from signal_node.rooms.archive import Archived
+from signal_node.rooms.store import Change, CommitResult, Committed
+from tests.unit.signal_node.calls import ROOM, RULES, T0, USER_1, after
+from tests.unit.signal_node.stores import text_room
+
+LINES = [Message(seq, USER_1, f"line {seq}", T0) for seq in (1, 2, 3)]
+
+
+class Cluster:
+    """Redis, Postgres and the other nodes, as far as a recovery asks them.
+
+    `filled_in`: another node has done the work by the time this one has the lease.
+    """
+
+    def __init__(self, row: Archived, *, filled_in: bool = False) -> None:
+        self.row = row
+        self.filled_in = filled_in
+        self.epochs: list[bytes | None] = [None]
+        self.rooms: dict[str, Room] = {}
+        self.chat: list[int] = []
+        self.leases = 0
+        self.logins = self
+
+    async def read(self) -> list[bytes | None]:
+        return list(self.epochs)
+
+    async def lease(self, partition: int, name: str, ttl_ms: int) -> bool:
+        self.leases += 1
+        if self.filled_in:
+            self.epochs = [b"another's"]
+        return True
+
+    async def end_lease(self, partition: int, name: str) -> None:
+        self.leases -= 1
+
+    async def begin(self, partitions: Sequence[int]) -> None:
+        self.epochs = [b"mine"]
+
+    async def have_put_back(self, partition: int) -> set[str]:
+        return {"here"}
+
+    async def put_back(self, *_: Any) -> None:
+        """Nothing is held here: epochs, users and limits have nothing to write."""
+
+    async def reconcile(self, room_ids: Sequence[str]) -> None:
+        assert not room_ids
+
+    put_back_chat = reconcile
+
+    def ids(self) -> list[str]:
+        return []
+
+    async def limited(self) -> AsyncIterator[list[Any]]:
+        for nothing in list[list[Any]]():
+            yield nothing
+
+    async def load(self, room_id: str) -> Archived:
+        return self.row
+
+    async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
+        yield [self.row]
+
+    def partition_of(self, room_id: str) -> int:
+        return 0
+
+    async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
+        return [self.rooms.get(room_id) for room_id in room_ids]
+
+    async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
+        self.rooms |= {change.after.room_id: change.after for change in changes}
+        return [Committed() for _ in changes]
+
+    async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> None:
+        self.chat += [message.seq for message in messages]
+
+
+async def recovered(cluster: Cluster) -> Recovery:
+    parts = cast(Any, cluster)
+    recovery = Recovery(
+        "here",
+        rooms=parts,
+        reconciler=parts,
+        store=parts,
+        users=parts,
+        epochs=parts,
+        registry=parts,
+        archive=parts,
+        limits=parts,
+        rules=RULES,
+        grace_ms=30_000,
+        tombstone_ms=3_600_000,
+        live=lambda: {"here"},
+        now=lambda: T0,
+        new_write_id=lambda: "write",
+    )
+    await recovery.look()
+    assert recovery.whole
+    assert cluster.leases == 0
+    return recovery
+
+
+async def test_a_room_that_nobody_holds_comes_back_with_its_chat() -> None:
+    row = after(text_room(), *(Post(1, line.text) for line in LINES))
+    cluster = Cluster(Archived(row, LINES, (True, True)))
+    recovery = await recovered(cluster)
+    assert cluster.rooms[ROOM].version == row.version + 1
+    assert cluster.chat == [1, 2, 3]
+    assert recovery.counts.revived == 1
+
+
+async def test_lines_beyond_the_last_of_the_record_stay_out() -> None:
+    """A persister wrote them after the room had come back without them: their numbers are given out again."""
+    room = after(text_room(), Post(1, "line 1"))
+    cluster = Cluster(Archived(room, LINES, (True, True)))
+    cluster.rooms = {ROOM: room}
+    await recovered(cluster)
+    assert cluster.chat == [1]
+
+
+async def test_what_another_node_has_filled_in_is_left_alone() -> None:
+    cluster = Cluster(Archived(text_room(), [], (True, True)), filled_in=True)
+    recovery = await recovered(cluster)
+    assert cluster.rooms == {}
+    assert recovery.counts.partitions == 0
+
+
+async def test_one_room_comes_back_with_the_lines_of_its_record() -> None:
+    row = after(text_room(), Post(1, "line 1"), Post(1, "line 2"))
+    cluster = Cluster(Archived(row, LINES, (True, True)), filled_in=True)
+    recovery = await recovered(cluster)
+    assert await recovery.bring_back(ROOM)
+    assert cluster.rooms[ROOM].version == row.version + 1
+    assert cluster.chat == [1, 2]
+    assert not await recovery.bring_back(ROOM)

@@ -1,0 +1,199 @@
+"""What operators ask of a node, on a real loopback server: its drain, undone and done, and what it has in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+
+from keepline.ops import http
+from keepline.ops.health import Health
+from keepline.ops.tasks import Tasks
+from keepline.room.record import Room
+from keepline.room.rules import Rules
+from signal_node.http.node_api import NodeApi
+from signal_node.http.repairs import Repairs
+from signal_node.signaling.drain import Drains
+from signal_node.signaling.node import Node
+from signal_node.telemetry.negotiation_log import NegotiationLog
+from signal_node.transport.listener import Listener
+from tests.helpers.waiting import eventually
+from tests.unit.signal_node.calls import ROOM, SESSION_1, met
+
+KEY = "a service key, 16 bytes or more"
+
+
+class Rooms:
+    waiting = 0
+
+    def __init__(self) -> None:
+        self.known = {ROOM: met()}
+
+    def ids(self) -> list[str]:
+        return [*self.known, "left lately"]
+
+    def get(self, room_id: str) -> Room | None:
+        return self.known.get(room_id)
+
+    def at_rest(self, room_id: str) -> Room | None:
+        return self.known.get(room_id)
+
+    async def settled(self) -> None:
+        return
+
+
+class Connections(list[Any]):
+    def sessions(self) -> list[str]:
+        return [SESSION_1]
+
+
+class FakeNode:
+    """A node without clients, whose door is a real socket."""
+
+    id = "node-1"
+
+    def __init__(self) -> None:
+        self.clients = Connections()
+        self.store = None
+        self.rooms = Rooms()
+        self.negotiation_log = NegotiationLog()
+
+    def accept(self) -> asyncio.Protocol:
+        return asyncio.Protocol()
+
+    def has(self, session: str) -> bool:
+        return session == SESSION_1
+
+
+class Scene:
+    """The routes of one node, the socket for its clients, and who asks."""
+
+    def __init__(self, node: FakeNode, listener: Listener, drains: Drains) -> None:
+        self.node, self.listener, self.drains = node, listener, drains
+        self.url = ""
+        self.session: aiohttp.ClientSession
+
+    async def call(self, method: str, path: str, body: bytes = b"", key: str = KEY) -> tuple[int, Any]:
+        """Status and JSON of an answer."""
+        headers = {"Authorization": f"Bearer {key}"}
+        async with self.session.request(method, self.url + path, data=body, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    node = FakeNode()
+    listener = Listener(node.accept, "127.0.0.1", 0)
+    tasks = Tasks(lambda name, error: None)
+    drains = Drains(tasks, 30.0, 0.0, lambda: 0.5)
+    drains.connect(cast(Node, node), listener)
+    await listener.open()
+    found = Scene(node, listener, drains)
+    nothing = cast(Any, None)
+    repairs = Repairs(cast(Node, node), nothing, nothing, nothing, Rules())
+    routes = NodeApi(
+        cast(Node, node), drains, repairs, KEY, status=lambda: {"state": "ready"}, now=lambda: 1_000
+    ).routes()
+    app = http.create_app(Health(lambda: 0.0), CollectorRegistry(), routes)
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with http.serve(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession(timeout=timeout) as web:
+        found.url, found.session = f"http://{host}:{port}", web
+        yield found
+    await tasks.aclose()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/node"),
+        ("GET", f"/v1/node/rooms/{ROOM}"),
+        ("GET", "/v1/node/drain"),
+        ("POST", "/v1/node/drain"),
+        ("DELETE", "/v1/node/drain"),
+        ("POST", "/v1/node/repairs"),
+    ],
+)
+async def test_nothing_goes_without_the_key(scene: Scene, method: str, path: str) -> None:
+    status, answer = await scene.call(method, path, key="wrong")
+    assert (status, answer["error"]["code"]) == (401, "unauthorized")
+    assert not scene.drains.active
+
+
+async def test_a_drain_shuts_the_door_and_undone_opens_the_same_one(scene: Scene) -> None:
+    (address,) = scene.listener.addresses
+    host, _, port = address.partition(":")
+    report = {"node": "node-1", "sessions": 0, "remaining_ms": 0}
+    assert await scene.call("GET", "/v1/node/drain") == (200, {**report, "state": "ready"})
+    status, begun = await scene.call("POST", "/v1/node/drain", b'{"seconds": 5}')
+    assert (status, begun["state"]) == (202, "draining")
+    assert 0 < begun["remaining_ms"] <= 5_000
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, int(port))
+
+    async def drained() -> bool:
+        _, found = await scene.call("GET", "/v1/node/drain")
+        return bool(found == {**report, "state": "drained"})
+
+    await eventually(drained)
+    assert await scene.call("DELETE", "/v1/node/drain") == (200, {**report, "state": "ready"})
+    assert scene.listener.addresses == [address]
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_node_that_stops_stays_shut(scene: Scene) -> None:
+    await scene.call("POST", "/v1/node/drain")
+    await scene.drains.stop()
+    _, found = await scene.call("DELETE", "/v1/node/drain")
+    assert found["state"] == "drained"
+    assert scene.listener.addresses == []
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"seconds": -1}', b'{"seconds": "1"}', b'{"surprise": 1}'])
+async def test_a_body_that_is_wrong(scene: Scene, body: bytes) -> None:
+    status, answer = await scene.call("POST", "/v1/node/drain", body)
+    assert (status, answer["error"]["code"]) == (400, "bad_request")
+    assert not scene.drains.active
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"type": "miracle"}', b'{"type": "side", "room": "x"}'])
+async def test_a_repair_that_is_none(scene: Scene, body: bytes) -> None:
+    status, answer = await scene.call("POST", "/v1/node/repairs", body)
+    assert (status, answer["error"]["code"]) == (400, "bad_request")
+
+
+async def test_what_a_node_has_in_memory(scene: Scene) -> None:
+    assert await scene.call("GET", "/v1/node") == (
+        200,
+        {
+            "node": "node-1",
+            "now": 1_000,
+            "status": {"state": "ready"},
+            "sessions": [SESSION_1],
+            "rooms": {ROOM: {"version": met().version, "settled": True}},
+        },
+    )
+
+
+async def test_a_room_with_its_moments(scene: Scene) -> None:
+    now = asyncio.get_running_loop().time()
+    scene.node.negotiation_log.note(ROOM, 2, "session", "resumed", now - 0.5)
+    status, found = await scene.call("GET", f"/v1/node/rooms/{ROOM}")
+    assert (status, found["room"]["version"], found["settled"]) == (200, met().version, True)
+    assert found["here"] == [1]
+    (moment,) = found["moments"]
+    assert (moment["what"], moment["side"], moment["session"], moment["count"]) == (
+        "resumed",
+        2,
+        "session",
+        1,
+    )
+    assert moment["at"] == moment["until"] <= 500
+    _, nothing = await scene.call("GET", "/v1/node/rooms/unknown")
+    assert nothing == {"node": "node-1", "room": None, "settled": False, "here": [], "moments": []}

@@ -1,0 +1,400 @@
+"""A session: what it decides about each frame at each stage. Time is an argument."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec import UNSET
+
+from keepline.room.commands import AcceptVideo, Command, DeclineVideo, End, Leave, Post, RequestVideo
+from keepline.room.record import EndReason, Message
+from signal_node.protocol import close_codes
+from signal_node.protocol.frames import ErrorCode
+from signal_node.protocol.session import (
+    MAX_BACKLOG,
+    MAX_ROOMS,
+    Act,
+    Authenticate,
+    CloseConnection,
+    Effect,
+    Join,
+    Limits,
+    Relay,
+    Report,
+    Send,
+    Session,
+    Stage,
+)
+from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, T0, USER_1, met
+
+FRAMES: dict[str, dict[str, Any]] = {
+    "hello": {"token": "t"},
+    "join": {"room": ROOM},
+    "signal": {"room": ROOM, "stream": "s", "n": 1, "data": {}},
+    "ack": {"room": ROOM, "stream": "s", "n": 1},
+    "typing": {"room": ROOM},
+    "chat": {"room": ROOM, "text": "hi"},
+    "mode": {"room": ROOM, "action": "request"},
+    "leave": {"room": ROOM},
+    "end": {"room": ROOM},
+    "report": {"room": ROOM, "reason": "rude"},
+}
+
+
+def text(kind: str, **fields: Any) -> str:
+    return json.dumps({"type": kind, **FRAMES.get(kind, {}), **fields})
+
+
+def told(effects: Sequence[Effect]) -> list[Any]:
+    """Effects in short: frames as JSON, closes as their code, the rest as it is."""
+    return [
+        json.loads(effect.data)
+        if isinstance(effect, Send)
+        else effect.close.code
+        if isinstance(effect, CloseConnection)
+        else effect
+        for effect in effects
+    ]
+
+
+def error_of(effects: Sequence[Effect]) -> dict[str, Any]:
+    """The one frame of the effects, an error."""
+    (frame,) = told(effects)
+    assert frame["type"] == "error"
+    del frame["type"], frame["message"]
+    return dict(frame)
+
+
+class Client:
+    """A session and its clock, which stands still unless told otherwise."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.session = Session(SESSION_1, limits or Limits())
+        self.now = 1000.0
+
+    def says(self, kind: str, **fields: Any) -> Sequence[Effect]:
+        return self.session.receive(text(kind, **fields), self.now)
+
+    def is_welcomed(self) -> Sequence[Effect]:
+        self.session.user = USER_1
+        return self.session.welcomed(
+            request_id=UNSET, resume="r", resumed=False, node="n", ice_servers=[], rooms=[]
+        )
+
+
+def new(limits: Limits | None = None) -> Client:
+    return Client(limits)
+
+
+def authenticating() -> Client:
+    client = new()
+    client.says("hello")
+    return client
+
+
+def ready(limits: Limits | None = None) -> Client:
+    client = new(limits)
+    client.says("hello")
+    client.is_welcomed()
+    return client
+
+
+def in_room(limits: Limits | None = None) -> Client:
+    client = ready(limits)
+    client.session.hold(ROOM, 1)
+    return client
+
+
+# --- hello ---
+
+
+@pytest.mark.parametrize("kind", sorted(set(FRAMES) - {"hello"}))
+def test_whatever_comes_before_hello_ends_the_connection(kind: str) -> None:
+    client = new()
+    error, close = told(client.says(kind, id="7"))
+    assert (error["code"], error["id"], close) == ("unauthorized", "7", 4401)
+    assert client.says("hello") == ()
+
+
+@pytest.mark.parametrize("garbage", ["", "[]", '{"type":"hello"}', '{"type":"hello","id":"7","token":1}'])
+def test_what_is_no_hello_ends_the_connection(garbage: str) -> None:
+    error, close = told(new().session.receive(garbage, 0))
+    assert (error["code"], close) == ("unauthorized", 4401)
+
+
+def test_hello_asks_for_a_look_at_the_token() -> None:
+    assert new().says("hello", id="7", resume="r") == (Authenticate("t", "r", "7"),)
+    assert new().says("hello") == (Authenticate("t", None, UNSET),)
+
+
+def test_a_good_token_is_welcomed() -> None:
+    client = authenticating()
+    (welcome,) = told(client.is_welcomed())
+    assert (welcome["type"], welcome["user"], welcome["session"]) == ("welcome", USER_1, SESSION_1)
+    assert client.session.stage is Stage.READY
+
+
+def test_a_bad_token_is_told_so_and_closed() -> None:
+    client = authenticating()
+    error, close = told(client.session.refused("7", "expired"))
+    assert (error["code"], error["id"], error["message"], close) == ("unauthorized", "7", "expired", 4401)
+    assert client.is_welcomed() == ()
+
+
+def test_hello_may_come_again_when_the_token_could_not_be_checked() -> None:
+    client = authenticating()
+    client.says("join")
+    answer = error_of(client.session.postponed("7", "no keys", 1_000))
+    assert answer == {"code": "unavailable", "id": "7", "retry_after_ms": 1_000}
+    assert client.says("hello") == (Authenticate("t", None, UNSET),)
+    assert len(client.is_welcomed()) == 1, "what waited for the first answer is dropped with it"
+
+
+def test_hello_comes_once() -> None:
+    assert error_of(ready().says("hello", id="7")) == {"code": "bad_request", "id": "7"}
+
+
+# --- while the token is looked at ---
+
+
+def test_what_comes_meanwhile_waits_for_the_welcome_in_order() -> None:
+    client = authenticating()
+    assert client.says("join", id="1") == ()
+    assert client.says("join", id="2", room=OTHER_ROOM) == ()
+    effects = client.is_welcomed()
+    assert told(effects)[0]["type"] == "welcome"
+    assert list(effects[1:]) == [Join(ROOM, "1"), Join(OTHER_ROOM, "2")]
+
+
+def test_no_more_than_the_backlog_waits() -> None:
+    client = authenticating()
+    for _ in range(MAX_BACKLOG):
+        assert client.says("join") == ()
+    assert told(client.says("join")) == [4429]
+    assert client.is_welcomed() == ()
+
+
+def test_garbage_in_the_backlog_counts_once_it_is_read() -> None:
+    client = authenticating()
+    for _ in range(10):
+        assert client.session.receive("{", client.now) == ()
+    assert told(client.is_welcomed())[-1] == 4400
+
+
+def test_nothing_in_the_backlog_is_read_after_the_close() -> None:
+    client = authenticating()
+    for _ in range(10):
+        client.session.receive("{", client.now)
+    client.says("join")
+    answers = told(client.is_welcomed())
+    assert answers[-1] == 4400
+    assert len(answers) == 1 + 10 + 1
+
+
+# --- rooms ---
+
+
+@pytest.mark.parametrize("kind", ["signal", "ack", "typing"])
+def test_what_is_for_the_peer_is_relayed_without_its_id(kind: str) -> None:
+    (relay,) = in_room().says(kind, id="7")
+    assert isinstance(relay, Relay)
+    assert (relay.room_id, relay.side) == (ROOM, 1)
+    assert json.loads(relay.data) == {"type": kind, **FRAMES[kind]}
+
+
+@pytest.mark.parametrize("kind", ["signal", "ack", "typing", "chat", "mode", "leave", "end"])
+def test_a_room_has_to_be_joined_first(kind: str) -> None:
+    for client in (ready(), in_room()):
+        answer = error_of(client.says(kind, id="7", room=OTHER_ROOM))
+        assert answer == {"code": "not_a_member", "id": "7", "room": OTHER_ROOM}
+
+
+@pytest.mark.parametrize("kind", ["signal", "ack", "typing", "chat", "mode", "leave", "end"])
+def test_of_a_room_that_has_ended_the_client_is_told_so(kind: str) -> None:
+    client = in_room()
+    client.session.release(ROOM, ended=True)
+    assert error_of(client.says(kind, id="7")) == {"code": "room_ended", "id": "7", "room": ROOM}
+
+
+def test_a_room_that_was_left_is_not_a_past_one() -> None:
+    client = in_room()
+    client.session.release(ROOM, ended=False)
+    assert error_of(client.says("typing"))["code"] == "not_a_member"
+
+
+def test_only_so_many_past_rooms_are_remembered() -> None:
+    client = ready()
+    rooms = [f"{number:036d}" for number in range(MAX_ROOMS + 1)]
+    for room in rooms:
+        client.session.hold(room, 1)
+        client.session.release(room, ended=True)
+    assert error_of(client.says("typing", room=rooms[0]))["code"] == "not_a_member"
+    assert error_of(client.says("typing", room=rooms[1]))["code"] == "room_ended"
+
+
+def test_a_room_never_held_does_not_become_a_past_one() -> None:
+    client = ready()
+    client.session.release(ROOM, ended=True)
+    assert error_of(client.says("typing"))["code"] == "not_a_member"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "command"),
+    [
+        ("chat", {}, Post(1, "hi")),
+        ("mode", {"action": "request"}, RequestVideo(1)),
+        ("mode", {"action": "accept"}, AcceptVideo(1)),
+        ("mode", {"action": "decline"}, DeclineVideo(1)),
+        ("leave", {}, Leave(1, SESSION_1)),
+        ("end", {}, End(EndReason.HANGUP)),
+    ],
+)
+def test_what_changes_a_room_becomes_a_command(kind: str, fields: dict[str, Any], command: Command) -> None:
+    assert in_room().says(kind, id="7", **fields) == (Act(ROOM, command, "7"),)
+
+
+@pytest.mark.parametrize("line", ["\0", "a\0b"])
+@pytest.mark.parametrize(("kind", "field"), [("chat", "text"), ("report", "reason")])
+def test_what_users_write_may_not_contain_what_postgres_cannot_hold(kind: str, field: str, line: str) -> None:
+    answer = error_of(in_room().says(kind, id="7", **{field: line}))
+    assert answer == {"code": "bad_request", "id": "7", "room": ROOM}
+
+
+def test_a_room_can_be_reported_without_being_joined_and_after_its_end() -> None:
+    client = in_room()
+    for _ in range(2):
+        for room in (ROOM, OTHER_ROOM):
+            assert client.says("report", id="7", room=room) == (Report(room, "rude", "7"),)
+        client.session.release(ROOM, ended=True)
+
+
+@pytest.mark.parametrize("without", ["stream", "n"])
+def test_stream_and_n_go_together(without: str) -> None:
+    fields = {name: value for name, value in FRAMES["signal"].items() if name != without}
+    client = in_room()
+    answer = error_of(client.session.receive(json.dumps({"type": "signal", "id": "7", **fields}), client.now))
+    assert answer == {"code": "bad_request", "id": "7", "room": ROOM}
+
+
+def test_a_signal_may_come_without_stream_and_n() -> None:
+    client = in_room()
+    plain = json.dumps({"type": "signal", "room": ROOM, "data": 1})
+    (relay,) = client.session.receive(plain, client.now)
+    assert isinstance(relay, Relay)
+
+
+def test_a_connection_holds_only_so_many_rooms() -> None:
+    client = ready()
+    for number in range(MAX_ROOMS):
+        client.session.hold(f"{number:036d}", 1)
+    assert error_of(client.says("join", id="7")) == {"code": "bad_request", "id": "7", "room": ROOM}
+    again = f"{0:036d}"
+    assert client.says("join", room=again) == (Join(again, UNSET),), "one that it holds it may join again"
+    client.session.release(again, ended=False)
+    assert client.says("join") == (Join(ROOM, UNSET),)
+
+
+# --- answers ---
+
+
+def test_joined_says_which_side_and_what_of_the_peer() -> None:
+    (frame,) = told(in_room().session.joined(met(), [], "7"))
+    assert (frame["type"], frame["id"], frame["side"], frame["polite"], frame["peer"]) == (
+        "joined",
+        "7",
+        1,
+        False,
+        "joined",
+    )
+
+
+def test_a_room_that_ended_before_the_answer_is_not_joined() -> None:
+    answer = error_of(ready().session.joined(met(), [], "7"))
+    assert answer == {"code": "room_ended", "id": "7", "room": ROOM}
+
+
+def test_ok_brings_the_line_with_its_number() -> None:
+    line = Message(1, USER_1, "hi", T0)
+    assert told(ready().session.done("7", line)) == [
+        {"type": "ok", "id": "7", "message": {"seq": 1, "from": USER_1, "text": "hi", "at": T0}}
+    ]
+    assert told(ready().session.done(UNSET, None)) == [{"type": "ok"}]
+
+
+# --- limits ---
+
+
+def test_too_many_frames_are_dropped_with_a_word_about_when_to_go_on() -> None:
+    client = in_room(Limits(bad_frames=10, frames_per_second=4, frames_burst=3))
+    for _ in range(2):  # hello took one of the three
+        assert isinstance(client.says("typing")[0], Relay)
+    assert error_of(client.says("typing", id="7")) == {"code": "rate_limited", "retry_after_ms": 250}
+    client.now += 0.25
+    assert isinstance(client.says("typing")[0], Relay)
+    assert error_of(client.says("typing"))["code"] == "rate_limited"
+
+
+def test_who_does_not_stop_is_closed_as_rate_limited() -> None:
+    client = in_room(Limits(bad_frames=10, frames_per_second=1, frames_burst=1))
+    answers = [told(client.says("typing")) for _ in range(11)]
+    assert [answer[0]["code"] for answer in answers[:10]] == ["rate_limited"] * 10
+    assert (answers[9][1:], answers[10]) == ([4429], [])
+
+
+def test_a_pause_fills_the_bucket_no_further_than_the_burst() -> None:
+    client = in_room(Limits(bad_frames=10, frames_per_second=50, frames_burst=3))
+    client.now += 3600
+    relayed = [isinstance(client.says("typing")[0], Relay) for _ in range(4)]
+    assert relayed == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", '{"type":"nonsense"}', '{"type":"typing"}', '{"type":"hello","token":"t"}']
+)
+def test_ten_bad_frames_end_the_connection(bad: str) -> None:
+    client = ready()
+    for _ in range(9):
+        assert len(client.session.receive(bad, client.now)) == 1
+    error, close = told(client.session.receive(bad, client.now))
+    assert (error["type"], close) == ("error", 4400)
+    assert client.session.receive(bad, client.now) == ()
+
+
+def test_an_unknown_type_is_named_with_its_id_and_room() -> None:
+    answer = error_of(ready().says("nonsense", id="7", room=ROOM))
+    assert answer == {"code": "unknown_type", "id": "7", "room": ROOM}
+
+
+# --- after the close ---
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_nothing_is_heard_after_the_close(kind: str) -> None:
+    client = in_room()
+    assert told(client.session.close(close_codes.DRAINING)) == [4503]
+    assert client.says(kind) == ()
+    assert client.session.close(close_codes.REPLACED) == ()
+
+
+def test_a_late_look_at_the_token_brings_nothing_back() -> None:
+    """The answer about a token may come when the time for hello is over."""
+    for late in ("welcomed", "refused", "postponed"):
+        client = authenticating()
+        client.session.close(close_codes.NO_HELLO)
+        if late == "welcomed":
+            answer = client.is_welcomed()
+        elif late == "refused":
+            answer = client.session.refused(UNSET, "expired")
+        else:
+            answer = client.session.postponed(UNSET, "no keys", 1_000)
+        assert list(answer) == []
+        assert client.session.stage is Stage.CLOSED
+        assert client.says("hello") == ()
+
+
+def test_errors_may_carry_a_time_to_retry() -> None:
+    answer = error_of(ready().session.failed(ErrorCode.UNAVAILABLE, "away", ROOM, "7", 1_000))
+    assert answer == {"code": "unavailable", "id": "7", "room": ROOM, "retry_after_ms": 1_000}
