@@ -61,7 +61,7 @@ def _ready(kind: type[Node], room: Room, loop: asyncio.AbstractEventLoop) -> Nod
     clients = SimpleNamespace(forward=lambda session, data: True)
     node = kind(HERE, cast(Any, clients), loop)
     node.rooms = cast(Any, {ROOM: room})
-    node.bus = cast(Any, SimpleNamespace(send=lambda *_: None, time_hop=lambda node: None))
+    node.bus = cast(Any, SimpleNamespace(send=lambda *_: None, time_latency=lambda node: None))
     return node
 
 

@@ -21,7 +21,7 @@ from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room import keys
 from signal_node.app import App, advertised, secret_of
-from signal_node.bus.bus import DEAF_SECONDS
+from signal_node.bus.bus import SILENT_SECONDS
 from signal_node.cluster.registry import HEARTBEAT_TTL_MS
 from signal_node.http.node_api import NodeApi
 from signal_node.http.referral_api import ReferralApi
@@ -83,13 +83,13 @@ async def _start(
     parts = App(settings, loop, client, partitions, archive, lambda: drains.active)
     node, bus, recovery = parts.node, parts.bus, parts.recovery
     health.require("running", lambda: "the node is draining" if drains.active else None)
-    health.require("inbox", lambda: "the inbox is deaf" if bus.deaf else None)
+    health.require("inbox", lambda: "the inbox is silent" if bus.inbox_silent else None)
     health.require(
         "recovery", lambda: None if recovery.open else "Redis has lost data, recovery is under way"
     )
     registry.register(NodeCollector(parts))
     registry.register(metrics.HealthCollector(health))
-    health.pulse("inbox", bus.heard_age, fresh_seconds=DEAF_SECONDS, down_seconds=_DOWN_SECONDS)
+    health.pulse("inbox", bus.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)
     health.pulse(
         "heartbeat",
         parts.membership.beat_age,

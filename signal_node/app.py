@@ -189,7 +189,7 @@ class App:
             "sessions": len(self.node.clients),
             "rooms": len(self.rooms),
             "journal": self.rooms.waiting,
-            "deaf": self.bus.deaf,
+            "deaf": self.bus.inbox_silent,
             "turn_down": self.turn.down,
         }
 

@@ -58,9 +58,9 @@ class NodeCollector(Collector):
             counts.seconds,
         )
         yield _histogram(
-            "keepline_hop_seconds",
+            "keepline_internode_latency_seconds",
             "Time from a frame being understood on another node to its being unpacked here; a sample.",
-            self._parts.bus.hops,
+            self._parts.bus.latency,
         )
 
     def _calls(self) -> Iterator[Metric]:
@@ -128,8 +128,12 @@ class NodeCollector(Collector):
                 "done": counts.commits,
                 "conflict": counts.conflicts,
                 "refused": counts.refused,
-                "unavailable": counts.unavailable,
             },
+        )
+        yield CounterMetricFamily(
+            "keepline_commit_batches_failed",
+            "Batches of changes that Redis could not be reached for; their changes are tried again.",
+            value=counts.unavailable,
         )
         yield _histogram(
             "keepline_commit_seconds", "Time that a batch of commits took in Redis.", counts.seconds
@@ -151,7 +155,9 @@ class NodeCollector(Collector):
 
     def _clients(self) -> Iterator[Metric]:
         clients, requests = self._parts.node.clients, self._parts.requests.counts
-        yield GaugeMetricFamily("keepline_sessions", "Open connections.", value=len(clients))
+        yield GaugeMetricFamily(
+            "keepline_connections", "Open client connections, before and after login.", value=len(clients)
+        )
         yield CounterMetricFamily(
             "keepline_connections_opened", "WebSocket handshakes that succeeded.", value=clients.opened_ones
         )
@@ -211,9 +217,15 @@ class NodeCollector(Collector):
 
     def _bus(self) -> Iterator[Metric]:
         bus = self._parts.bus
-        yield GaugeMetricFamily("keepline_deaf", "Whether the own inbox is silent.", value=bus.deaf)
+        yield GaugeMetricFamily(
+            "keepline_inbox_silent",
+            "Whether nothing has come through this node's inbox for 3 s.",
+            value=bus.inbox_silent,
+        )
         yield CounterMetricFamily(
-            "keepline_deaf_seconds", "Time in which the own inbox was silent.", value=bus.deaf_seconds
+            "keepline_inbox_silent_seconds",
+            "Time for which this node's inbox was silent.",
+            value=bus.silent_seconds,
         )
         yield CounterMetricFamily(
             "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=bus.gaps

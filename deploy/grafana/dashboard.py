@@ -34,7 +34,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 width=4,
             ),
             Panel("Nodes ready", [('sum(keepline_ready{job="node"})', "nodes")], kind="stat", width=4),
-            Panel("Sessions", [("keepline:sessions:sum", "sessions")], kind="stat", width=4),
+            Panel("Sessions", [("keepline:connections:sum", "sessions")], kind="stat", width=4),
             Panel("Rooms", [("sum(keepline:rooms:sum)", "rooms")], kind="stat", width=4),
             Panel(
                 "Behind in Postgres",
@@ -134,7 +134,10 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Hop between nodes",
-                [("keepline:hop_seconds:p50", "p50"), ("keepline:hop_seconds:p99", "p99")],
+                [
+                    ("keepline:internode_latency_seconds:p50", "p50"),
+                    ("keepline:internode_latency_seconds:p99", "p99"),
+                ],
                 "s",
             ),
             Panel("Event loop late, p99", [("keepline:loop_lag_seconds:p99", "{{job}} {{instance}}")], "s"),
@@ -149,8 +152,8 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "Deaf",
                 [
-                    ("rate(keepline_deaf_seconds_total[1m])", "{{instance}}"),
-                    ("keepline_deaf", "now: {{instance}}"),
+                    ("rate(keepline_inbox_silent_seconds_total[1m])", "{{instance}}"),
+                    ("keepline_inbox_silent", "now: {{instance}}"),
                 ],
             ),
         ),
@@ -158,7 +161,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
     (
         "Clients",
         (
-            Panel("Sessions by node", [("keepline_sessions", "{{instance}}")]),
+            Panel("Connections by node", [("keepline_connections", "{{instance}}")]),
             Panel(
                 "Connections a second",
                 [
@@ -183,7 +186,13 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
     (
         "Changes of rooms, and Redis",
         (
-            Panel("Commits a second", [("sum by (result) (rate(keepline_commits_total[1m]))", "{{result}}")]),
+            Panel(
+                "Commits a second",
+                [
+                    ("sum by (result) (rate(keepline_commits_total[1m]))", "{{result}}"),
+                    ("sum(rate(keepline_commit_batches_failed_total[1m]))", "failed batches"),
+                ],
+            ),
             Panel(
                 "A batch of commits",
                 [

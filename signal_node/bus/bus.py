@@ -6,14 +6,14 @@ Frames from one node to another arrive in the order sent, at most once; they are
 and new ones are dropped while `MAX_QUEUED` wait. Notices of commits come through the same channel, but are
 published by the commit script, and are not ordered against frames.
 
-Pub/sub can go deaf without anyone noticing, so the node sends itself a probe through its own inbox. What has not been
-heard for `DEAF_SECONDS` counts as deaf; then the subscription is made anew, and `inbox_gap` has the cache compared
-with Redis. Packets are numbered, so that a gap shows as well.
+A subscription can fall silent while its connection stays open, so the node sends itself a probe through its own
+inbox. After `SILENT_SECONDS` without one the inbox counts as silent; then the subscription is made anew, and
+`inbox_gap` has the cache compared with Redis. Packets are numbered, so that a gap shows as well.
 
 On a Redis Cluster there are several lanes (see `channels`), each with tasks of its own, so that a shard that is away
 holds up no other. All packets from one node to another take the same lane, which keeps them in order and spreads pairs
 of nodes over the shards. Where that lane fails, or nobody hears on it, they take the next from then on. The node is as
-deaf as the lane that has been silent for longest.
+silent as the lane that has been silent for longest.
 
 A packet is `P`, the length of the sender's name and the name (the node and the start of its process), a u64 that counts
 the sender's packets to this node, then items of `kind`, the session (16 bytes), a u32 length and the payload; items of
@@ -50,11 +50,11 @@ _PACKET, _NOTICE, _PROBE = ord("P"), ord("N"), ord("?")
 _ITEM = struct.Struct(f">B{SESSION_ID_BYTES}sI")
 _NUMBER = struct.Struct(">Q")
 _SECONDS = struct.Struct(">d")
-_HOP_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_LATENCY_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 PROBE_SECONDS = 0.5
-DEAF_SECONDS = 3.0
-"""Silence of the own inbox after which the node counts as deaf, and subscribes again."""
+SILENT_SECONDS = 3.0
+"""After so long without a probe the inbox counts as silent, and the node subscribes again."""
 
 MAX_SENDERS = 10_000
 
@@ -146,20 +146,20 @@ class Bus:
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._sent_at: dict[str, float] = {}
-        self._deaf_before = 0.0
+        self._silent_before = 0.0
         self.gaps = 0
         self.packets = 0
-        self.hops = Timings(_HOP_BOUNDS)
+        self.latency = Timings(_LATENCY_BOUNDS)
 
     @property
-    def deaf(self) -> bool:
+    def inbox_silent(self) -> bool:
         """Whether nothing has come through the own inbox for too long, or ever."""
-        return not all(lane.heard for lane in self._lanes) or self._silent_for() > DEAF_SECONDS
+        return not all(lane.heard for lane in self._lanes) or self._silent_for() > SILENT_SECONDS
 
     @property
-    def deaf_seconds(self) -> float:
-        """How long the node has been deaf, all in all."""
-        return self._deaf_before + max(0.0, self._silent_for() - DEAF_SECONDS)
+    def silent_seconds(self) -> float:
+        """The total time for which the inbox was silent."""
+        return self._silent_before + max(0.0, self._silent_for() - SILENT_SECONDS)
 
     @property
     def queued(self) -> int:
@@ -179,7 +179,7 @@ class Bus:
         """Send a frame to a session of another node."""
         self._put(node, _ITEM.pack(_FRAME, session.encode(), len(data)) + data)
 
-    def time_hop(self, node: str) -> None:
+    def time_latency(self, node: str) -> None:
         """Let the next packet to a node say when this was called, so that the node can tell how long it took."""
         self._sent_at.setdefault(node, self._clock())
 
@@ -280,7 +280,7 @@ class Bus:
     # --- in ---
 
     async def run_receiver(self) -> None:
-        """Receive until cancelled; a subscription that is lost or deaf is made anew."""
+        """Receive until cancelled; a subscription that is lost or silent is made anew."""
         await self._on_each_lane(self._listen)
 
     async def _listen(self, lane: _Lane) -> None:
@@ -312,14 +312,14 @@ class Bus:
                     self._receiver.inbox_gap()
                 elif kind == MOVED:
                     raise ConnectionError("another server has the channel now")
-                if self._monotonic() - max(listening_since, lane.heard_at) > DEAF_SECONDS:
-                    raise ConnectionError("the inbox is deaf")
+                if self._monotonic() - max(listening_since, lane.heard_at) > SILENT_SECONDS:
+                    raise ConnectionError("the inbox is silent")
 
     def _hear(self, lane: _Lane) -> None:
-        deaf_until_now = self.deaf_seconds
+        silent_until_now = self.silent_seconds
         lane.heard_at = self._monotonic()
         lane.heard = True
-        self._deaf_before = deaf_until_now - max(0.0, self._silent_for() - DEAF_SECONDS)
+        self._silent_before = silent_until_now - max(0.0, self._silent_for() - SILENT_SECONDS)
 
     def _receive(self, data: bytes) -> bool:
         """Take in a message; whether it is a probe of this node's own."""
@@ -349,7 +349,7 @@ class Bus:
             elif kind == _REPLACED:
                 self._receiver.replaced_received(session.decode())
             elif kind == _TIME:
-                self.hops.observe(max(0.0, self._clock() - _SECONDS.unpack_from(data, at)[0]))
+                self.latency.observe(max(0.0, self._clock() - _SECONDS.unpack_from(data, at)[0]))
             at += size
 
     def _count(self, sender: str, number: int) -> None:

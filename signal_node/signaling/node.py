@@ -164,7 +164,7 @@ class Node:
             counts.relayed_across = number = counts.relayed_across + 1
             self.bus.send(node, session, data)
             if not number % SAMPLED:
-                self.bus.time_hop(node)
+                self.bus.time_latency(node)
         elif self.clients.forward(session, data):
             counts.relayed_here = number = counts.relayed_here + 1
             if not number % SAMPLED:

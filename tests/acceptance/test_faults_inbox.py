@@ -15,9 +15,9 @@ from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DEAF_SECONDS = 4.0
+SILENT_SECONDS = 4.0
 BUSY_SECONDS = 1.5
-DEAF_METRIC = "keepline_deaf_seconds_total"
+SILENT_METRIC = "keepline_inbox_silent_seconds_total"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -52,13 +52,13 @@ async def test_a_deaf_node_says_so_listens_anew_and_tells_what_its_clients_misse
         async def not_ready() -> bool:
             return not await fleet.is_ready(0)
 
-        await eventually(not_ready, timeout=DEAF_SECONDS + BUSY_SECONDS, what="the deaf node is not ready")
+        await eventually(not_ready, timeout=SILENT_SECONDS + BUSY_SECONDS, what="the deaf node is not ready")
         assert now() - deaf_since > 2.0, "a moment of silence is not yet deafness"
         async with fleet.http.get(f"{fleet.nodes[0].http}/healthz") as response:
             assert "inbox" in (await response.json())["reasons"]
-        before = await fleet.metric(0, DEAF_METRIC)
+        before = await fleet.metric(0, SILENT_METRIC)
         await talk_for(0.5, same)
-        assert await fleet.metric(0, DEAF_METRIC) > before
+        assert await fleet.metric(0, SILENT_METRIC) > before
         assert fleet.proxies[0].swallowed > 0
 
         fleet.proxies[0].deafening = False

@@ -121,7 +121,7 @@ async def negotiate(call: Call) -> None:
     ("nodes", "timing"),
     [
         pytest.param(ON_ONE_NODE, "keepline_relay_seconds_count", id="one node"),
-        pytest.param(ON_TWO_NODES, "keepline_hop_seconds_count", id="two nodes"),
+        pytest.param(ON_TWO_NODES, "keepline_internode_latency_seconds_count", id="two nodes"),
     ],
 )
 async def test_a_call_shows_in_the_metrics_once_wherever_its_ends_are(

@@ -103,7 +103,7 @@ class Node:
         work = (self.bus.run_receiver, self.bus.run_prober, self.bus.run_sender)
         tasks = [asyncio.create_task(run()) for run in work]
         try:
-            await eventually(lambda: not self.bus.deaf, what="every lane is heard")
+            await eventually(lambda: not self.bus.inbox_silent, what="every lane is heard")
             yield
             assert not any(task.done() for task in tasks)
         finally:
@@ -174,7 +174,7 @@ async def test_lanes_follow_a_slot_that_moves(client: Cluster) -> None:
         await eventually(
             lambda: there.bus._lanes[lane.number].heard_at > heard_before, what="the moved lane is heard"
         )
-        assert not there.bus.deaf
+        assert not there.bus.inbox_silent
 
 
 async def test_frames_take_another_lane_when_a_shard_is_away(servers: RedisCluster, client: Cluster) -> None:
@@ -184,19 +184,21 @@ async def test_frames_take_another_lane_when_a_shard_is_away(servers: RedisClust
             await reaches(here, there, b"meanwhile")
             assert here.bus._lane("there").number in left
             assert here.dropped > 0
-        await eventually(lambda: not (here.bus.deaf or there.bus.deaf), what="all lanes are heard again")
+        await eventually(
+            lambda: not (here.bus.inbox_silent or there.bus.inbox_silent), what="all lanes are heard again"
+        )
         await reaches(here, there, b"after")
 
 
 async def test_the_node_is_as_deaf_as_its_worst_lane(
     servers: RedisCluster, client: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus_module, "DEAF_SECONDS", 1.0)
+    monkeypatch.setattr(bus_module, "SILENT_SECONDS", 1.0)
     async with two_nodes(client) as (here, _):
         async with away(servers, 7, client):
-            await eventually(lambda: here.bus.deaf, what="the node is deaf")
-        await eventually(lambda: not here.bus.deaf, what="the node hears again")
-        assert here.bus.deaf_seconds > 0
+            await eventually(lambda: here.bus.inbox_silent, what="the node is deaf")
+        await eventually(lambda: not here.bus.inbox_silent, what="the node hears again")
+        assert here.bus.silent_seconds > 0
 
 
 # --- the event streams ---

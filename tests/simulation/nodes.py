@@ -100,7 +100,7 @@ class SimulatedNode:
             self.alive
             and self.accepting
             and not self._stopping
-            and not self.parts.bus.deaf
+            and not self.parts.bus.inbox_silent
             and self.parts.recovery.open
         )
 

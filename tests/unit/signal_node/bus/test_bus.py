@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from keepline.ops.redis.client import Client
 from keepline.room.codec import BadRecord
 from signal_node.bus import bus as bus_module
-from signal_node.bus.bus import DEAF_SECONDS, Bus, notice
+from signal_node.bus.bus import SILENT_SECONDS, Bus, notice
 from signal_node.protocol.session import SESSION_ID_BYTES
 from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import SESSION_1, SESSION_2
@@ -179,8 +179,8 @@ async def test_a_packet_may_say_when_it_was_sent_so_that_the_receiver_knows_how_
     async with running(bus.run_sender()):
         for number in range(3):
             bus.send("there", SESSION_1, b"%d" % number)
-        bus.time_hop("there")
-        bus.time_hop("there")
+        bus.time_latency("there")
+        bus.time_latency("there")
         await eventually(lambda: redis.writes, what="a packet", interval=0.001)
     ((_, packet),) = redis.writes[0]
     assert unpacked(packet) == [(SESSION_1, b"%d" % number) for number in range(3)]
@@ -188,7 +188,7 @@ async def test_a_packet_may_say_when_it_was_sent_so_that_the_receiver_knows_how_
     receiving = Bus(cast(Client, None), Redis(), "there", inbox, clock=clock)
     receiving._receive(packet)
     family = HistogramMetricFamily("hop", "hop")
-    receiving.hops.add_to(family)
+    receiving.latency.add_to(family)
     assert {s.name: s.value for s in family.samples if s.name != "hop_bucket"} == {
         "hop_count": 1,
         "hop_sum": 2.0,
@@ -369,19 +369,19 @@ async def test_whatever_was_said_before_a_subscription_may_have_been_missed() ->
 async def test_a_node_hears_itself_or_is_deaf() -> None:
     async with receiving() as node:
         await node.redis.subscribed()
-        assert node.bus.deaf, "to be subscribed is not to hear"
+        assert node.bus.inbox_silent, "to be subscribed is not to hear"
         async with running(node.bus.run_prober()):
             ((channel, probe),) = (await node.written(1))[0]
         assert channel == "inbox:here"
         await node.redis.publish_here(b"?here/another-start")
-        deaf = [node.bus.deaf]
+        deaf = [node.bus.inbox_silent]
         await node.redis.publish_here(probe)
-        deaf.append(node.bus.deaf)
-        for seconds in (DEAF_SECONDS, 2.0):
+        deaf.append(node.bus.inbox_silent)
+        for seconds in (SILENT_SECONDS, 2.0):
             node.now += seconds
-            deaf.append(node.bus.deaf)
+            deaf.append(node.bus.inbox_silent)
         assert deaf == [True, False, False, True]
-        assert node.bus.deaf_seconds == pytest.approx(2.0)
+        assert node.bus.silent_seconds == pytest.approx(2.0)
 
 
 async def test_probing_goes_on_when_redis_is_away() -> None:
@@ -396,7 +396,7 @@ async def test_a_deaf_inbox_is_subscribed_anew() -> None:
         await node.redis.subscribed()
 
         def nothing() -> None:
-            node.now += DEAF_SECONDS + 1
+            node.now += SILENT_SECONDS + 1
 
         node.redis.messages.put_nowait(nothing)
         await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
