@@ -51,6 +51,9 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not boun
 
 _DAY_SECONDS = 86_400.0
 
+PING_SHARE = 0.4
+"""Of the silence after which a node pings: a client that asks this often, and waits as long again, knows first."""
+
 
 class App:
     """One node, whole."""
@@ -252,7 +255,11 @@ def _clients(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Connect
     return Connections(
         loop,
         limits=Limits(
-            settings.limit_bad_frames, settings.limit_frames_per_second, settings.limit_frames_burst
+            settings.limit_bad_frames,
+            settings.limit_frames_per_second,
+            settings.limit_frames_burst,
+            settings.limit_frame_bytes,
+            round(PING_SHARE * settings.limit_ping_seconds * 1_000),
         ),
         max_frame=settings.limit_frame_bytes,
         max_outgoing=settings.limit_outgoing_bytes,

@@ -55,13 +55,23 @@ Outcome = tuple[Room, tuple[Effect, ...]]
 
 
 class IllegalTransition(Exception):
-    """The room does not allow this command in the state it is in. The text says why, for the client."""
+    """The room does not allow this command in the state it is in. The text says why, for the client.
 
-    def __init__(self, status: Status | None, command: Command, why: str = "") -> None:
+    Of a room that has ended, `ended_reason` says why it has.
+    """
+
+    def __init__(
+        self,
+        status: Status | None,
+        command: Command,
+        why: str = "",
+        ended_reason: EndReason | None = None,
+    ) -> None:
         where = "a room that does not exist" if status is None else f"a room that is {status.value}"
         super().__init__(why or f"{type(command).__name__} is not possible in {where}")
         self.status = status
         self.command = command
+        self.ended_reason = ended_reason
 
 
 def apply(room: Room | None, command: Command, now: int, rules: Rules) -> Outcome:
@@ -72,7 +82,7 @@ def apply(room: Room | None, command: Command, now: int, rules: Rules) -> Outcom
     status = None if room is None else room.status
     transition = TRANSITIONS.get((status, type(command)))
     if transition is None:
-        raise IllegalTransition(status, command)
+        raise IllegalTransition(status, command, ended_reason=None if room is None else room.ended_reason)
     return transition(room, command, now, rules)
 
 

@@ -29,10 +29,17 @@ from keepline.room.rules import MAX_TEXT
 
 SUBPROTOCOL = "keepline.v1"
 
-RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
+LARGEST_INTEGER = 2**53 - 1
+"""The largest that every reader of JSON gets right (RFC 8259, 6)."""
+
+RequestId = (
+    Annotated[str, Meta(min_length=1, max_length=64)]
+    | Annotated[int, Meta(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+    | float
+)
 RoomId = Annotated[str, Meta(min_length=36, max_length=36)]
 StreamId = Annotated[str, Meta(min_length=1, max_length=64)]
-Count = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+Count = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 
 
 class ErrorCode(StrEnum):
@@ -128,7 +135,13 @@ class ReportRoom(ClientFrame, tag="report", kw_only=True):
     reason: Annotated[str, Meta(min_length=1, max_length=MAX_REASON)]
 
 
-AnyClientFrame = Hello | JoinRoom | Signal | Ack | Typing | Chat | Mode | LeaveRoom | EndRoom | ReportRoom
+class Ping(ClientFrame, tag="ping", kw_only=True):
+    """Ask whether the connection still works: a browser cannot see the pings of WebSockets."""
+
+
+AnyClientFrame = (
+    Hello | JoinRoom | Signal | Ack | Typing | Chat | Mode | LeaveRoom | EndRoom | ReportRoom | Ping
+)
 _decode: Callable[[str], AnyClientFrame] = msgspec.json.Decoder(AnyClientFrame).decode
 _encode = msgspec.json.Encoder().encode
 _TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args__)
@@ -137,7 +150,9 @@ _TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args_
 class BadFrame(Exception):
     """A text that is no frame of the protocol, with what the client is to be told."""
 
-    def __init__(self, code: ErrorCode, message: str, request_id: str | None, room: str | None) -> None:
+    def __init__(
+        self, code: ErrorCode, message: str, request_id: RequestId | UnsetType, room: str | None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -158,19 +173,27 @@ def _bad_frame(text: str, why: str) -> BadFrame:
     try:
         raw = msgspec.json.decode(text)
     except RecursionError:
-        return BadFrame(ErrorCode.BAD_REQUEST, "nested too deeply", None, None)
+        return BadFrame(ErrorCode.BAD_REQUEST, "nested too deeply", UNSET, None)
     except (msgspec.MsgspecError, ValueError):
-        return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {why}", None, None)
+        return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {why}", UNSET, None)
     if not isinstance(raw, dict):
-        return BadFrame(ErrorCode.BAD_REQUEST, "a frame is a JSON object", None, None)
-    request_id, room, kind = raw.get("id"), raw.get("room"), raw.get("type")
+        return BadFrame(ErrorCode.BAD_REQUEST, "a frame is a JSON object", UNSET, None)
+    room, kind = raw.get("room"), raw.get("type")
     named = (
-        request_id if isinstance(request_id, str) and 1 <= len(request_id) <= 64 else None,
+        _request_id(raw),
         room if isinstance(room, str) and len(room) == 36 else None,
     )
     if isinstance(kind, str) and kind not in _TYPES:
         return BadFrame(ErrorCode.UNKNOWN_TYPE, f"there is no type {kind[:64]!r}", *named)
     return BadFrame(ErrorCode.BAD_REQUEST, why, *named)
+
+
+def _request_id(raw: dict[str, Any]) -> RequestId | UnsetType:
+    try:
+        request_id: RequestId = msgspec.convert(raw["id"], RequestId)
+        return request_id
+    except (KeyError, msgspec.ValidationError):
+        return UNSET
 
 
 def forwarded(frame: Signal | Ack | Typing) -> bytes:
@@ -231,7 +254,17 @@ class ServerFrame(Struct, tag_field="type", kw_only=True):
 class Answer(ServerFrame, kw_only=True):
     """A frame that answers a request, whose id it repeats."""
 
-    id: str | UnsetType = UNSET
+    id: RequestId | UnsetType = UNSET
+
+
+class ClientLimits(Struct):
+    """What one connection may send, so that a client can pace itself."""
+
+    frames_per_second: float
+    frames_burst: int
+    frame_bytes: int
+    chat_length: int
+    ping_ms: int
 
 
 class Welcome(Answer, tag="welcome", kw_only=True):
@@ -244,6 +277,7 @@ class Welcome(Answer, tag="welcome", kw_only=True):
     node: str
     ice_servers: list[dict[str, Any]]
     rooms: list[HeldRoom]
+    limits: ClientLimits | UnsetType = UNSET
 
 
 class Joined(Answer, tag="joined", kw_only=True):
@@ -268,6 +302,11 @@ class Error(Answer, tag="error", kw_only=True):
     code: ErrorCode
     message: str
     retry_after_ms: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+
+
+class Pong(Answer, tag="pong", kw_only=True):
+    """Answer to ping."""
 
 
 class Peer(ServerFrame, tag="peer", kw_only=True):
@@ -332,6 +371,7 @@ SERVER_FRAMES = (
     Joined,
     Ok,
     Error,
+    Pong,
     Peer,
     ChatReceived,
     ModeChanged,

@@ -7,7 +7,7 @@ itself is the cache's.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,11 +17,12 @@ from msgspec import UNSET, Struct, UnsetType
 
 from keepline.room.commands import AcceptVideo, Command, DeclineVideo, End, Leave, Post, RequestVideo
 from keepline.room.record import EndReason, Message, Room, SideNumber
+from keepline.room.rules import MAX_TEXT
 from signal_node.protocol import close_codes, frames
 from signal_node.protocol.frames import ErrorCode, Signal, decode, forwarded
 from signal_node.protocol.token_bucket import Bucket
 
-RequestId = str | UnsetType
+RequestId = frames.RequestId | UnsetType
 _Action = frames.Chat | frames.Mode | frames.LeaveRoom | frames.EndRoom
 
 SESSION_ID_BYTES = 16
@@ -105,6 +106,8 @@ class Limits:
     bad_frames: int = 10
     frames_per_second: float = 50.0
     frames_burst: int = 200
+    frame_bytes: int = 65_536
+    ping_ms: int = 8_000
 
 
 class Stage(Enum):
@@ -144,7 +147,7 @@ class Session:
         self.stage = Stage.NEW
         self.user = ""
         self.rooms: dict[str, SideNumber] = {}
-        self.past: deque[str] = deque(maxlen=MAX_ROOMS)
+        self.past: dict[str, EndReason | None] = {}
         self._limits = limits
         self._errors = Counter() if errors is None else errors
         self._bucket = Bucket(limits.frames_per_second, limits.frames_burst)
@@ -175,7 +178,7 @@ class Session:
             frame = decode(text)
         except frames.BadFrame as bad:
             if self.stage is Stage.NEW:
-                return self._unauthorized(bad.request_id or UNSET, "the first frame is hello")
+                return self._unauthorized(bad.request_id, "the first frame is hello")
             return self._strike(bad)
         if type(frame) is Signal:
             return self._signal(frame)
@@ -184,6 +187,8 @@ class Session:
         match frame:
             case frames.Ack() | frames.Typing():
                 return self._relay(frame)
+            case frames.Ping():
+                return (Send(frames.encode(frames.Pong(id=frame.id))),)
             case frames.JoinRoom():
                 return self._join(frame)
             case frames.Hello():
@@ -283,6 +288,13 @@ class Session:
             node=node,
             ice_servers=ice_servers,
             rooms=rooms,
+            limits=frames.ClientLimits(
+                frames_per_second=self._limits.frames_per_second,
+                frames_burst=self._limits.frames_burst,
+                frame_bytes=self._limits.frame_bytes,
+                chat_length=MAX_TEXT,
+                ping_ms=self._limits.ping_ms,
+            ),
         )
         effects: list[Effect] = [Send(frames.encode(frame))]
         backlog, self._backlog = self._backlog, []
@@ -326,7 +338,7 @@ class Session:
         """The session's join is committed."""
         side = self.rooms.get(room.room_id)
         if side is None:
-            return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room.room_id, request_id)
+            return self.ended(room.room_id, request_id, self.past.get(room.room_id))
         held = frames.held_room(room, messages, side)
         frame = frames.Joined(
             id=request_id, room=held.room, side=held.side, polite=held.polite, peer=held.peer
@@ -345,22 +357,35 @@ class Session:
         room_id: str | UnsetType,
         request_id: RequestId,
         retry_after_ms: int | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
     ) -> Sequence[Effect]:
         """A request could not be carried out."""
         self._errors[code] += 1
         frame = frames.Error(
-            id=request_id, room=room_id, code=code, message=message, retry_after_ms=retry_after_ms
+            id=request_id,
+            room=room_id,
+            code=code,
+            message=message,
+            retry_after_ms=retry_after_ms,
+            reason=reason,
         )
         return (Send(frames.encode(frame)),)
+
+    def ended(self, room_id: str, request_id: RequestId, reason: EndReason | None) -> Sequence[Effect]:
+        """A request came too late; one who was away when the room ended learns why."""
+        why = UNSET if reason is None else reason.value
+        return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id, reason=why)
 
     def hold(self, room_id: str, side: SideNumber) -> None:
         """The session has taken a side."""
         self.rooms[room_id] = side
 
-    def release(self, room_id: str, *, ended: bool) -> None:
-        """The session no longer holds a side; of an ended room it remembers so."""
+    def release(self, room_id: str, *, ended: bool, reason: EndReason | None = None) -> None:
+        """The session no longer holds a side; of an ended room it remembers so, and why."""
         if self.rooms.pop(room_id, None) is not None and ended:
-            self.past.append(room_id)
+            self.past[room_id] = reason
+            if len(self.past) > MAX_ROOMS:
+                del self.past[next(iter(self.past))]
 
     def close(self, close: close_codes.Close) -> Sequence[Effect]:
         """Say no more and hear no more."""
@@ -373,7 +398,7 @@ class Session:
 
     def _not_held(self, room_id: str, request_id: RequestId) -> Sequence[Effect]:
         if room_id in self.past:
-            return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id)
+            return self.ended(room_id, request_id, self.past[room_id])
         return self.failed(ErrorCode.NOT_A_MEMBER, "join the room first", room_id, request_id)
 
     def _unauthorized(self, request_id: RequestId, message: str) -> Sequence[Effect]:
@@ -397,13 +422,13 @@ class Session:
         self, message: str, request_id: RequestId, room_id: str | UnsetType = UNSET
     ) -> Sequence[Effect]:
         bad = frames.BadFrame(
-            ErrorCode.BAD_REQUEST, message, request_id or None, None if room_id is UNSET else room_id
+            ErrorCode.BAD_REQUEST, message, request_id, None if room_id is UNSET else room_id
         )
         return self._strike(bad)
 
     def _strike(self, bad: frames.BadFrame) -> Sequence[Effect]:
         self._strikes += 1
-        error = self.failed(bad.code, bad.message, bad.room or UNSET, bad.request_id or UNSET)
+        error = self.failed(bad.code, bad.message, bad.room or UNSET, bad.request_id)
         if self._strikes >= self._limits.bad_frames:
             return (*error, *self.close(close_codes.BAD_FRAME))
         return error

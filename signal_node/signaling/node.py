@@ -249,7 +249,7 @@ class Node:
             if held is not None and held.session is not None and held.session != holds.session:
                 loser = self.clients.get(held.session)
                 if loser is not None:
-                    loser.session.release(after.room_id, ended=ended)
+                    loser.session.release(after.room_id, ended=ended, reason=after.ended_reason)
                     if holds.connected:
                         # The word that came for it may have been missed: one user has one connection.
                         self.replaced(held.session)

@@ -373,7 +373,7 @@ class Requests:
         if isinstance(outcome, NotStored):
             return session.failed(ErrorCode.UNAVAILABLE, "it could not be stored", room_id, request_id)
         if outcome.status is Status.ENDED:
-            return session.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id)
+            return session.ended(room_id, request_id, outcome.ended_reason)
         if outcome.status is None:
             return session.failed(ErrorCode.ROOM_NOT_FOUND, "there is no such room", room_id, request_id)
         return session.failed(ErrorCode.BAD_REQUEST, str(outcome), room_id, request_id)

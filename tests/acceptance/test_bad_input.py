@@ -107,7 +107,7 @@ WRONG_FIELDS = {
     "a second hello": '{"type": "hello", "id": "7", "token": "t"}',
 }
 
-WRONG_IDS = {"a number": 7, "empty": "", "too long": "7" * 65, "null": None, "an object": {}}
+WRONG_IDS = {"beyond 2^53": 2**53, "empty": "", "too long": "7" * 65, "null": None, "an object": {}}
 
 
 @pytest.mark.parametrize("text", NOT_A_FRAME.values(), ids=NOT_A_FRAME)
@@ -209,11 +209,12 @@ async def test_a_room_that_has_ended_is_over_for_its_members(scene: Scene) -> No
     await scene.cluster.end_room(over.room)
     for member in (over.alice, over.bob):
         await member.client.expect("ended", room=over.room, reason="deleted")
-        await member.client.refused("room_ended", "join", room=over.room)
+        refused = [await member.client.refused("room_ended", "join", room=over.room)]
         for kind, fields in REQUESTS.items():
-            await member.client.refused("room_ended", kind, room=over.room, **fields)
+            refused.append(await member.client.refused("room_ended", kind, room=over.room, **fields))
         again = (await scene.login(member.user, scene.nodes[1])).client
-        await again.refused("room_ended", "join", room=over.room)
+        refused.append(await again.refused("room_ended", "join", room=over.room))
+        assert {frame.get("reason") for frame in refused} == {"deleted"}
 
 
 async def test_a_connection_holds_only_so_many_rooms(scene: Scene) -> None:

@@ -105,6 +105,15 @@ async def test_a_member_is_told_all_about_its_room(scene: Scene) -> None:
     await Call(room, second, first).goes_on()
 
 
+async def test_a_client_learns_its_limits_and_may_ping(scene: Scene) -> None:
+    member = await scene.login(uuid.uuid4(), scene.nodes[0])
+    told = {"frame_bytes": 65_536, "chat_length": 500, "ping_ms": 8_000}
+    assert member.welcome["limits"] == told | {"frames_per_second": 5_000.0, "frames_burst": 5_000}
+    for request_id in (8, "8", 0.5):
+        await member.client.send("ping", id=request_id)
+        assert await member.client.receive() == {"type": "pong", "id": request_id}
+
+
 async def test_a_thousand_signals_each_way_arrive_unchanged_and_in_order(scene: Scene) -> None:
     call = await scene.call()
     alice, bob = call.clients

@@ -64,7 +64,8 @@ async def test_nobody_waits_longer_than_the_grace_period(side_by_side: SideBySid
 
         late = await scene.login(call.bob.user, scene.nodes[1], resume=call.bob.welcome["resume"])
         assert late.welcome["rooms"] == []
-        await late.client.refused("room_ended", "join", room=call.room)
+        refused = await late.client.refused("room_ended", "join", room=call.room)
+        assert refused["reason"] == "grace_expired", "one who was away learns why"
 
     await side_by_side(scenario)
 
@@ -78,7 +79,8 @@ async def test_a_room_to_which_only_one_comes_ends(side_by_side: SideBySide) -> 
         await waiting.client.expect("ended", room=room, reason="no_show")
         await over(scene, room, "no_show")
         late = await scene.login(bob, scene.nodes[1])
-        await late.client.refused("room_ended", "join", room=room)
+        refused = await late.client.refused("room_ended", "join", room=room)
+        assert refused["reason"] == "no_show"
 
     await side_by_side(scenario)
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from keepline.room import effects
 from keepline.room.commands import End, Join, Leave, Lose, Post
@@ -29,6 +30,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "leave": {"room": ROOM},
     "end": {"room": ROOM},
     "report": {"room": ROOM, "reason": "é" * 500},
+    "ping": {},
 }
 OPTIONAL = {("signal", "stream"), ("signal", "n")}
 
@@ -62,10 +64,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(
         (kind, {"room": value})
         for kind in GOOD
-        if kind != "hello"
+        if "room" in GOOD[kind]
         for value in (ROOM[:-1], ROOM + "1", 3, None)
     ),
-    *((kind, {"id": value}) for kind in GOOD for value in ("", "i" * 65, 3, None)),
+    *((kind, {"id": value}) for kind in GOOD for value in ("", "i" * 65, MOST + 1, True, [1], None)),
 ]
 
 
@@ -84,6 +86,13 @@ def test_a_good_frame_is_understood_with_and_without_id(kind: str) -> None:
     named = json.loads(msgspec.json.encode(decode(text_of(kind, {"id": "i" * 64}))))
     assert named == {"type": kind, "id": "i" * 64, **GOOD[kind]}
     assert json.loads(msgspec.json.encode(decode(text_of(kind)))) == {"type": kind, **GOOD[kind]}
+
+
+@pytest.mark.parametrize("request_id", ["i", 0, -1, MOST, 1.5])
+@pytest.mark.parametrize("kind", GOOD)
+def test_an_id_is_a_text_or_a_number(kind: str, request_id: str | float) -> None:
+    assert decode(text_of(kind, {"id": request_id})).id == request_id
+    assert refusal(text_of(kind, {"id": request_id, "extra": 1})).request_id == request_id
 
 
 def test_every_frame_of_a_client_is_in_the_table_above() -> None:
@@ -145,7 +154,7 @@ def test_a_frame_needs_a_type(text: str) -> None:
 )
 def test_what_is_no_json_object_is_refused(text: str) -> None:
     refused = refusal(text)
-    assert (refused.code, refused.request_id, refused.room) == (ErrorCode.BAD_REQUEST, None, None)
+    assert (refused.code, refused.request_id, refused.room) == (ErrorCode.BAD_REQUEST, UNSET, None)
 
 
 def test_a_refusal_repeats_the_id_and_the_room_that_were_readable() -> None:
@@ -154,11 +163,11 @@ def test_a_refusal_repeats_the_id_and_the_room_that_were_readable() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"id": "i" * 65}, {"id": ""}, {"id": 7}, {"room": "short"}, {"room": [ROOM]}]
+    "wrong", [{"id": "i" * 65}, {"id": ""}, {"id": [7]}, {"room": "short"}, {"room": [ROOM]}]
 )
 def test_a_refusal_repeats_nothing_that_is_out_of_bounds(wrong: dict[str, Any]) -> None:
     refused = refusal(text_of("typing", wrong))
-    assert (refused.room if "room" in wrong else refused.request_id) is None
+    assert refused.room is None if "room" in wrong else refused.request_id is UNSET
 
 
 @pytest.mark.parametrize("opener", ["[", '{"a":'])
@@ -287,6 +296,11 @@ SERVER: list[tuple[frames.ServerFrame, dict[str, Any]]] = [
             "ice_servers": ICE,
             "rooms": [],
         },
+    ),
+    (frames.Pong(id=8), {"type": "pong", "id": 8}),
+    (
+        frames.Error(code=ErrorCode.ROOM_ENDED, message="m", reason="grace_expired"),
+        {"type": "error", "code": "room_ended", "message": "m", "reason": "grace_expired"},
     ),
     (
         frames.Joined(room=SNAPSHOT, side=2, polite=True, peer=frames.held_room(met(), [], 2).peer),

@@ -41,6 +41,7 @@ FRAMES: dict[str, dict[str, Any]] = {
     "leave": {"room": ROOM},
     "end": {"room": ROOM},
     "report": {"room": ROOM, "reason": "rude"},
+    "ping": {},
 }
 
 
@@ -137,6 +138,33 @@ def test_a_good_token_is_welcomed() -> None:
     assert client.session.stage is Stage.READY
 
 
+def test_the_welcome_tells_what_may_be_sent() -> None:
+    client = new(Limits(frames_per_second=20, frames_burst=30, frame_bytes=4096, ping_ms=500))
+    client.says("hello")
+    (welcome,) = told(client.is_welcomed())
+    assert welcome["limits"] == {
+        "frames_per_second": 20,
+        "frames_burst": 30,
+        "frame_bytes": 4096,
+        "chat_length": 500,
+        "ping_ms": 500,
+    }
+
+
+@pytest.mark.parametrize("answer", [{"id": "7"}, {"id": 0}, {}])
+def test_a_ping_is_answered_with_its_id(answer: dict[str, Any]) -> None:
+    assert told(ready().says("ping", **answer)) == [{"type": "pong", **answer}]
+
+
+def test_a_number_as_id_is_repeated_with_every_kind_of_answer() -> None:
+    client = in_room()
+    assert error_of(client.says("chat", id=0, text=""))["id"] == 0
+    assert error_of(client.says("hello", id=0))["id"] == 0
+    assert error_of(client.says("join", id=7, room=ROOM[:-1]))["id"] == 7
+    assert told(client.session.done(0, None)) == [{"type": "ok", "id": 0}]
+    assert told(new().says("join", id=0))[0]["id"] == 0
+
+
 def test_a_bad_token_is_told_so_and_closed() -> None:
     client = authenticating()
     error, close = told(client.session.refused("7", "expired"))
@@ -215,8 +243,9 @@ def test_a_room_has_to_be_joined_first(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["signal", "ack", "typing", "chat", "mode", "leave", "end"])
 def test_of_a_room_that_has_ended_the_client_is_told_so(kind: str) -> None:
     client = in_room()
-    client.session.release(ROOM, ended=True)
-    assert error_of(client.says(kind, id="7")) == {"code": "room_ended", "id": "7", "room": ROOM}
+    client.session.release(ROOM, ended=True, reason=EndReason.DURATION)
+    refused = {"code": "room_ended", "id": "7", "room": ROOM, "reason": "duration"}
+    assert error_of(client.says(kind, id="7")) == refused
 
 
 def test_a_room_that_was_left_is_not_a_past_one() -> None:
@@ -312,8 +341,10 @@ def test_joined_says_which_side_and_what_of_the_peer() -> None:
 
 
 def test_a_room_that_ended_before_the_answer_is_not_joined() -> None:
-    answer = error_of(ready().session.joined(met(), [], "7"))
-    assert answer == {"code": "room_ended", "id": "7", "room": ROOM}
+    client = in_room()
+    client.session.release(ROOM, ended=True, reason=EndReason.HANGUP)
+    answer = error_of(client.session.joined(met(), [], "7"))
+    assert answer == {"code": "room_ended", "id": "7", "room": ROOM, "reason": "hangup"}
 
 
 def test_ok_brings_the_line_with_its_number() -> None:
