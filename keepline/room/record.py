@@ -18,6 +18,7 @@ from typing import Literal
 from msgspec import Struct
 
 SideNumber = Literal[1, 2]
+SIDES: tuple[SideNumber, ...] = (1, 2)
 
 NO_EXTRA: Mapping[str, object] = MappingProxyType({})
 

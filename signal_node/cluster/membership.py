@@ -16,7 +16,7 @@ import structlog
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
 from keepline.room.codec import BadRecord
-from keepline.room.record import SideNumber
+from keepline.room.record import SIDES
 from keepline.room.state import IllegalTransition
 from signal_node.cluster.clock import Clock
 from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
@@ -220,8 +220,7 @@ class Membership:
         """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""
         try:
             room, _ = await self._node.store.load(room_id)
-            numbers: tuple[SideNumber, ...] = (1, 2)
-            held = [n for n in numbers if room is not None and room.side(n).node == dead]
+            held = [n for n in SIDES if room is not None and room.side(n).node == dead]
             for number in held:
                 session = None if room is None else room.side(number).session
                 if session is not None and not self._node.has(session):

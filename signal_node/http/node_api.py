@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from keepline.ops.http import HttpError, json_response
 from keepline.room.codec import record_to_dict
 from keepline.room.record import Room
+from signal_node.http.bodies import decode_body
 from signal_node.http.repairs import Repairs
 from signal_node.http.service_key import ServiceKey
 from signal_node.signaling.drain import Drains
@@ -123,10 +123,7 @@ class NodeApi:
         return json_response(self._drains.report())
 
     async def _begin_drain(self, request: web.Request) -> web.Response:
-        try:
-            body = msgspec.json.decode(await request.read() or b"{}", type=DrainNode)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise HttpError(400, "bad_request", str(error)) from None
+        body = decode_body(await request.read() or b"{}", DrainNode)
         self._drains.begin(body.seconds)
         return json_response(self._drains.report(), 202)
 

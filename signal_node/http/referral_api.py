@@ -6,12 +6,12 @@ import re
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from keepline.ops.http import HttpError
 from keepline.room.referrals import MAX_CODE, MAX_NAME, Referral
+from signal_node.http.bodies import decode_body
 from signal_node.http.referrals import Referrals
 from signal_node.http.service_key import ServiceKey
 from signal_node.protocol import frames
@@ -60,10 +60,7 @@ class ReferralApi:
         ]
 
     async def _make(self, request: web.Request) -> web.Response:
-        try:
-            body = msgspec.json.decode(await request.read(), type=MakeReferral)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise HttpError(400, "bad_request", str(error)) from None
+        body = decode_body(await request.read(), MakeReferral)
         referral = await self._referrals.make(
             body.target_user_id, body.created_by_user_id, body.target_name, body.created_by_name
         )

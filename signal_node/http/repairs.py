@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
@@ -21,6 +20,7 @@ from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition
 from signal_node.cluster.recovery import Recovery
 from signal_node.cluster.registry import Registry
+from signal_node.http.bodies import decode_body
 from signal_node.http.service_key import ServiceKey
 from signal_node.rooms.archive import ArchiveUnavailable
 from signal_node.rooms.reconcile import Reconciler
@@ -83,7 +83,6 @@ class User(Struct, tag="user", forbid_unknown_fields=True):
 
 
 Repair = Side | Held | Deadline | Cache | Row | Lost | Index | User
-_decoder: msgspec.json.Decoder[Repair] = msgspec.json.Decoder(Repair)
 
 
 class Repairs:
@@ -104,10 +103,7 @@ class Repairs:
         return web.post("/v1/node/repairs", key.guarded(self._post))
 
     async def _post(self, request: web.Request) -> web.Response:
-        try:
-            repair = _decoder.decode(await request.read())
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise HttpError(400, "bad_request", str(error)) from None
+        repair: Repair = decode_body(await request.read(), Repair)  # type: ignore[arg-type]
         try:
             return json_response({"repaired": await self.repair(repair)})
         except ArchiveUnavailable as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid4
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
@@ -14,6 +13,7 @@ from keepline.room import commands
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 from keepline.room.state import IllegalTransition
+from signal_node.http.bodies import decode_body
 from signal_node.http.service_key import ServiceKey
 from signal_node.protocol import frames
 from signal_node.signaling.node import Node
@@ -51,7 +51,7 @@ class RoomsApi:
         ]
 
     async def _open(self, request: web.Request) -> web.Response:
-        body = _decode(await request.read(), OpenRoom)
+        body = decode_body(await request.read(), OpenRoom)
         if 0 < body.duration_seconds < self._min_duration_seconds:
             raise HttpError(
                 400,
@@ -95,13 +95,6 @@ class RoomsApi:
     async def _disconnect(self, request: web.Request) -> web.Response:
         user = _uuid(request.match_info["user_id"], "user")
         return _json({"disconnected": await self._node.disconnect(user)}, status=202)
-
-
-def _decode(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise HttpError(400, "bad_request", str(error)) from None
 
 
 def _uuid(value: str, name: str) -> str:

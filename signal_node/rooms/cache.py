@@ -26,7 +26,7 @@ from keepline.ops.metrics import Timings
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.commands import Command, Join
 from keepline.room.deadlines import due
-from keepline.room.record import Message, Room, SideNumber, Status
+from keepline.room.record import SIDES, Message, Room, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
 from signal_node.bus import bus
@@ -41,6 +41,7 @@ from signal_node.rooms.journal import (
     OnDone,
     Outcome,
     Pending,
+    ignore_outcome,
     message_of,
 )
 from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
@@ -448,13 +449,13 @@ class Rooms:
         if known is None or head is None or room is None or room.status is Status.ENDED:
             return []
         retakes = []
-        for number in _NUMBERS:
+        for number in SIDES:
             held, now = head.side(number), room.side(number)
             if held.session is None or held.node != self._node or held.session != known.side(number).session:
                 continue
             if not now.connected and not now.left and self._audience.stays(held.session):
                 join = Join(number, self._node, held.session, only_if_free=True)
-                retakes.append(Pending(join, None, _ignore, None, room, None, Routes()))
+                retakes.append(Pending(join, None, ignore_outcome, None, room, None, Routes()))
         return retakes
 
     def _reapply(self, entry: Entry, pending: Pending) -> None:
@@ -533,10 +534,3 @@ def _lost_something(current: Room, known: Room | None) -> bool:
     if known is None or current.status is Status.ENDED:
         return False
     return current.version < known.version
-
-
-def _ignore(outcome: Outcome) -> None:
-    pass
-
-
-_NUMBERS: tuple[SideNumber, ...] = (1, 2)

@@ -14,10 +14,8 @@ from msgspec import Raw
 
 from keepline.room.codec import BadRecord, decode_record, encode_record
 from keepline.room.effects import Effect, ModeAsked, PeerChanged, Posted, Replaced
-from keepline.room.record import Room, Side, SideNumber
+from keepline.room.record import SIDES, Room, Side, SideNumber
 from signal_node.protocol import frames
-
-BOTH: tuple[SideNumber, ...] = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def _replace(effect: Replaced, node: str, routes: Routes, remote: Mapping[str, _
 def _recipients(effect: Effect) -> tuple[SideNumber, ...]:
     if isinstance(effect, PeerChanged | Posted | ModeAsked):
         return (effect.to,)
-    return BOTH
+    return SIDES
 
 
 def _holder(before: Room | None, after: Room, number: SideNumber) -> Side:

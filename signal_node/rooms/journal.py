@@ -42,6 +42,10 @@ Outcome = Done | IllegalTransition | NotStored
 OnDone = Callable[[Outcome], None]
 
 
+def ignore_outcome(outcome: Outcome) -> None:
+    """For a command that nobody waits for."""
+
+
 @dataclass(slots=True, eq=False)
 class Pending:
     """A change that is made here and waits to be stored. `told` is what clients were told of it, by session."""

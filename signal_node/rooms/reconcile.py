@@ -18,7 +18,7 @@ from keepline.room.catchup import missed
 from keepline.room.codec import BadRecord, Event
 from keepline.room.deadlines import due
 from keepline.room.effects import PeerChanged
-from keepline.room.record import Message, Room, SideNumber, other
+from keepline.room.record import SIDES, Message, Room, other
 from keepline.room.rules import Rules
 from signal_node.protocol import frames
 from signal_node.rooms.cache import Audience, Rooms
@@ -181,7 +181,7 @@ class Reconciler:
         """Tell the clients who know one record what led to the other, but for what is no longer so."""
         known, there = untold.known, untold.there
         now = self.rooms.get(there.room_id) or there
-        for number, side in zip(_NUMBERS, known.sides, strict=True):
+        for number, side in zip(SIDES, known.sides, strict=True):
             if side.session is None or side.node != self._node:
                 continue
             peer = other(number)
@@ -218,6 +218,3 @@ class Reconciler:
         deadline = due(here, self._rules)
         due_at = None if deadline is None else deadline.at
         return Change("restore", 0 if there is None else there.version, there, here, None, due_at, {})
-
-
-_NUMBERS: tuple[SideNumber, ...] = (1, 2)

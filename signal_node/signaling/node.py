@@ -15,7 +15,7 @@ import structlog
 
 from keepline.ops.metrics import Timings
 from keepline.room import commands
-from keepline.room.record import Room, SideNumber, Status
+from keepline.room.record import SIDES, Room, SideNumber, Status
 from keepline.room.state import IllegalTransition
 from signal_node.bus.bus import Bus
 from signal_node.limits.address_limits import AddressLimits
@@ -23,7 +23,7 @@ from signal_node.protocol import close_codes
 from signal_node.protocol.session import Relay, Request
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.fanout import decode_notice
-from signal_node.rooms.journal import Done, JournalFull, OnDone, Outcome
+from signal_node.rooms.journal import Done, JournalFull, OnDone, Outcome, ignore_outcome
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
 from signal_node.telemetry.negotiation_log import CANDIDATE, NegotiationLog
@@ -242,8 +242,7 @@ class Node:
     def room_changed(self, before: Room | None, after: Room) -> None:
         """Sessions learn which sides they hold from the record alone."""
         ended = after.status is Status.ENDED
-        numbers: tuple[SideNumber, ...] = (1, 2)
-        for number in numbers:
+        for number in SIDES:
             held = None if before is None else before.side(number)
             holds = after.side(number)
             if held is not None and held.session is not None and held.session != holds.session:
@@ -288,7 +287,7 @@ class Node:
     def _execute_quietly(self, room_id: str, command: commands.Command, room: Room | None = None) -> None:
         """Carry out a command that nobody waits for."""
         try:
-            self.rooms.execute(room, room_id, command, _ignore)
+            self.rooms.execute(room, room_id, command, ignore_outcome)
         except IllegalTransition:
             pass  # the room is gone or over: there is nothing left to lose
         except JournalFull:
@@ -316,7 +315,3 @@ def _settling(future: asyncio.Future[Outcome]) -> OnDone:
             future.set_result(outcome)
 
     return settle
-
-
-def _ignore(outcome: Outcome) -> None:
-    pass

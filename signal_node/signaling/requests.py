@@ -26,7 +26,7 @@ from signal_node.protocol import frames
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import Act, Authenticate, Effect, Join, Report, Request, RequestId, Session
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
-from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome
+from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome, ignore_outcome
 from signal_node.signaling.node import Node
 from signal_node.signaling.reports import NoMember, NoSuchRoom, Reports, TooManyReports
 from signal_node.transport.connection import Connection
@@ -304,7 +304,7 @@ class Requests:
         try:
             join = commands.Join(side, self._node.id, session.id)
             self._node.rooms.execute(
-                known, known.room_id, join, _ignore, session.id, from_redis=room is not None
+                known, known.room_id, join, ignore_outcome, session.id, from_redis=room is not None
             )
         except IllegalTransition as error:
             return self._refusal(session, error, effect.room_id, effect.request_id)
@@ -377,7 +377,3 @@ class Requests:
         if outcome.status is None:
             return session.failed(ErrorCode.ROOM_NOT_FOUND, "there is no such room", room_id, request_id)
         return session.failed(ErrorCode.BAD_REQUEST, str(outcome), room_id, request_id)
-
-
-def _ignore(outcome: Outcome) -> None:
-    pass

@@ -12,10 +12,9 @@ import structlog
 
 from keepline.ops.metrics import Timings
 from keepline.room.commands import Command, Join, Leave, Lose, Open
-from keepline.room.record import EndReason, Room, Side, SideNumber
+from keepline.room.record import SIDES, EndReason, Room, Side, SideNumber
 
 _BOUNDS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
-_BOTH: tuple[SideNumber, ...] = (1, 2)
 
 _log = structlog.get_logger(__name__)
 
@@ -80,7 +79,7 @@ class CallCounter:
     def _ended(self, reason: EndReason, before: Room | None, after: Room) -> None:
         self.counts.ended[(reason.value, after.chat_mode.value)] += 1
         if before is not None:
-            awaited = sum(_awaited(before.side(number)) for number in _BOTH)
+            awaited = sum(_awaited(before.side(number)) for number in SIDES)
             if reason is EndReason.GRACE_EXPIRED:
                 self.counts.expired += awaited
             else:
