@@ -98,7 +98,7 @@ async def _start(
     )
 
     stack.push_async_callback(tasks.aclose)
-    stack.push_async_callback(parts.requests.aclose)
+    stack.push_async_callback(parts.work.aclose)
     redis_probe = health.probe("redis")
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
     tasks.start("probe-redis", lambda: _watch(redis_probe, client.ping), restart=True)

@@ -38,9 +38,11 @@ from signal_node.rooms.archive import Archive
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
+from signal_node.signaling.login import Login
 from signal_node.signaling.node import Node
 from signal_node.signaling.reports import Reports
 from signal_node.signaling.requests import Requests
+from signal_node.signaling.work import Work
 from signal_node.telemetry.call_counts import CallCounter
 from signal_node.telemetry.room_gauges import RoomGauges
 from signal_node.transport.connections import Connections
@@ -114,14 +116,14 @@ class App:
             self.clock.now,
         )
         self.limits = AddressLimits(self.node.clients, self.logins, settings.trusted_proxies)
+        self.work = Work(loop)
+        self.login = Login(self.node, _verifier(settings), self.ice, self.limits, self.work)
         self.requests = Requests(
             self.node,
-            _verifier(settings),
-            self.ice,
+            self.login,
             archive,
-            self.limits,
             Reports(client, store, settings.limit_reports_per_room, self.clock.now),
-            loop,
+            self.work,
         )
         self.referrals = Referrals(
             client,
@@ -137,7 +139,7 @@ class App:
             self.bus,
             self.reconciler,
             self.requests.begin,
-            self.requests.let_go,
+            self.login.let_go,
             self.limits,
             draining,
         )

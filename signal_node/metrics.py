@@ -154,7 +154,7 @@ class NodeCollector(Collector):
         )
 
     def _clients(self) -> Iterator[Metric]:
-        clients, requests = self._parts.node.clients, self._parts.requests.counts
+        clients, logins = self._parts.node.clients, self._parts.login.counts
         yield GaugeMetricFamily(
             "keepline_connections", "Open client connections, before and after login.", value=len(clients)
         )
@@ -171,16 +171,16 @@ class NodeCollector(Collector):
             "keepline_logins",
             "Tokens that were checked.",
             "result",
-            {"ok": requests.accepted, "refused": requests.refused},
+            {"ok": logins.accepted, "refused": logins.refused},
         )
         yield _counter(
             "keepline_resumes",
             "Logins that came with a resume secret, by whether it was still good.",
             "outcome",
             {
-                "resumed": requests.resumed,
-                "stale": requests.stale,
-                "unavailable": requests.resume_unavailable,
+                "resumed": logins.resumed,
+                "stale": logins.stale,
+                "unavailable": logins.resume_unavailable,
             },
         )
         yield CounterMetricFamily(

@@ -16,7 +16,7 @@ from signal_node.http.referrals import Referrals
 from signal_node.http.service_key import ServiceKey
 from signal_node.protocol import frames
 from signal_node.rooms.archive import ArchiveUnavailable
-from signal_node.signaling.requests import RETRY_AFTER_MS
+from signal_node.signaling.work import RETRY_AFTER_MS
 
 _CODE = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_CODE}}}")
 

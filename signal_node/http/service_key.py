@@ -11,7 +11,7 @@ from keepline.ops.http import HttpError
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.codec import BadRecord
 from signal_node.rooms.journal import JournalFull, NotStored
-from signal_node.signaling.requests import RETRY_AFTER_MS
+from signal_node.signaling.work import RETRY_AFTER_MS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

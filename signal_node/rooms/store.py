@@ -189,6 +189,15 @@ class RoomStore:
             )
         return _messages(lines)
 
+    async def chat_of(self, room: Room, known: list[Message]) -> list[Message]:
+        """The chat as of a record, read again if somebody wrote since `known` was. Raises StoreUnavailable, BadRecord.
+
+        Lines after that come by themselves.
+        """
+        if room.last_seq > (known[-1].seq if known else 0):
+            _, known = await self.load(room.room_id)
+        return [message for message in known if message.seq <= room.last_seq]
+
     async def rooms_of(self, user: str) -> list[Room]:
         """The user's rooms that have not ended, as far as the index knows; others are taken out of it.
 

@@ -101,6 +101,10 @@ class Node:
         self._reconciler, self._begin, self._let_go, self._limits = reconciler, begin, let_go, limits
         self._draining = draining
 
+    def now(self) -> float:
+        """The time in seconds, monotonic."""
+        return self._loop.time()
+
     # --- connections (connection.Handler) ---
 
     def accept(self) -> Connection:
@@ -138,7 +142,7 @@ class Node:
         held = dict(session.rooms)
         how = "lost" if connection.closed_as is None else f"closed {connection.closed_as.code}"
         for room_id, side in held.items():
-            self.negotiation_log.note(room_id, side, session.id, how, self._loop.time())
+            self.negotiation_log.note(room_id, side, session.id, how, self.now())
         if connection.closed_as is close_codes.REPLACED:
             self._loop.call_later(TAKEOVER_SECONDS, self._lose, session.id, held)
         else:

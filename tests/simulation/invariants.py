@@ -197,7 +197,7 @@ def _node(world: World, node: SimulatedNode) -> Iterator[str]:
     left = {
         "waiting changes": parts.rooms.waiting,
         "dirty rooms": len(parts.rooms._dirty),
-        "requests": len(parts.requests._work),
+        "requests": len(parts.work),
         "frames to send": parts.bus._queued,
         "stale rooms": len(parts.reconciler._stale),
     }
@@ -205,7 +205,7 @@ def _node(world: World, node: SimulatedNode) -> Iterator[str]:
         if count:
             yield f"{node.name} has {count} {what}"
     users = {connection.session.user for connection in parts.node.clients}
-    if strangers := set(parts.requests._node.users._held) - users:
+    if strangers := set(parts.node.users._held) - users:
         yield f"{node.name} holds users who are not there: {sorted(strangers)}"
 
 

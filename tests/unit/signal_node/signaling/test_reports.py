@@ -14,6 +14,7 @@ from keepline.room.record import ChatMode, EndReason, Message, Room
 from signal_node.protocol.session import Effect, Limits, Report, Send, Session
 from signal_node.signaling.reports import NoMember, NoSuchRoom, Reports, TooManyReports, report_of
 from signal_node.signaling.requests import Requests
+from signal_node.signaling.work import Work
 from signal_node.transport.connection import Connection
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2, T0, USER_1, USER_2, after, met, opened
 
@@ -91,13 +92,13 @@ class FakeConnection:
 
 async def answer_to_a_report(reports: FakeReports) -> dict[str, Any]:
     nothing: Any = None
-    loop = asyncio.get_running_loop()
-    requests = Requests(nothing, nothing, nothing, None, nothing, cast(Reports, reports), loop)
+    work = Work(asyncio.get_running_loop())
+    requests = Requests(nothing, nothing, None, cast(Reports, reports), work)
     connection = FakeConnection()
     requests.begin(cast(Connection, connection), Report(ROOM, "rude", "7"))
     async with asyncio.timeout(5):
         answer: dict[str, Any] = await connection.sent.get()
-    await requests.aclose()
+    await work.aclose()
     return answer
 
 
