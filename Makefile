@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Another interpreter: make install PYTHON=/path/to/python3.12 (after make clean)
 PYTHON ?=
-# Options of `make up` and `make bench`, for example: make up ARGS="--nodes 3 --port 9000"
+# Options of `make up`, `make bench` and others, for example: make up ARGS="--nodes 3 --port 9000"
 ARGS ?=
 # Options of pytest, for example: make test PYTEST="-k room -x"
 PYTEST ?=
@@ -19,7 +19,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JS_TOOLS := clients/js/node_modules/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests bundle chaos rolling-restart simulate simulate-nightly outage images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests bundle chaos rolling-restart simulate simulate-nightly outage storm images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ images: ## build the container image of deploy/ (needs Docker); IMAGE=… names 
 
 stack: $(INSTALLED) ## deploy/ in a Docker Engine, which root on Debian gets started: scaled, killed and rolled under 100 calls
 	$(BIN)/pytest -s tests/stack/scenario.py
+
+storm: $(INSTALLED) ## 3,000 clients whose node is killed; other crowds: make storm ARGS="--help"
+	$(BIN)/python -m tests.storm $(ARGS)
 
 outage: $(INSTALLED) ## Postgres away for a minute under load; OUTAGE_SECONDS=… and OUTAGE_ROOMS=… (a second) change it
 	OUTAGE_SECONDS=$${OUTAGE_SECONDS:-60} $(BIN)/pytest -s tests/acceptance/test_postgres_outage.py

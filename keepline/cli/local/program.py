@@ -31,6 +31,11 @@ class Program:
         """Process id of the one started last."""
         return self._started().pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._child is not None and self._child.returncode is None
+
     async def start(self) -> None:
         """Start it; returns at once, see `until_ready`."""
         self._child = await Child.start(self.command)
