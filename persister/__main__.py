@@ -37,10 +37,10 @@ async def run(settings: PersisterSettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    failures: list[str] = []
+    failures: dict[str, BaseException] = {}
 
-    def end(task: str, _: BaseException) -> None:
-        failures.append(task)
+    def end(task: str, error: BaseException) -> None:
+        failures[task] = error
         stop.set()
 
     async with contextlib.AsyncExitStack() as stack:
@@ -48,8 +48,8 @@ async def run(settings: PersisterSettings) -> int:
         await _start(settings, stop, tasks, stack)
         await stop.wait()
         _log.info("stopping", drain_seconds=settings.drain_seconds)
-    _log.info("stopped", failed=failures)
-    return 1 if failures else 0
+    _log.info("stopped", failed=list(failures))
+    return program.exit_code(failures.values())
 
 
 async def _start(

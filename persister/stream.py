@@ -21,6 +21,7 @@ from typing import Any
 from msgspec import Struct
 from redis.exceptions import RedisError, ResponseError
 
+from keepline.ops.redis.adoption import adopt
 from keepline.ops.redis.client import Client, is_cluster
 from keepline.room import keys
 
@@ -68,11 +69,11 @@ class Backlog:
 
 async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
     """Return the number of partitions of this Redis: the one written first by anybody, else `wanted`."""
-    await client.set(keys.PARTITIONS, wanted, nx=True)
-    written = await client.get(keys.PARTITIONS)
+    await client.set(keys.partitions(), wanted, nx=True)
+    written = await client.get(keys.partitions())
     count = int(written) if written is not None else wanted
     if count < 1:
-        raise ValueError(f"{keys.PARTITIONS} should be a whole number from 1, is {count}")
+        raise ValueError(f"{keys.partitions()} should be a whole number from 1, is {count}")
     return count
 
 
@@ -91,7 +92,8 @@ class EventStreams:
         self._prune = client.register_script((_FOLDER / "prune.lua").read_text())
 
     async def prepare(self) -> None:
-        """Create the consumer group where it is missing, from the very first entry."""
+        """Create the consumer group where it is missing, from the very first entry. Raises CannotRun."""
+        await adopt(self._client)
         self._partitions = await agree_on_partitions(
             self._client, self._partitions or keys.DEFAULT_PARTITIONS
         )

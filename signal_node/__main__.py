@@ -15,7 +15,9 @@ import structlog
 from redis.exceptions import RedisError
 
 from keepline.ops import http, logs, metrics, postgres, program, redis
+from keepline.ops.errors import CannotRun
 from keepline.ops.health import Health, Probe
+from keepline.ops.redis.adoption import adopt
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
@@ -45,10 +47,10 @@ async def run(settings: NodeSettings) -> int:
     logs.bind(node=settings.node_id)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    failures: list[str] = []
+    failures: dict[str, BaseException] = {}
 
-    def end(task: str, _: BaseException) -> None:
-        failures.append(task)
+    def end(task: str, error: BaseException) -> None:
+        failures[task] = error
         stop.set()
 
     tasks = Tasks(end)
@@ -65,8 +67,8 @@ async def run(settings: NodeSettings) -> int:
         await drains.stop()
         with contextlib.suppress(StoreUnavailable):
             await parts.registry.leave()
-    _log.info("stopped", failed=failures)
-    return 1 if failures else 0
+    _log.info("stopped", failed=list(failures))
+    return program.exit_code(failures.values())
 
 
 async def _start(
@@ -137,12 +139,13 @@ async def _archive(settings: NodeSettings, stack: contextlib.AsyncExitStack) -> 
 
 
 async def _partitions(client: redis.Client) -> int:
-    """How many partitions this Redis was set up with, waiting for Redis at the start. Raises RedisError."""
+    """How many partitions this Redis was set up with; waits for Redis. Raises CannotRun, TimeoutError."""
     async with asyncio.timeout(_START_SECONDS):
         while True:
             try:
-                await client.set(keys.PARTITIONS, keys.DEFAULT_PARTITIONS, nx=True)
-                return int(await client.get(keys.PARTITIONS) or keys.DEFAULT_PARTITIONS)
+                await adopt(client)
+                await client.set(keys.partitions(), keys.DEFAULT_PARTITIONS, nx=True)
+                return int(await client.get(keys.partitions()) or keys.DEFAULT_PARTITIONS)
             except RedisError as error:
                 _log.warning("redis_unavailable", error=str(error))
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
@@ -165,9 +168,9 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=program.new_event_loop) as runner:
             code = runner.run(run(settings))
-    except (OSError, TimeoutError) as error:
+    except (CannotRun, OSError, TimeoutError) as error:
         _log.error("cannot_start", error=str(error) or type(error).__name__)
-        code = 1
+        code = program.exit_code([error])
     sys.exit(code)
 
 

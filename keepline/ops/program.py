@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 
 from keepline.ops import logs
+from keepline.ops.errors import CannotRun
 from keepline.ops.settings import AnySettings, SettingsError, load, unknown_names
+from keepline.room import keys
 
 _log = structlog.get_logger(__name__)
 
 USAGE_ERROR = 2
+FAILURE = 1
 
 
 def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
@@ -23,10 +26,19 @@ def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySetting
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - logging is not configured before settings are known
         raise SystemExit(USAGE_ERROR) from None
+    keys.use_prefix(loaded.redis_prefix)
     logs.configure(loaded.log_format, loaded.log_level)
     for message in unknown_names(environ):
         _log.warning("unknown_setting", problem=message)
     return loaded
+
+
+def exit_code(failures: Iterable[BaseException]) -> int:
+    """The exit code of a program that these errors have ended: 0 for none."""
+    errors = list(failures)
+    if any(isinstance(error, CannotRun) for error in errors):
+        return USAGE_ERROR
+    return FAILURE if errors else 0
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from keepline.ops.backoff import Backoff
+from keepline.ops.errors import CannotRun
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +65,9 @@ class Tasks:
     async def _run_once(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
+        except CannotRun as error:
+            _log.error("cannot_start", task=name, error=str(error))
+            self._on_fatal(name, error)
         except Exception as error:
             _log.exception("task_failed", task=name, restart=False)
             self._on_fatal(name, error)

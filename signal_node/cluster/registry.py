@@ -29,7 +29,7 @@ class Registry:
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.set(keys.node(self._node), orjson.dumps(status), px=HEARTBEAT_TTL_MS)
-                pipe.zadd(keys.NODES, {self._node: now})
+                pipe.zadd(keys.nodes(), {self._node: now})
                 await pipe.execute()
 
     async def leave(self) -> None:
@@ -37,7 +37,7 @@ class Registry:
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.delete(keys.node(self._node))
-                pipe.zrem(keys.NODES, self._node)
+                pipe.zrem(keys.nodes(), self._node)
                 await pipe.execute()
 
     async def nodes(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
@@ -46,7 +46,7 @@ class Registry:
         Raises StoreUnavailable.
         """
         with translated():
-            names = sorted(text(name) for name in await self._client.zrange(keys.NODES, 0, -1))
+            names = sorted(text(name) for name in await self._client.zrange(keys.nodes(), 0, -1))
             async with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.get(keys.node(name))
@@ -57,7 +57,7 @@ class Registry:
     async def forget(self, node: str) -> None:
         """Clear a dead node away. Raises StoreUnavailable."""
         with translated():
-            await self._client.zrem(keys.NODES, node)
+            await self._client.zrem(keys.nodes(), node)
 
     async def held(self, partition: int, node: str, at_most: int) -> list[str]:
         """Rooms of the partition that have a side on the node, some of them. Raises StoreUnavailable."""

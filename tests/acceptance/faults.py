@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from keepline.room import keys
 from tests.acceptance.bare_client import BareClient
 from tests.acceptance.scenes import Call
 from tests.helpers.fleet import Fleet
@@ -81,7 +82,7 @@ async def nothing_left_of(fleet: Fleet, node: int) -> None:
     name = fleet.nodes[node].id
 
     async def gone() -> bool:
-        known = {raw.decode() for raw in await fleet.redis.zrange("nodes", 0, -1)}
+        known = {raw.decode() for raw in await fleet.redis.zrange(keys.nodes(), 0, -1)}
         held = [key async for key in fleet.redis.scan_iter(f"*:held:{name}")]
         assert (name not in known, held) == (True, [])
         return True

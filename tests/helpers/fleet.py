@@ -32,7 +32,7 @@ from keepline.cli.local.postgres import Postgres
 from keepline.cli.local.process import Command
 from keepline.cli.local.program import Program, python
 from keepline.cli.local.servers import LOOPBACK, Valkey
-from keepline.room.keys import DEFAULT_PARTITIONS, PARTITIONS, epoch
+from keepline.room import keys
 from tests.helpers.cluster import HTTP_SECONDS, Deployment, inherited_environment
 from tests.helpers.deaf_proxy import DeafProxy
 from tests.helpers.ports import free_block, free_port
@@ -97,7 +97,7 @@ class Fleet(Deployment):
 
         async def seasoned() -> bool:
             seconds, _ = await self.redis.time()
-            found = [await self.redis.get(f"node:{self.nodes[node].id}") for node in nodes]
+            found = [await self.redis.get(keys.node(self.nodes[node].id)) for node in nodes]
             return all(raw and seconds * 1_000 - json.loads(raw)["started_at"] > 7_500 for raw in found)
 
         await eventually(seasoned, timeout=READY_SECONDS, interval=0.1, what="the nodes may bury others")
@@ -106,8 +106,8 @@ class Fleet(Deployment):
         """Wait until every partition of Redis has its epoch, so that recovery is over."""
 
         async def whole() -> bool:
-            partitions = int(await self.redis.get(PARTITIONS) or DEFAULT_PARTITIONS)
-            return bool(await self.redis.exists(*(epoch(n) for n in range(partitions))) == partitions)
+            partitions = int(await self.redis.get(keys.partitions()) or keys.DEFAULT_PARTITIONS)
+            return bool(await self.redis.exists(*(keys.epoch(n) for n in range(partitions))) == partitions)
 
         await eventually(whole, timeout=READY_SECONDS, interval=0.1, what="Redis is whole again")
 

@@ -49,7 +49,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 async def begin(client: Client, pool: Pool, calls: list[list[Event]]) -> None:
     """Empty everything and publish: broken entries among the good ones."""
     await client.flushall()
-    await client.set(keys.PARTITIONS, PARTITIONS)
+    await client.set(keys.partitions(), PARTITIONS)
     await pool.execute("TRUNCATE users, active_rooms, chat_history CASCADE")
     for events in calls:
         stream = keys.events(keys.partition_of(events[0].room.room_id, PARTITIONS))

@@ -77,9 +77,9 @@ async def test_only_acknowledged_entries_are_trimmed(client: Client) -> None:
 async def test_the_count_of_partitions_is_decided_once(client: Client) -> None:
     assert await agree_on_partitions(client) == keys.DEFAULT_PARTITIONS
     assert await agree_on_partitions(client, 4) == keys.DEFAULT_PARTITIONS
-    await client.set(keys.PARTITIONS, 4)
+    await client.set(keys.partitions(), 4)
     assert await agree_on_partitions(client) == 4
-    await client.set(keys.PARTITIONS, 0)
+    await client.set(keys.partitions(), 0)
     with pytest.raises(ValueError, match="keepline:partitions"):
         await agree_on_partitions(client)
 

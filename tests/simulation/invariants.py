@@ -213,7 +213,7 @@ def _leftovers(world: World) -> Iterator[str]:
     """Nothing is left over in Redis."""
     names = {node.name.encode() for node in world.nodes}
     data = world.redis.server.data.values
-    known = data.get(keys.NODES.encode())
+    known = data.get(keys.nodes().encode())
     if isinstance(known, SortedSet) and set(known) != names:
         yield f"Redis knows the nodes {sorted(known)}, there are {sorted(names)}"
     for partition in range(world.shape.partitions):

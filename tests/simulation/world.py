@@ -103,7 +103,7 @@ class World:
         self._outside = Outside(
             self.loop, self.random, self.trace, self.knowledge, self._pick_node, self._token_of
         )
-        self.redis.server.execute([b"SET", keys.PARTITIONS.encode(), b"%d" % self.shape.partitions])
+        self.redis.server.execute([b"SET", keys.partitions().encode(), b"%d" % self.shape.partitions])
 
     def now_ms(self) -> int:
         """The true time."""

@@ -19,7 +19,8 @@ from keepline.cli.base.credentials import read_credentials
 from keepline.cli.base.errors import CommandError, UsageError
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
-from keepline.ops.settings import POSTGRES_SCHEMES
+from keepline.ops.redis.adoption import is_unprefixed
+from keepline.ops.settings import POSTGRES_SCHEMES, check_redis_prefix
 from keepline.room import keys
 
 DATA = Path(".keepline")
@@ -59,13 +60,17 @@ class Reach:
 
     async def partitions(self) -> range:
         """The partitions that this Redis was set up with."""
-        written = await self.redis.get(keys.PARTITIONS)
+        written = await self.redis.get(keys.partitions())
         return range(keys.DEFAULT_PARTITIONS if written is None else int(written))
 
     async def nodes(self) -> list[Node]:
-        """All nodes, those that died as well until they are cleared away."""
-        known: Any = await self.redis.zrange(keys.NODES, 0, -1)
+        """All nodes, those that died as well until they are cleared away. Raises CommandError for another prefix."""
+        known: Any = await self.redis.zrange(keys.nodes(), 0, -1)
         names = sorted(name.decode() for name in known)
+        if not names and keys.prefix() and await is_unprefixed(self.redis):
+            raise CommandError(
+                "the keys of the cluster in this Redis have no prefix: set KEEPLINE_REDIS_PREFIX=none"
+            )
         beats = await self.pipelined([("GET", keys.node(name)) for name in names])
         return [
             Node(name, None if beat is None else orjson.loads(beat))
@@ -140,10 +145,7 @@ async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[
             "set REDIS_URL to the Redis of the cluster (of `keepline up`: redis://127.0.0.1:8086)"
         )
     async with AsyncExitStack() as stack:
-        try:
-            client = redis.connect(url, max_connections=8)
-        except ValueError as error:
-            raise UsageError(f"REDIS_URL {error}") from None
+        client = connect(url, environ, max_connections=8)
         stack.push_async_callback(client.aclose)
         pool = await _pool(environ.get("DATABASE_URL"))
         if pool is not None:
@@ -154,6 +156,18 @@ async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[
             yield Reach(client, pool, web, _service_key(environ, data))
         except (RedisError, OSError) as error:
             raise CommandError(redis_is_away(error)) from error
+
+
+def connect(url: str, environ: Mapping[str, str], *, max_connections: int) -> redis.Client:
+    """A client for the keys of the cluster with the prefix that the environment names. Raises UsageError."""
+    try:
+        keys.use_prefix(check_redis_prefix(environ.get("KEEPLINE_REDIS_PREFIX") or keys.DEFAULT_PREFIX))
+    except ValueError as error:
+        raise UsageError(f"KEEPLINE_REDIS_PREFIX {error}") from None
+    try:
+        return redis.connect(url, max_connections=max_connections)
+    except ValueError as error:
+        raise UsageError(f"REDIS_URL {error}") from None
 
 
 def redis_is_away(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from keepline.cli.base.errors import CommandError, UsageError
+from keepline.cli.cluster.access import connect
 from keepline.ops import redis
 from keepline.room import attempts, keys, referrals, reports
 from keepline.room.codec import EVENT_FIELD, BadRecord, decode_event
@@ -133,7 +134,7 @@ class DeadLetters:
         return bool(await self._replay(keys=streams, args=[letter.entry, EVENT_FIELD]))
 
     async def _partitions(self) -> range:
-        written = await self._client.get(keys.PARTITIONS)
+        written = await self._client.get(keys.partitions())
         return range(keys.DEFAULT_PARTITIONS if written is None else int(written))
 
 
@@ -149,17 +150,15 @@ def _letter(partition: int, entry: Any) -> Letter:
 
 
 @asynccontextmanager
-async def dead_letters(url: str | None) -> AsyncIterator[DeadLetters]:
-    """Open the dead letters of the Redis that a URL names.
+async def dead_letters(environ: Mapping[str, str]) -> AsyncIterator[DeadLetters]:
+    """Open the dead letters of the cluster that REDIS_URL and KEEPLINE_REDIS_PREFIX name.
 
     Raises UsageError for a URL that is none, and CommandError in the place of whatever Redis raises.
     """
+    url = environ.get("REDIS_URL")
     if not url:
         raise UsageError("set REDIS_URL to the Redis of the cluster")
-    try:
-        client = redis.connect(url, max_connections=2)
-    except ValueError as error:
-        raise UsageError(f"REDIS_URL {error}") from None
+    client = connect(url, environ, max_connections=2)
     try:
         yield DeadLetters(client)
     except (RedisError, OSError) as error:

@@ -85,7 +85,7 @@ async def list_rooms(reach: Reach, wanted: Filter, limit: int, on_progress: Call
 async def records_of(reach: Reach) -> AsyncIterator[list[tuple[str, bytes]]]:
     """All rooms in Redis, id and record, in pages. Raises RedisError, OSError."""
     for server in await redis.servers(reach.redis):
-        async for names in pages(server, "{p??}:room:*"):
+        async for names in pages(server, keys.all_rooms()):
             records = await reach.pipelined([("GET", name) for name in names])
             ids = [name.rpartition(b":")[2].decode() for name in names]
             yield [(room_id, raw) for room_id, raw in zip(ids, records, strict=True) if raw is not None]

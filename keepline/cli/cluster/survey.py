@@ -104,7 +104,7 @@ async def _look_at_partitions(reach: Reach, found: Survey) -> None:
         if not await reach.redis.exists(keys.epoch(partition)):
             found.lost_partitions.append(partition)
     for server in await redis.servers(reach.redis):
-        async for names in pages(server, "{p??}:held:*"):
+        async for names in pages(server, keys.all_held()):
             for name, members in zip(
                 names, await reach.pipelined([("SMEMBERS", name) for name in names]), strict=True
             ):
@@ -114,18 +114,18 @@ async def _look_at_partitions(reach: Reach, found: Survey) -> None:
 
 async def _look_at_users(reach: Reach, found: Survey) -> None:
     for server in await redis.servers(reach.redis):
-        async for names in pages(server, "user:*"):
+        async for names in pages(server, keys.all_users()):
             indexes = [name for name in names if name.endswith(b":rooms")]
             holders = [name for name in names if not name.endswith(b":rooms")]
             rooms = await reach.pipelined([("SMEMBERS", name) for name in indexes])
             for name, members in zip(indexes, rooms, strict=True):
-                user = name.decode().split(":")[1]
+                user = keys.user_in(name.decode())
                 found.indexes[user] = sorted(member.decode() for member in members)
             values = await reach.pipelined([("GET", name) for name in holders])
             for name, value in zip(holders, values, strict=True):
                 held = None if value is None else orjson.loads(value)
                 if held is not None and held["session"]:
-                    found.holders[name.decode().split(":")[1]] = held["node"], held["session"]
+                    found.holders[keys.user_in(name.decode())] = held["node"], held["session"]
 
 
 async def _look_at_postgres(reach: Reach, found: Survey) -> None:

@@ -78,12 +78,12 @@ def replay(
 
 
 async def _newest(limit: int) -> tuple[int, list[Letter]]:
-    async with dead_letters(os.environ.get("REDIS_URL")) as box:
+    async with dead_letters(os.environ) as box:
         return await box.count(), await box.newest(limit)
 
 
 async def _one(wanted: LetterId) -> Letter:
-    async with dead_letters(os.environ.get("REDIS_URL")) as box:
+    async with dead_letters(os.environ) as box:
         found = await box.get(wanted)
     if found is None:
         raise CommandError(f"no such dead letter: {wanted}")
@@ -92,7 +92,7 @@ async def _one(wanted: LetterId) -> Letter:
 
 async def _replay(wanted: list[LetterId]) -> tuple[int, list[str]]:
     """Replay these, or all when there are none; returns how many were, and which were not there."""
-    async with dead_letters(os.environ.get("REDIS_URL")) as box:
+    async with dead_letters(os.environ) as box:
         if not wanted:
             return await box.replay_all(), []
         replayed = await box.replay(wanted)

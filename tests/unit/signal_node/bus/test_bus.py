@@ -116,11 +116,11 @@ class Redis:
             raise self.failures.pop(0)
 
     async def subscribed(self) -> None:
-        self.messages.put_nowait([b"subscribe", b"inbox:here", 1])
+        self.messages.put_nowait([b"subscribe", b"keepline:inbox:here", 1])
         await turns()
 
     async def publish_here(self, data: bytes) -> None:
-        self.messages.put_nowait([b"message", b"inbox:here", data])
+        self.messages.put_nowait([b"message", b"keepline:inbox:here", data])
         await turns()
 
 
@@ -168,7 +168,7 @@ async def test_what_gathers_for_a_node_within_a_tick_is_one_publish() -> None:
             node.bus.send("elsewhere", SESSION_2, b"x")
         node.bus.replace("there", SESSION_2)
         (write,) = await node.written(1)
-    assert [channel for channel, _ in write] == ["inbox:there", "inbox:elsewhere"]
+    assert [channel for channel, _ in write] == ["keepline:inbox:there", "keepline:inbox:elsewhere"]
     assert unpacked(write[0][1]) == [*((SESSION_1, b"%d" % number) for number in range(50)), SESSION_2]
     assert unpacked(write[1][1]) == [(SESSION_2, b"x")] * 50
 
@@ -361,7 +361,7 @@ async def test_each_sender_and_each_start_of_it_counts_for_itself() -> None:
 
 async def test_whatever_was_said_before_a_subscription_may_have_been_missed() -> None:
     async with receiving() as node:
-        assert node.redis.subscription.channels == ["inbox:here"]
+        assert node.redis.subscription.channels == ["keepline:inbox:here"]
         await node.redis.subscribed()
         assert node.inbox.gaps == 1
 
@@ -372,7 +372,7 @@ async def test_a_node_hears_itself_or_is_deaf() -> None:
         assert node.bus.inbox_silent, "to be subscribed is not to hear"
         async with running(node.bus.run_prober()):
             ((channel, probe),) = (await node.written(1))[0]
-        assert channel == "inbox:here"
+        assert channel == "keepline:inbox:here"
         await node.redis.publish_here(b"?here/another-start")
         deaf = [node.bus.inbox_silent]
         await node.redis.publish_here(probe)

@@ -55,7 +55,7 @@ class Pipeline:
         self._published.append((channel, data))
 
     async def execute(self) -> list[int]:
-        (lane,) = {int(channel[2:4]) for channel, _ in self._published}
+        (lane,) = {int(channel.partition("{p")[2][:2]) for channel, _ in self._published}
         self._shards.tried.append(lane)
         await self._shards.open.wait()
         if lane in self._shards.broken:
@@ -124,7 +124,9 @@ async def test_all_packets_to_a_node_take_one_lane(monkeypatch: pytest.MonkeyPat
             node.send(b"%d" % count)
             await node.arrive(count)
         assert node.shards.tried == [node.lane] * 5
-        assert {channel for channel, _ in node.shards.written} == {f"{{p{node.lane:02d}}}:inbox:there"}
+        assert {channel for channel, _ in node.shards.written} == {
+            f"keepline:{{p{node.lane:02d}}}:inbox:there"
+        }
 
 
 async def test_a_lane_that_waits_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
