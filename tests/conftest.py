@@ -1,13 +1,23 @@
 """Fixtures that every test may ask for, each in the helper that explains it; and which tests run side by side."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 pytest_plugins = ["tests.helpers.servers", "tests.helpers.shared_clusters"]
 
 SERVERS = ("tests/acceptance/", "tests/contract/", "tests/integration/")
+
+
+@pytest.fixture(autouse=True)
+def logs_stay_as_they_were() -> Iterator[None]:
+    """A command that a test runs in this process does not decide what the next test's code logs."""
+    config = structlog.get_config()
+    yield
+    structlog.configure(**config)
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]

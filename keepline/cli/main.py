@@ -153,6 +153,10 @@ class _Stderr(io.TextIOBase):
         """Write it there."""
         return sys.stderr.write(text)
 
+    def flush(self) -> None:
+        """Show what was written."""
+        sys.stderr.flush()
+
     def isatty(self) -> bool:
         """Whether that is a terminal."""
         return sys.stderr.isatty()

@@ -74,7 +74,7 @@ class Login:
             if session.closed():
                 return
             self.counts.accepted += 1
-            _log.info("session_welcomed", session=session.id, resumed=taken.resumed, rooms=len(held))
+            _log.debug("session_welcomed", session=session.id, resumed=taken.resumed, rooms=len(held))
             welcome = session.welcomed(
                 request_id=effect.request_id,
                 resume=taken.resume,

@@ -1,5 +1,6 @@
 """Logs: one line an event, ours and the libraries', without local variables."""
 
+import asyncio
 import io
 import json
 import logging
@@ -86,3 +87,47 @@ def test_a_terminal_gets_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPat
     structlog.get_logger("a").info("hello", n=1)
     assert not stream.getvalue().startswith("{")
     assert len(stream.getvalue().splitlines()) == 1
+
+
+class CountingStream(io.StringIO):
+    """Counts how often it is written to."""
+
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+@pytest.fixture
+def counting(stream: io.StringIO) -> CountingStream:
+    """After `stream`, which puts the logs back."""
+    return CountingStream()
+
+
+async def test_lines_of_one_tick_leave_in_one_write_and_in_order(counting: CountingStream) -> None:
+    logs.configure("json", "info", counting)
+    for number in range(3):
+        structlog.get_logger("a").info("joined", number=number)
+    assert counting.writes == 0
+    await asyncio.sleep(0)
+    assert counting.writes == 1
+    structlog.get_logger("a").info("joined", number=3)
+    logging.getLogger("some.library").warning("lost")
+    assert [event.get("number", event["event"]) for event in lines(counting)] == [0, 1, 2, 3, "lost"]
+
+
+def test_what_a_loop_that_ended_left_is_written_by_the_next(counting: CountingStream) -> None:
+    logs.configure("json", "info", counting)
+
+    async def log(event: str) -> None:
+        structlog.get_logger("a").info(event)
+
+    async def log_and_wait() -> None:
+        await log("second")
+        await asyncio.sleep(0)
+
+    asyncio.run(log("first"))
+    asyncio.run(log_and_wait())
+    structlog.get_logger("a").info("third")  # without a loop: at once
+    assert [event["event"] for event in lines(counting)] == ["first", "second", "third"]
