@@ -143,7 +143,7 @@ async def _take_lock(connection: Connection, say: _Say) -> None:
         if await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             return
         if not told:
-            say("another migration is running; waiting for it")
+            say("another migration is running; waiting")
             told = True
         raise asyncpg.LockNotAvailableError("another migration is still running")
 
@@ -204,9 +204,7 @@ async def _patiently(attempt: Callable[[], Awaitable[T]], passing: tuple[type[Ex
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run the command; return its exit code: 0 done, 1 failed or (--check) work to do, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="python -m persister.migrate", description=_DESCRIPTION)
-    parser.add_argument(
-        "--check", action="store_true", help="say what would run; exit 1 when something would"
-    )
+    parser.add_argument("--check", action="store_true", help="print what would run; exit 1 if anything would")
     options = parser.parse_args(arguments)
     try:
         url = read_secret_files(environ).get("DATABASE_URL")

@@ -86,9 +86,7 @@ async def _start(
     node, bus, recovery = parts.node, parts.bus, parts.recovery
     health.require("running", lambda: "the node is draining" if drains.active else None)
     health.require("inbox", lambda: "the inbox is silent" if bus.inbox_silent else None)
-    health.require(
-        "recovery", lambda: None if recovery.open else "Redis has lost data, recovery is under way"
-    )
+    health.require("recovery", lambda: None if recovery.open else "Redis lost its data; recovery is running")
     registry.register(NodeCollector(parts))
     registry.register(metrics.HealthCollector(health))
     health.pulse("inbox", bus.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)

@@ -31,7 +31,7 @@ DATA = Path(".keepline")
 
 app = typer.Typer(
     name="keepline",
-    help="Run and look after a Keepline signaling cluster.",
+    help="Run and operate a Keepline signaling cluster.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -53,13 +53,13 @@ def _command(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Run and look after a Keepline signaling cluster."""
+    """Run and operate a Keepline signaling cluster."""
 
 
 @app.command()
 def up(
-    nodes: Annotated[int, typer.Option(help="How many signal nodes.")] = 2,
-    persisters: Annotated[int, typer.Option(help="How many persisters.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Number of signal nodes.")] = 2,
+    persisters: Annotated[int, typer.Option(help="Number of persisters.")] = 1,
     port: Annotated[
         int, typer.Option(help="First port; node i takes port + 10·i, the demo page port + 3.")
     ] = 8080,
@@ -68,7 +68,8 @@ def up(
     ] = LOOPBACK,
     data: DataOption = DATA,
     as_json: Annotated[
-        bool, typer.Option("--json", help="When all is ready, print one line of JSON with all addresses.")
+        bool,
+        typer.Option("--json", help="Print one line of JSON with all addresses when everything is ready."),
     ] = False,
 ) -> None:
     """Run a whole cluster on this machine until Ctrl-C: servers, nodes, persisters and a demo page.
@@ -113,7 +114,7 @@ def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
 @app.command()
 def token(
     user: Annotated[uuid.UUID, typer.Option(help="UUID of the user.")],
-    ttl: Annotated[int, typer.Option(min=1, help="For how many seconds it is valid.")] = 3600,
+    ttl: Annotated[int, typer.Option(min=1, help="Lifetime in seconds.")] = 3600,
     data: DataOption = DATA,
 ) -> None:
     """Print a token for a client's `hello`.
@@ -126,7 +127,7 @@ def token(
 @app.command()
 def migrate(
     check: Annotated[
-        bool, typer.Option("--check", help="Only say what would run; exit code 1 when something would.")
+        bool, typer.Option("--check", help="Only print what would run; exit code 1 if anything would.")
     ] = False,
 ) -> None:
     """Bring the database named by DATABASE_URL to the current schema."""

@@ -77,7 +77,7 @@ class Keepline:
         """
         self._urls = (url,) if isinstance(url, str) else tuple(url)
         if not self._urls:
-            raise ValueError("at least one url is needed")
+            raise ValueError("at least one url is required")
         self._token = token
         self._room_hint = room_hint
         self._on_state = on_state
@@ -105,7 +105,7 @@ class Keepline:
                 await self._gate.passed()
         except TimeoutError:
             await self.close()
-            raise ConnectFailed("no node could be reached in time") from self._failure
+            raise ConnectFailed("no node could be reached within the timeout") from self._failure
         except BaseException:
             await self.close()
             raise
@@ -276,7 +276,7 @@ class Keepline:
             async with asyncio.timeout(self._options.request_timeout):
                 return await self._token()
         except Exception as error:
-            raise TokenUnavailable("no token for the next connection") from error
+            raise TokenUnavailable("the token source gave no token for the next connection") from error
 
     def _next_url(self) -> str:
         url = self._urls[self._attempts % len(self._urls)]

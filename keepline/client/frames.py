@@ -28,7 +28,7 @@ def decode(data: bytes) -> Frame:
     except orjson.JSONDecodeError as error:
         raise ProtocolError(f"a frame that is not JSON: {error}") from error
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
-        raise ProtocolError("a frame is a JSON object with a type")
+        raise ProtocolError("a frame must be a JSON object with a type")
     return frame
 
 

@@ -102,7 +102,7 @@ def _check_turn_url(url: str) -> str:
         ice_url.parse_turn(url)
     except ValueError:
         raise ValueError(
-            "should list URLs such as turn:host:port or turns:host:port, with ?transport=tcp or =udp if need be"
+            "should list URLs such as turn:host:port or turns:host:port, optionally with ?transport=tcp or =udp"
         ) from None
     return url
 

@@ -195,12 +195,12 @@ def _post(room: Room, command: Post, now: int, rules: Rules) -> Outcome:
 
 def _request_video(room: Room, command: RequestVideo, now: int, rules: Rules) -> Outcome:
     if room.chat_mode is ChatMode.VIDEO:
-        raise IllegalTransition(room.status, command, "the room is a video room already")
+        raise IllegalTransition(room.status, command, "the room is already a video room")
     if not room.side(command.side).connected:
         # Late news: accepted, it would make a video room with a side that is absent and not awaited.
-        raise IllegalTransition(room.status, command, "the side that asks is not there")
+        raise IllegalTransition(room.status, command, "the side that asks is not connected")
     if not room.side(other(command.side)).connected:
-        raise IllegalTransition(room.status, command, "the other side is not there to accept")
+        raise IllegalTransition(room.status, command, "the other side is not connected and cannot accept")
     if room.mode_requested_by == command.side:
         return room, ()
     if room.mode_requested_by is not None:

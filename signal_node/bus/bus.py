@@ -311,7 +311,7 @@ class Bus:
                     self._seen.clear()
                     self._receiver.inbox_gap()
                 elif kind == MOVED:
-                    raise ConnectionError("another server has the channel now")
+                    raise ConnectionError("the channel moved to another server")
                 if self._monotonic() - max(listening_since, lane.heard_at) > SILENT_SECONDS:
                     raise ConnectionError("the inbox is silent")
 
@@ -343,7 +343,7 @@ class Bus:
             kind, session, size = _ITEM.unpack_from(data, at)
             at += _ITEM.size
             if at + size > end:
-                raise ValueError("a packet that is cut short")
+                raise ValueError("truncated packet")
             if kind == _FRAME:
                 self._receiver.frame_received(session.decode(), data[at : at + size])
             elif kind == _REPLACED:

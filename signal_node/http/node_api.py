@@ -131,5 +131,5 @@ class NodeApi:
         try:
             await self._drains.undo()
         except OSError as error:
-            raise HttpError(503, "unavailable", f"the port for clients cannot be opened: {error}") from None
+            raise HttpError(503, "unavailable", f"cannot reopen the client port: {error}") from None
         return json_response(self._drains.report())

@@ -69,15 +69,19 @@ class ReferralApi:
     async def _get(self, request: web.Request) -> web.Response:
         code = request.match_info["referral_code"]
         if not _CODE.fullmatch(code):
-            raise HttpError(400, "bad_request", f"a code is 1 to {MAX_CODE} of A-Z, a-z, 0-9, _ and -")
+            raise HttpError(
+                400,
+                "bad_request",
+                f"a referral code has 1 to {MAX_CODE} characters of A-Z, a-z, 0-9, _ and -",
+            )
         try:
             referral = await self._referrals.find(code)
         except ArchiveUnavailable:
             raise HttpError(
-                503, "unavailable", "the database is away", retry_after_ms=RETRY_AFTER_MS
+                503, "unavailable", "Postgres is unavailable; try again", retry_after_ms=RETRY_AFTER_MS
             ) from None
         if referral is None:
-            raise HttpError(404, "referral_not_found", "there is no such referral, or it has expired")
+            raise HttpError(404, "referral_not_found", "referral not found; it may have expired")
         return self._answer(referral)
 
     def _answer(self, referral: Referral, status: int = 200) -> web.Response:

@@ -56,7 +56,7 @@ class RoomsApi:
             raise HttpError(
                 400,
                 "bad_request",
-                f"duration_seconds is 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
+                f"duration_seconds should be 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
             )
         room_id = str(uuid4())
         command = commands.Open(

@@ -1,4 +1,4 @@
-"""The key that opens the HTTP API, and what its routes answer when the cluster's memory is away."""
+"""The key that opens the HTTP API, and what its routes answer when temporarily unavailable: Redis cannot be reached."""
 
 from __future__ import annotations
 
@@ -31,17 +31,24 @@ class ServiceKey:
                 return await handler(request)
             except (StoreUnavailable, JournalFull, NotStored):
                 raise HttpError(
-                    503, "unavailable", "the cluster's memory is away", retry_after_ms=RETRY_AFTER_MS
+                    503,
+                    "unavailable",
+                    "temporarily unavailable: Redis cannot be reached",
+                    retry_after_ms=RETRY_AFTER_MS,
                 ) from None
             except BadRecord as error:
-                raise HttpError(500, "internal", f"the room cannot be read: {error}") from None
+                raise HttpError(500, "internal", f"the room's record is damaged: {error}") from None
 
         return guarded
 
     def _authorize(self, request: web.Request) -> None:
         if self._key is None:
-            raise HttpError(503, "unavailable", "the HTTP API is off: set KEEPLINE_SERVICE_KEY")
+            raise HttpError(
+                503, "unavailable", "the HTTP API is disabled: set KEEPLINE_SERVICE_KEY on the node"
+            )
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         given = key.encode(errors="surrogateescape")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._key.encode()):
-            raise HttpError(401, "unauthorized", "send the service key: Authorization: Bearer KEY")
+            raise HttpError(
+                401, "unauthorized", "missing or wrong service key: send Authorization: Bearer KEY"
+            )

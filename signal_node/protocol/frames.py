@@ -177,7 +177,7 @@ def _bad_frame(text: str, why: str) -> BadFrame:
     except (msgspec.MsgspecError, ValueError):
         return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {why}", UNSET, None)
     if not isinstance(raw, dict):
-        return BadFrame(ErrorCode.BAD_REQUEST, "a frame is a JSON object", UNSET, None)
+        return BadFrame(ErrorCode.BAD_REQUEST, "a frame must be a JSON object", UNSET, None)
     room, kind = raw.get("room"), raw.get("type")
     named = (
         _request_id(raw),

@@ -178,7 +178,7 @@ class Session:
             frame = decode(text)
         except frames.BadFrame as bad:
             if self.stage is Stage.NEW:
-                return self._unauthorized(bad.request_id, "the first frame is hello")
+                return self._unauthorized(bad.request_id, "the first frame must be hello")
             return self._strike(bad)
         if type(frame) is Signal:
             return self._signal(frame)
@@ -192,7 +192,7 @@ class Session:
             case frames.JoinRoom():
                 return self._join(frame)
             case frames.Hello():
-                return self._bad_request("hello comes once", frame.id)
+                return self._bad_request("hello was already sent on this connection", frame.id)
             case frames.ReportRoom():
                 return self._report(frame)
             case frames.Chat() | frames.Mode() | frames.LeaveRoom() | frames.EndRoom():
@@ -200,7 +200,7 @@ class Session:
 
     def _hello(self, frame: frames.AnyClientFrame) -> Sequence[Effect]:
         if not isinstance(frame, frames.Hello):
-            return self._unauthorized(frame.id, "the first frame is hello")
+            return self._unauthorized(frame.id, "the first frame must be hello")
         self.stage = Stage.AUTHENTICATING
         self._hello_id = frame.id
         if self._refusal is not None:
@@ -216,9 +216,9 @@ class Session:
 
     def _signal(self, frame: frames.Signal) -> Sequence[Effect]:
         if self.stage is _NEW:
-            return self._unauthorized(frame.id, "the first frame is hello")
+            return self._unauthorized(frame.id, "the first frame must be hello")
         if (frame.stream is UNSET) is not (frame.n is UNSET):
-            return self._bad_request("stream and n go together", frame.id, frame.room)
+            return self._bad_request("send stream and n together, or neither", frame.id, frame.room)
         side = self.rooms.get(frame.room)
         if side is None:
             return self._not_held(frame.room, frame.id)

@@ -144,7 +144,7 @@ class RoomStore:
                 pipe.exists(keys.epoch(partition))
                 record, lines, whole = await pipe.execute()
         if record is None and not whole:
-            raise StoreUnavailable("this part of Redis is being recovered")
+            raise StoreUnavailable("this part of Redis is recovering")
         return None if record is None else decode_record(record), _messages(lines)
 
     async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
@@ -362,7 +362,7 @@ def _result(answer: Any) -> CommitResult:
         try:
             return Conflict(decode_record(answer))
         except BadRecord as error:
-            return Failed(f"the record that is there cannot be read: {error}")
+            return Failed(f"the stored record is damaged: {error}")
     if isinstance(answer, _PASSING) or str(answer).startswith(_PASSING_WORDS):
         return Unavailable(f"{type(answer).__name__}: {answer}")
     return Failed(str(answer))

@@ -99,7 +99,7 @@ class Requests:
         return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
 
     def _no_member(self, session: Session, effect: Join | Report) -> Sequence[Effect]:
-        why = "the user is not a member of this room"
+        why = "you are not a member of this room"
         return session.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
 
     def _unavailable(self, session: Session, effect: Join | Act | Report) -> Sequence[Effect]:
@@ -193,7 +193,9 @@ class Requests:
         self, session: Session, outcome: IllegalTransition | NotStored, room_id: str, request_id: RequestId
     ) -> Sequence[Effect]:
         if isinstance(outcome, NotStored):
-            return session.failed(ErrorCode.UNAVAILABLE, "it could not be stored", room_id, request_id)
+            return session.failed(
+                ErrorCode.UNAVAILABLE, "the change could not be stored", room_id, request_id
+            )
         if outcome.status is Status.ENDED:
             return session.ended(room_id, request_id, outcome.ended_reason)
         if outcome.status is None:

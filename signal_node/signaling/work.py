@@ -13,7 +13,7 @@ STORED_SECONDS = 3.0
 
 RETRY_AFTER_MS = 1_000
 
-AWAY = "the cluster's memory is away; try again"
+AWAY = "temporarily unavailable: Redis cannot be reached; try again"
 
 _log = structlog.get_logger(__name__)
 

@@ -74,13 +74,13 @@ def _line(data: bytes) -> Header | None:
     end = data.find(b"\r\n", 0, MAX_LINE)
     if end < 0:
         if len(data) >= MAX_LINE:
-            raise BadHeader("the line has no end")
+            raise BadHeader("the line does not end")
         return None
     family, *fields = data[len(_LINE) : end].split(b" ")
     if family == b"UNKNOWN":
         return Header(end + 2)
     if family not in _FAMILIES or len(fields) != 4:
-        raise BadHeader("the line is neither TCP4, TCP6 nor UNKNOWN, or has not its four fields")
+        raise BadHeader("the line is not TCP4, TCP6 or UNKNOWN, or lacks one of its four fields")
     source, _ = (_address(field, _FAMILIES[family]) for field in fields[:2])
     for port in fields[2:]:
         if _PORT.fullmatch(port) is None or int(port) > _MAX_PORT:
@@ -94,7 +94,7 @@ def _address(text: bytes, family: type[IPv4Address | IPv6Address]) -> str:
             return str(family(text.decode("ascii")))
     except ValueError:
         pass
-    raise BadHeader("an address is not of its family")
+    raise BadHeader("an address does not belong to the announced family")
 
 
 def _block(data: bytes) -> Header | None:

@@ -91,7 +91,9 @@ class _Protocol(ServerProtocol):
         """Fail the connection (RFC 6455, 7.1.7)."""
         if code == CloseCode.MESSAGE_TOO_BIG:
             if self.state is State.OPEN:
-                self.send_text(encode(Error(code=ErrorCode.TOO_LARGE, message="the frame is too large")))
+                self.send_text(
+                    encode(Error(code=ErrorCode.TOO_LARGE, message="the frame is larger than the limit"))
+                )
             code, reason = close_codes.TOO_LARGE.code, close_codes.TOO_LARGE.reason
         super().fail(code, reason)
 
@@ -247,9 +249,9 @@ class WebSocket:
         protocol = self._protocol
         entrance, self.entrance = self.entrance, None
         if request.path.partition("?")[0] != PATH:
-            response = protocol.reject(404, f"WebSockets are at {PATH}\n")
+            response = protocol.reject(404, f"not found; WebSocket clients connect to {PATH}\n")
         elif entrance is not None and entrance.draining():
-            response = protocol.reject(503, "this node takes no new clients, others do\n")
+            response = protocol.reject(503, "this node is draining; connect to another one\n")
             response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         else:
             response = protocol.accept(request)

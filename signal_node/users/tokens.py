@@ -53,7 +53,7 @@ class Jwks:
         try:
             return self._keys[key_id]
         except KeyError:
-            raise Unauthorized("the token is signed by an unknown key") from None
+            raise Unauthorized("the token was signed with an unknown key") from None
 
     def _stale(self, seconds: float) -> bool:
         return self._fetched_at is None or self._clock() - self._fetched_at > seconds
@@ -65,7 +65,7 @@ class Jwks:
             if self._failed_at is None or self._clock() - self._failed_at > _RETRY_SECONDS:
                 await self._look()
         if self._problem and key_id not in self._keys:
-            raise KeysUnavailable(f"the keys that sign tokens cannot be had: {self._problem}")
+            raise KeysUnavailable(f"cannot fetch the keys that sign tokens: {self._problem}")
 
     async def _look(self) -> None:
         try:

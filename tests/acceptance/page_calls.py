@@ -98,5 +98,5 @@ def kill(cluster: Cluster, *names: str) -> None:
     pids |= {f"persister-{number}": worker["pid"] for number, worker in enumerate(line["persisters"], 1)}
     pids |= {name: line[name]["pid"] for name in ("redis", "postgres")}
     for name in names:
-        restarts = re.findall(rf"{name} runs again \(pid (\d+)\)", cluster.up.messages)
+        restarts = re.findall(rf"{name} is running again \(pid (\d+)\)", cluster.up.messages)
         os.kill(int(restarts[-1]) if restarts else pids[name], signal.SIGKILL)

@@ -79,13 +79,13 @@ async def test_the_picture_never_stops_whatever_is_killed(two_nodes: Cluster, br
         await is_unharmed(call, media, "And that?")
 
         for server in ("redis", "postgres"):
-            again = two_nodes.up.messages.count(f"{server} runs again")
+            again = two_nodes.up.messages.count(f"{server} is running again")
             kill(two_nodes, server)
             await call.alice.sees_video()
             await eventually(
-                lambda: two_nodes.up.messages.count(f"{server} runs again") > again,  # noqa: B023 - awaited here
+                lambda: two_nodes.up.messages.count(f"{server} is running again") > again,  # noqa: B023 - awaited here
                 timeout=RESTART_SECONDS,
-                what=f"{server} runs again",
+                what=f"{server} is running again",
             )
             await runs_again(two_nodes)
             await is_unharmed(call, media, f"And {server}?")

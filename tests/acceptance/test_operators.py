@@ -258,7 +258,7 @@ async def test_one_room_side_by_side(fleet: Fleet) -> None:
         assert "≠ version" in table.stdout
     nobody = await keepline("rooms", str(uuid.uuid4()), **of(fleet))
     assert nobody.code == 1
-    assert "nobody has" in nobody.stderr
+    assert "no such room" in nobody.stderr
 
 
 async def in_postgres(fleet: Fleet, statement: str, *values: Any) -> None:

@@ -75,7 +75,7 @@ async def test_a_turn_server_that_gives_no_relay_is_told_of(tmp_path: Path) -> N
             (problem,) = await eventually(
                 told, timeout=CHECKED_SECONDS, what="status tells of the other secret"
             )
-            assert problem.startswith(f"node-1 gets no relay from {other.url}: ")
+            assert problem.startswith(f"node-1 cannot allocate a relay on {other.url}: ")
             assert "401" in problem
             await one.kill()
             await asyncio.gather(shows(fleet, one.url, "0.0"), shows(fleet, over_tcp, "0.0"))

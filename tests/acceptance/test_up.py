@@ -98,7 +98,7 @@ async def test_what_is_killed_comes_back_on_its_ports_with_what_it_had_and_it_is
         }
         for pid in pids.values():
             os.kill(pid, signal.SIGKILL)
-        again = [f"{name} runs again" for name in pids]
+        again = [f"{name} is running again" for name in pids]
         await eventually(lambda: all(words in cluster.up.messages for words in again), timeout=60)
         for name, pid in pids.items():
             assert f"{name} (pid {pid}) ended: killed by SIGKILL; starting it again" in cluster.up.messages

@@ -153,9 +153,9 @@ async def test_the_newest_come_first_and_a_limit_is_told(client: Client, redis_u
     [
         (["list"], "", 2, "set REDIS_URL"),
         (["list"], "http://somewhere", 2, "REDIS_URL"),
-        (["list"], "redis://127.0.0.1:1/0", 1, "Redis cannot be asked"),
-        (["show", "5"], "redis://127.0.0.1:1/0", 2, "5 is no id of a dead letter"),
-        (["replay"], "redis://127.0.0.1:1/0", 2, "name the letters to replay, or say --all"),
+        (["list"], "redis://127.0.0.1:1/0", 1, "cannot reach Redis"),
+        (["show", "5"], "redis://127.0.0.1:1/0", 2, "5 is not the id of a dead letter"),
+        (["replay"], "redis://127.0.0.1:1/0", 2, "name the letters to replay, or use --all"),
         (["replay", "00:1-1", "--all"], "redis://127.0.0.1:1/0", 2, "or say --all"),
     ],
 )

@@ -258,7 +258,7 @@ async def coturn_killed(stack: Stack, calls: Calls) -> None:
     (coturn,) = stack.containers("coturn")
     await relays(stack, calls)
     async with killed(stack, coturn):
-        await status_tells(stack, 2, "gets no relay from turn:")
+        await status_tells(stack, 2, "cannot allocate a relay on turn:")
         await stack.alerts("KeeplineTurnUnreachable", "firing")
         await calls.are_up("the TURN server is dead")
     await relays(stack, calls)

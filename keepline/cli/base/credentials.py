@@ -44,9 +44,7 @@ def read_credentials(data: Path) -> Credentials:
         kept = json.loads(path.read_text())
         return Credentials(auth_secret=str(kept["auth_secret"]), service_key=str(kept["service_key"]))
     except (ValueError, KeyError, TypeError):
-        raise UsageError(
-            f"{path} is damaged: remove it, and new secrets are made at the next start"
-        ) from None
+        raise UsageError(f"{path} is damaged: remove it; the next start makes new secrets") from None
 
 
 def auth_secret(environ: Mapping[str, str], data: Path) -> str:

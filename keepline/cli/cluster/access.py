@@ -102,7 +102,9 @@ class Reach:
         the rest.
         """
         if node.url is None:
-            raise NodeSilent("its heartbeat has stopped" if node.beat is None else "it tells no address")
+            raise NodeSilent(
+                "its heartbeat has stopped" if node.beat is None else "it has not published an ops address"
+            )
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         try:
             async with self._web.request(method, node.url + path, json=body, headers=headers) as response:
@@ -112,7 +114,7 @@ class Reach:
             raise NodeSilent(f"{node.url} does not answer: {str(error) or type(error).__name__}") from None
         if status == 401:
             raise UsageError(
-                f"{node.name} refuses the service key: set KEEPLINE_SERVICE_KEY to that of the nodes"
+                f"{node.name} refuses the service key: set KEEPLINE_SERVICE_KEY to the nodes' key"
             )
         if status >= 400:
             why = answer.get("error", {}).get("message", status) if isinstance(answer, dict) else status
@@ -172,7 +174,9 @@ def connect(url: str, environ: Mapping[str, str], *, max_connections: int) -> re
 
 def redis_is_away(error: Exception) -> str:
     """What to tell when Redis does not answer. Errors of the library name no password."""
-    return f"Redis cannot be asked ({str(error) or type(error).__name__}): is it running, and is REDIS_URL right?"
+    return (
+        f"cannot reach Redis ({str(error) or type(error).__name__}): is it running, and is REDIS_URL right?"
+    )
 
 
 async def _pool(url: str | None) -> Pool | None:

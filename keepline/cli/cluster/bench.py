@@ -40,7 +40,7 @@ _ROWS = {
     "connect_ms": "connecting and joining",
     "one_node_ms": "signals on one node",
     "two_nodes_ms": "signals over two nodes",
-    "late_ms": "late by this command's own doing",
+    "late_ms": "delayed by this command itself",
 }
 
 T = TypeVar("T")
@@ -210,7 +210,7 @@ async def _serving(reach: Reach) -> tuple[Node, list[Node]]:
     """A node to ask for rooms, and all that take clients. Raises CommandError."""
     ready = [node for node in await reach.nodes() if node.beat is not None and node.beat["state"] == "ready"]
     if not ready:
-        raise CommandError("no node takes clients: see keepline status")
+        raise CommandError("no node accepts clients: see keepline status")
     return ready[0], ready
 
 
@@ -235,7 +235,7 @@ async def _users(
     try:
         yield
     finally:
-        say("waiting until Postgres has the ends of the calls")
+        say("waiting for Postgres to record the ended calls")
 
         async def stored() -> bool:
             query = "SELECT count(*) FROM active_rooms WHERE room_id = ANY ($1::uuid[]) AND status = 'ended'"
@@ -245,7 +245,7 @@ async def _users(
             await _in_postgres(reach, "DELETE FROM users WHERE user_id = ANY ($1::uuid[])", ids)
         else:
             say(
-                f"Postgres did not get them in {_STORED_SECONDS:g} s: {len(ids)} made-up users stay in the table"
+                f"Postgres did not get them in {_STORED_SECONDS:g} s: {len(ids)} test users remain in the table"
             )
 
 
@@ -297,7 +297,7 @@ async def _joined(
             call = await client.join(room)
         except KeeplineError as error:
             raise CommandError(
-                f"{url} does not let a client in: {error}. From one address a cluster takes"
+                f"{url} refuses a client: {error}. From one address a cluster takes"
                 " KEEPLINE_LIMIT_CONNECTIONS_PER_IP connections (100)"
             ) from error
         opening.append(now() - began)
@@ -311,7 +311,7 @@ async def _met(members: list[_Member]) -> None:
         )
 
     if not await _until(all_met, _MEETING_SECONDS):
-        raise CommandError(f"not all members saw each other in {_MEETING_SECONDS:g} s: see keepline status")
+        raise CommandError(f"not all members met within {_MEETING_SECONDS:g} s: see keepline status")
 
 
 async def _until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
@@ -337,6 +337,6 @@ async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise (
-            first if isinstance(first, CommandError) else CommandError(f"a call broke off: {first}")
+            first if isinstance(first, CommandError) else CommandError(f"a call was cut off: {first}")
         ) from None
     return [task.result() for task in tasks]

@@ -40,7 +40,7 @@ class LetterId:
         """Read an id as `list` shows it. Raises UsageError."""
         match = _ID.fullmatch(text)
         if match is None:
-            raise UsageError(f"{text} is no id of a dead letter; they look like 07:1790000000000-0")
+            raise UsageError(f"{text} is not the id of a dead letter; an id looks like 07:1790000000000-0")
         return cls(int(match[1]), match[2])
 
 
@@ -162,6 +162,6 @@ async def dead_letters(environ: Mapping[str, str]) -> AsyncIterator[DeadLetters]
     try:
         yield DeadLetters(client)
     except (RedisError, OSError) as error:
-        raise CommandError(f"Redis cannot be asked: {str(error) or type(error).__name__}") from error
+        raise CommandError(f"cannot reach Redis: {str(error) or type(error).__name__}") from error
     finally:
         await client.aclose()

@@ -101,13 +101,13 @@ async def fix(reach: Reach, findings: Sequence[Finding], on_progress: Callable[[
 async def _repair(reach: Reach, finding: Finding, live: list[Node]) -> Outcome:
     asked = [node for node in live if finding.ask in (None, node.name)]
     if not asked:
-        return Outcome(finding, False, f"{finding.ask} is gone by now")
+        return Outcome(finding, False, f"{finding.ask} is already gone")
     backoff, why = Backoff(0.1, 1.0), ""
     for number in range(TRIES):
         node = asked[number % len(asked)]
         try:
             answer: Any = await _sent(reach, node, finding)
-            return Outcome(finding, answer["repaired"], "" if answer["repaired"] else "it is right by now")
+            return Outcome(finding, answer["repaired"], "" if answer["repaired"] else "it is already right")
         except (NodeSilent, CommandError) as error:
             why = str(error)
             await asyncio.sleep(backoff.next())

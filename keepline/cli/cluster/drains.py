@@ -21,7 +21,7 @@ async def undo(reach: Reach, node: Node) -> dict[str, Any]:
     """Let a node take clients again; where it stands. Raises CommandError."""
     report = await _asked(reach, node, "DELETE")
     if report["state"] != "ready":
-        raise CommandError(f"{node.name} is stopping: it cannot be taken back")
+        raise CommandError(f"{node.name} is stopping; that cannot be undone")
     return report
 
 
@@ -40,7 +40,8 @@ async def until_drained(
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise CommandError(
-            f"{node.name} still has {report.get('sessions', 'its')} sessions after {timeout:g} s; it goes on"
+            f"{node.name} still has {report.get('sessions', 'its')} sessions after {timeout:g} s; "
+            "it goes on in the background"
         ) from None
 
 

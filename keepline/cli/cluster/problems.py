@@ -34,15 +34,15 @@ def _nodes(survey: Survey) -> Iterator[Finding]:
         advice = "start a node: nothing can be repaired without one"
         yield Finding("no-node", "cluster", "no node is running", advice=advice)
     for name, why in survey.silent.items():
-        yield Finding("silent-node", name, f"lives, but its ops port does not answer: {why}", advice=_OPS)
+        yield Finding("silent-node", name, f"is alive, but its ops port does not answer: {why}", advice=_OPS)
     for name, ahead in survey.nodes_ahead.items():
         if not -SKEW_MS < ahead < SKEW_MS + HTTP_SECONDS * 1_000:
             what = f"its time differs from that of Redis by {ahead / 1_000:+.1f} s"
-            yield Finding("clock", name, what, advice="let its host keep time (NTP)")
+            yield Finding("clock", name, what, advice="synchronise its clock (NTP)")
     if abs(survey.own_ahead) > SKEW_MS:
         what = f"the clocks of this host and of Redis differ by {survey.own_ahead / 1_000:+.1f} s"
         yield Finding(
-            "clock", "Redis", what, advice="let both hosts keep time (NTP): tokens and TURN need it"
+            "clock", "Redis", what, advice="synchronise both clocks (NTP): tokens and TURN depend on them"
         )
 
 
@@ -53,13 +53,13 @@ _OPS = (
 
 def _redis(survey: Survey) -> Iterator[Finding]:
     for partition in survey.lost_partitions:
-        what = "has lost its data, and nobody has put it right"
+        what = "has lost its data and has not been recovered"
         yield Finding("lost-partition", f"partition {partition:02d}", what, advice="look at the nodes' logs")
     for settings in survey.servers:
         yield from _settings(settings)
     for room_id, why in survey.unreadable.items():
         what = f"its record cannot be read: {why}"
-        yield Finding("unreadable", room_id, what, advice="finish an upgrade of the nodes that is half way")
+        yield Finding("unreadable", room_id, what, advice="finish upgrading the nodes")
 
 
 def _settings(settings: dict[str, str]) -> Iterator[Finding]:
@@ -67,20 +67,20 @@ def _settings(settings: dict[str, str]) -> Iterator[Finding]:
     if policy != "noeviction":
         advice = "CONFIG SET maxmemory-policy noeviction"
         yield Finding(
-            "redis-setting", "Redis", f"may throw rooms away: maxmemory-policy is {policy}", advice=advice
+            "redis-setting", "Redis", f"may evict rooms: maxmemory-policy is {policy}", advice=advice
         )
     if settings.get("appendonly", "yes") != "yes":
         advice = "CONFIG SET appendonly yes"
         yield Finding(
             "redis-setting",
             "Redis",
-            "forgets what is not in Postgres when it restarts: no AOF",
+            "loses what is not yet in Postgres when it restarts: the append-only file is off",
             advice=advice,
         )
     words = settings.get("client-output-buffer-limit", "").split()
     hard = int(words[words.index("pubsub") + 1]) if "pubsub" in words else 0
     if 0 < hard < PUBSUB_BYTES:
-        what = f"cuts off nodes that are slow for a moment: client-output-buffer-limit pubsub is {hard} bytes"
+        what = f"may disconnect nodes that are slow for a moment: client-output-buffer-limit pubsub is {hard} bytes"
         advice = "CONFIG SET client-output-buffer-limit 'pubsub 32mb 8mb 60'"
         yield Finding("redis-setting", "Redis", what, advice=advice)
 
@@ -154,29 +154,29 @@ def _held(survey: Survey) -> Iterator[Finding]:
     }
     for node, room_id in survey.held - wanted:
         if room_id not in survey.unreadable:
-            what = f"is noted as held by {node}, and is not"
+            what = f"is in the held set of {node}, and is not"
             yield Finding(
                 "orphan-held", room_id, what, (node,), {"type": "held", "room": room_id, "node": node}
             )
     for node, room_id in wanted - survey.held:
-        what = f"is held by {node}, and not noted so: its death would go unnoticed"
+        what = f"is held by {node}, but is missing from its held set: its death would go unnoticed"
         yield Finding("missing-held", room_id, what, (node,), {"type": "held", "room": room_id, "node": node})
 
 
 def _deadlines(survey: Survey) -> Iterator[Finding]:
     waiting = {room.room_id: room for room in _live(survey) if due(room, _ANY_RULES) is not None}
     for room_id in waiting.keys() - survey.deadlines.keys():
-        what = f"waits for something and has no deadline, in version {waiting[room_id].version}"
+        what = f"waits for something but has no deadline, in version {waiting[room_id].version}"
         proof = (waiting[room_id].version,)
         yield Finding("missing-deadline", room_id, what, proof, {"type": "deadline", "room": room_id})
     for room_id, at in survey.deadlines.items():
         if room_id in survey.unreadable:
             continue
         if room_id not in waiting:
-            what = "has a deadline and waits for nothing"
+            what = "has a deadline but waits for nothing"
             yield Finding("orphan-deadline", room_id, what, (), {"type": "deadline", "room": room_id})
         elif survey.redis_now - at > OVERDUE_MS:
-            what = "has a deadline that nobody meets: is any node ready?"
+            what = "has a deadline that no node carries out: is any node ready?"
             yield Finding("overdue", room_id, what, advice="look at the nodes' logs for deadline_not_met")
 
 
@@ -218,7 +218,7 @@ def _postgres(survey: Survey) -> Iterator[Finding]:
 def _events(survey: Survey) -> Iterator[Finding]:
     for name, entries in survey.stuck.items():
         what = f"has read {entries} events and written none of them for {age(STUCK_MS)}"
-        advice = "start a persister: it takes over what a dead one has left"
+        advice = "start a persister: it claims what a dead one left behind"
         yield Finding("stuck-events", f"persister {name}", what, advice=advice)
     if survey.lag.oldest_ms > STUCK_MS:
         what = f"Postgres is {age(survey.lag.oldest_ms)} behind"

@@ -80,7 +80,7 @@ async def _rooms(reach: Reach, problems: list[str]) -> list[dict[str, Any]] | No
     try:
         return [dict(row) for row in await reach.pool.fetch(_ROOMS)]
     except POSTGRES_ERRORS as error:
-        problems.append(f"Postgres cannot be asked ({type(error).__name__}): is DATABASE_URL right?")
+        problems.append(f"cannot reach Postgres ({type(error).__name__}): is DATABASE_URL right?")
         return None
 
 
@@ -90,13 +90,14 @@ def _problems(nodes: list[dict[str, Any]], events: dict[str, Any] | None) -> lis
         why = "; ".join(node["reasons"].values())
         down = [name for name, found in node["dependencies"].items() if found != "ok"]
         if node["state"] == "dead":
-            problems.append(f"{node['node']} is dead: others lose its sides, then forget it")
+            problems.append(f"{node['node']} is dead: the other nodes clear its sides, then forget it")
         elif why:
             problems.append(f"{node['node']}: {why}")
         if down:
             problems.append(f"{node['node']} has trouble with {', '.join(down)}")
         problems += [
-            f"{node['node']} gets no relay from {url}: {why}" for url, why in node["turn_down"].items()
+            f"{node['node']} cannot allocate a relay on {url}: {why}"
+            for url, why in node["turn_down"].items()
         ]
     if events is not None:
         if not nodes:

@@ -16,8 +16,8 @@ from keepline.cli.cluster.dead_letters import About, Letter, LetterId, dead_lett
 
 commands = typer.Typer(
     name="dead-letters",
-    help="Look at events that could not be written to Postgres, and replay them once the reason is gone.\n\n"
-    "They lie in the Redis that REDIS_URL names.",
+    help="List events that could not be written to Postgres, and replay them once the cause is fixed.\n\n"
+    "They are kept in the Redis named by REDIS_URL.",
     no_args_is_help=True,
 )
 
@@ -26,7 +26,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @commands.command("list")
 def list_letters(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List the newest, with the reason of each."""
@@ -42,7 +42,7 @@ def list_letters(
 
 @commands.command()
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The letter's id, as `list` shows it.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show one with its event as it is. Lines of chat are part of it."""
@@ -60,14 +60,14 @@ def show(
 @commands.command()
 def replay(
     letters: Annotated[
-        list[str] | None, typer.Argument(metavar="ID...", help="As `list` shows them.")
+        list[str] | None, typer.Argument(metavar="ID...", help="Ids, as `list` shows them.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put letters back among the events: persisters try them again, and bury again what still cannot be written."""
     if bool(letters) is everything:
-        raise UsageError("name the letters to replay, or say --all")
+        raise UsageError("name the letters to replay, or use --all")
     count, missing = asyncio.run(_replay([LetterId.parse(text) for text in letters or []]))
     if as_json:
         typer.echo(json.dumps({"replayed": count, "missing": missing}))

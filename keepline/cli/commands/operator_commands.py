@@ -52,7 +52,7 @@ def console() -> Console:
 
 @commands.command()
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Go on every two seconds until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show each node with its load, the rooms, how far Postgres is behind, and what is wrong.
@@ -88,16 +88,19 @@ async def _watch(as_json: bool) -> bool:
 
 @commands.command()
 def drain(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="As `keepline status` shows it.")],
-    undo: Annotated[bool, typer.Option("--undo", help="Let it take clients again.")] = False,
+    node: Annotated[
+        str, typer.Argument(metavar="NODE", help="The node's name, as `keepline status` shows it.")
+    ],
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the drain: take clients again.")] = False,
     seconds: Annotated[
-        float | None, typer.Option(min=0, max=3600, help="The drain window; else the node's own.")
+        float | None,
+        typer.Option(min=0, max=3600, help="The drain window in seconds; default: the node's own."),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has no clients, showing progress.")
+        bool, typer.Option("--wait", help="Wait until the node is empty, and show progress.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="How many seconds to wait; else the window and 30 s.")
+        float | None, typer.Option(min=0, help="How many seconds to wait; default: the window plus 30 s.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,18 +146,19 @@ async def _drain(name: str, seconds: float | None, wait: bool, timeout: float | 
 @commands.command()
 def rooms(
     room: Annotated[
-        uuid.UUID | None, typer.Argument(metavar="[ROOM]", help="One room, as every place has it.")
+        uuid.UUID | None,
+        typer.Argument(metavar="[ROOM]", help="Show one room as Redis, Postgres and each node have it."),
     ] = None,
     status: Annotated[
-        Status | None, typer.Option(help="Only rooms in this state; else all that have not ended.")
+        Status | None, typer.Option(help="Only rooms with this status; default: all that have not ended.")
     ] = None,
     mode: Annotated[ChatMode | None, typer.Option(help="Only rooms of this mode.")] = None,
     user: Annotated[uuid.UUID | None, typer.Option(help="Only rooms of this user.")] = None,
     node: Annotated[str | None, typer.Option(help="Only rooms with a side on this node.")] = None,
     older_than: Annotated[
-        float | None, typer.Option(min=0, help="Only rooms that started so many seconds ago or earlier.")
+        float | None, typer.Option(min=0, help="Only rooms that started at least this many seconds ago.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at the most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List the rooms that changed last, or show one as Redis, Postgres and each node have it."""
@@ -189,7 +193,7 @@ async def _room(room_id: str, as_json: bool) -> None:
     else:
         console().print(room_tables.side_by_side(views), soft_wrap=True)
     if all(view.fields is None for view in views):
-        raise CommandError(f"nobody has a room {room_id}")
+        raise CommandError(f"no such room in Redis, in Postgres or on any node: {room_id}")
 
 
 @commands.command()
@@ -204,7 +208,9 @@ def trace(
     else:
         console().print(trace_table.render(found), soft_wrap=True)
     if not found.lines:
-        raise CommandError(f"nothing is known of room {room}: it never was, or ended long ago")
+        raise CommandError(
+            f"nothing is known of room {room}: it never existed, or it ended more than an hour ago"
+        )
 
 
 async def _trace(room_id: str) -> trace_of.Timeline:
@@ -215,7 +221,7 @@ async def _trace(room_id: str) -> trace_of.Timeline:
 @commands.command()
 def doctor(
     fix: Annotated[
-        bool, typer.Option("--fix", help="Have nodes put right what they can, then look again.")
+        bool, typer.Option("--fix", help="Let nodes repair what they can, then check again.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -259,18 +265,18 @@ def looking_at(what: str) -> Iterator[Callable[[int], None]]:
 @commands.command()
 def bench(
     calls: Annotated[
-        int, typer.Option(min=1, max=5_000, help="How many calls; each has two connections.")
+        int, typer.Option(min=1, max=5_000, help="Number of calls; each has two connections.")
     ] = 20,
-    rate: Annotated[float, typer.Option(min=1, help="Signals a second, of all calls together.")] = 200,
+    rate: Annotated[float, typer.Option(min=1, help="Signals per second, over all calls.")] = 200,
     seconds: Annotated[float, typer.Option(min=1, max=3_600, help="For how long.")] = 10,
     url: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where clients connect: wss://signal.example.org/v1; may be repeated. Else each node."
+            help="Where clients connect, such as wss://signal.example.org/v1; repeatable. Default: each node."
         ),
     ] = None,
     users: Annotated[
-        bool, typer.Option(help="Write the calls' users to Postgres first, and remove them in the end.")
+        bool, typer.Option(help="Insert the calls' users into Postgres first, and remove them at the end.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:

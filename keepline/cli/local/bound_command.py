@@ -61,7 +61,7 @@ def _keep_only(libc: ctypes.CDLL, capability: int) -> None:
 def become(libc: ctypes.CDLL | None, uid: int, gid: int, *, pass_folders: bool) -> None:
     """Give up root for `uid` and `gid`; with `pass_folders`, folders closed to them stay passable."""
     if pass_folders and libc is None:
-        raise OSError("this system cannot let another user pass closed folders")
+        raise OSError("this system does not let another user traverse closed folders")
     if pass_folders and libc is not None:
         # Without it, access(2) leaves the capability out of account, and PostgreSQL believes access(2).
         _prctl(libc, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
             become(libc, uid, gid, pass_folders=pass_folders == 1)
         except OSError as error:
             sys.exit(
-                f"cannot give up root here ({error}): use another user, or folders that everyone may pass"
+                f"cannot drop root here ({error}): run as another user, or use folders that every user may traverse"
             )
     if libc is not None:
         _prctl(libc, PR_SET_PDEATHSIG, death_signal)

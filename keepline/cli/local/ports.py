@@ -23,7 +23,7 @@ async def require_free(listeners: Sequence[tuple[str, str, int]], *, patient: bo
     while busy := [(name, port) for name, host, port in listeners if not _is_free(host, port)]:
         if clock() >= deadline:
             named = ", ".join(f"{port} ({name})" for name, port in busy)
-            raise UsageError(f"in use already: port {named}; choose others with --port")
+            raise UsageError(f"already in use: port {named}; choose others with --port")
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -46,11 +46,13 @@ def _is_free(host: str, port: int) -> bool:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except socket.gaierror:
-        raise UsageError(f"--host {host} is no known address") from None
+        raise UsageError(f"--host {host} is not a known address") from None
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
-            raise UsageError(f"--host {host} is no address of this machine") from None
+            raise UsageError(f"--host {host} is not an address of this machine") from None
         if error.errno == errno.EACCES:
-            raise UsageError(f"port {port} needs more rights than you have; choose one above 1023") from None
+            raise UsageError(
+                f"port {port} needs privileges that you lack; choose a port above 1023"
+            ) from None
         return False
     return True

@@ -185,7 +185,7 @@ async def _until_deserted(data: Path) -> None:
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         numbers = ", ".join(map(str, _processes_in(data)))
-        raise ServerError(f"PostgreSQL still runs on {data} (pid {numbers}): stop it first") from None
+        raise ServerError(f"PostgreSQL is still running on {data} (pid {numbers}): stop it first") from None
     (data / "postmaster.pid").unlink(missing_ok=True)
 
 

@@ -94,7 +94,7 @@ class Supervisor:
                 backoff.reset()
             self._say(f"{kept.name} (pid {kept.pid}) ended: {describe_exit(returncode)}; starting it again")
             await self._start_again(kept, backoff)
-            self._say(f"{kept.name} runs again (pid {kept.pid})")
+            self._say(f"{kept.name} is running again (pid {kept.pid})")
 
     async def _start_again(self, kept: Kept, backoff: Backoff) -> None:
         while True:
@@ -102,6 +102,6 @@ class Supervisor:
             try:
                 await kept.start()
             except (ServerError, OSError) as error:
-                self._say(f"{kept.name} does not start again, trying further: {error}")
+                self._say(f"{kept.name} does not start again; still trying: {error}")
             else:
                 return

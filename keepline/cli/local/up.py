@@ -144,7 +144,9 @@ class Cluster:
             async with asyncio.timeout(_MIGRATE_SECONDS):
                 returncode = await child.wait()
         except TimeoutError:
-            raise CommandError(f"migrating took longer than {_MIGRATE_SECONDS:.0f} s; see {log}") from None
+            raise CommandError(
+                f"the migration took longer than {_MIGRATE_SECONDS:.0f} s; see {log}"
+            ) from None
         finally:
             await child.kill()
         if returncode != 0:
@@ -276,7 +278,7 @@ async def _require(variable: str, attempt: Awaitable[None]) -> None:
         problem = str(error) or type(error).__name__
         raise CommandError(
             f"the server named by {variable} does not answer ({problem}): "
-            f"start it, or unset {variable} and keepline up starts one"
+            f"start it, or unset {variable} to let keepline up start one"
         ) from None
 
 

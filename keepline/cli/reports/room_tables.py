@@ -87,12 +87,14 @@ def side_by_side(views: list[View]) -> RenderableType:
         f"{escape(view.place)} does not have it" for view in views if view.fields is None and not view.problem
     ]
     notes += [
-        f"{escape(view.place)} has changes that wait to be stored"
+        f"{escape(view.place)} has changes waiting to be stored"
         for view in views
         if view.fields is not None and view.extra.get("settled") is False
     ]
     if differing:
-        notes.append("[bold red]They differ.[/] It may be on its way; if it stays so: keepline doctor --fix")
+        notes.append(
+            "[bold red]They differ.[/] A change may be on its way; if they still differ later: keepline doctor --fix"
+        )
     return Group(table, *notes)
 
 

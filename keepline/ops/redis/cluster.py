@@ -110,7 +110,7 @@ class Cluster(redis.asyncio.Redis):
                 slot = slot_of(commands[at][0])
                 owner = self._owners[slot]
                 if owner is None:
-                    answers[at] = ClusterDownError(f"no server has slot {slot}")
+                    answers[at] = ClusterDownError(f"no server of the cluster serves slot {slot}")
                 else:
                     groups.setdefault(owner, []).append(at)
             parts = [self._execute_part(owner, part, commands, answers) for owner, part in groups.items()]
@@ -165,7 +165,7 @@ class Cluster(redis.asyncio.Redis):
         for attempt in range(_REDIRECTIONS):
             owner = self._owners[slot]
             if owner is None:
-                raise ClusterDownError(f"no server has slot {slot}")
+                raise ClusterDownError(f"no server of the cluster serves slot {slot}")
             async with self.at(owner).pipeline(transaction=True) as pipe:
                 pipe.command_stack = list(commands)
                 try:
@@ -197,7 +197,7 @@ class Cluster(redis.asyncio.Redis):
         slot = key_slot(name.encode())
         address = self._owners[slot]
         if address is None:
-            raise ClusterDownError(f"no server has slot {slot}")
+            raise ClusterDownError(f"no server of the cluster serves slot {slot}")
         return address
 
     def at(self, address: Address) -> Server:
@@ -222,7 +222,7 @@ class Cluster(redis.asyncio.Redis):
         if not self._owners:
             await asyncio.wait([self._refresh()])  # it goes on, should we be cancelled
             if not self._owners:
-                raise ConnectionError(f"no server of the cluster tells where the slots are: {self._problem}")
+                raise ConnectionError(f"no server of the cluster answered CLUSTER SLOTS: {self._problem}")
 
     def _refresh(self) -> asyncio.Task[None]:
         if self._refreshing is None or self._refreshing.done():

@@ -107,6 +107,6 @@ def _addresses(hosts: str, kind: Kind) -> list[Address]:
 
 def _check_database(kind: Kind, path: list[str], query: str) -> None:
     if kind == "sentinel" and path and not (len(path) == 1 and path[0].isdecimal()):
-        raise ValueError("should have nothing but a database number after the service")
+        raise ValueError("should have only a database number after the service")
     if kind == "cluster" and (path not in ([], ["0"]) or dict(parse_qsl(query)).get("db", "0") != "0"):
-        raise ValueError("should name no database: a cluster has only 0")
+        raise ValueError("should not name a database: a cluster has only database 0")

@@ -123,7 +123,7 @@ def test_secrets_do_not_show() -> None:
         (NODE | {"REDIS_URL": "http://r"}, "REDIS_URL: should be a URL that starts with redis:// or"),
         (NODE | {"REDIS_URL": "redis://r:port"}, "REDIS_URL: should be a URL with a number as port"),
         (NODE | {"REDIS_URL": "redis+sentinel://r"}, "REDIS_URL: should name the service"),
-        (NODE | {"REDIS_URL": "redis+cluster://r/1"}, "REDIS_URL: should name no database"),
+        (NODE | {"REDIS_URL": "redis+cluster://r/1"}, "REDIS_URL: should not name a database"),
         (NODE | {"KEEPLINE_SERVICE_KEY": "short"}, "KEEPLINE_SERVICE_KEY: should be at least 16 bytes long"),
         (NODE | {"KEEPLINE_LIMIT_BAD_FRAMES": "0"}, "KEEPLINE_LIMIT_BAD_FRAMES: should be greater"),
     ],

@@ -45,11 +45,11 @@ def test_a_cluster() -> None:
         ("redis+cluster://one:7000,two:port", "a number as port"),
         ("redis+cluster://", "host:port"),
         ("redis+cluster://:pass-word@one,,two", "host:port"),
-        ("redis+cluster://one/1", "no database"),
-        ("redis+cluster://one?db=1", "no database"),
+        ("redis+cluster://one/1", "not name a database"),
+        ("redis+cluster://one?db=1", "not name a database"),
         ("redis+sentinel://:pass-word@one", "name the service"),
-        ("redis+sentinel://one/service/two", "nothing but a database number"),
-        ("redis+sentinel://one/service/1/2", "nothing but a database number"),
+        ("redis+sentinel://one/service/two", "only a database number"),
+        ("redis+sentinel://one/service/1/2", "only a database number"),
     ],
 )
 def test_what_is_wrong_is_told_without_the_password(url: str, problem: str) -> None:

@@ -240,7 +240,8 @@ async def test_an_unknown_key_makes_us_look_again_but_not_for_every_token(server
     await verifier.user_of(signed(EC_KEY, "ec"))
     for _ in range(5):
         assert (
-            await refusal(verifier, signed(ANOTHER_EC_KEY, "new")) == "the token is signed by an unknown key"
+            await refusal(verifier, signed(ANOTHER_EC_KEY, "new"))
+            == "the token was signed with an unknown key"
         )
     assert server.asked == 1
     server.now += tokens._REFETCH_SECONDS + 1
@@ -254,7 +255,7 @@ async def test_keys_may_be_rotated(server: KeyServer) -> None:
     server.keys = {"new": ANOTHER_EC_KEY}
     server.now += tokens._REFETCH_SECONDS + 1
     assert await verifier.user_of(signed(ANOTHER_EC_KEY, "new")) == USER.lower()
-    assert await refusal(verifier, signed(EC_KEY, "ec")) == "the token is signed by an unknown key"
+    assert await refusal(verifier, signed(EC_KEY, "ec")) == "the token was signed with an unknown key"
 
 
 async def test_a_key_that_was_taken_away_is_good_for_ten_minutes_at_most(server: KeyServer) -> None:
