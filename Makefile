@@ -62,7 +62,7 @@ python-tests: $(INSTALLED) ## pytest alone, in two processes; one for all: make 
 	$(BIN)/pytest -n 2 $(PYTEST)
 
 chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
-	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/test_chaos.py
+	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/faults/test_chaos.py
 
 simulate: $(INSTALLED) ## whole clusters on a virtual clock: 300 seeds; or one: make simulate ARGS="--seed 7 --verbose"
 	$(BIN)/python -m tests.simulation $(or $(ARGS),--first 1 --count 300)
@@ -80,10 +80,10 @@ storm: $(INSTALLED) ## 3,000 clients whose node is killed; other crowds: make st
 	$(BIN)/python -m tests.storm $(ARGS)
 
 outage: $(INSTALLED) ## Postgres away for a minute under load; OUTAGE_SECONDS=… and OUTAGE_ROOMS=… (a second) change it
-	OUTAGE_SECONDS=$${OUTAGE_SECONDS:-60} $(BIN)/pytest -s tests/acceptance/test_postgres_outage.py
+	OUTAGE_SECONDS=$${OUTAGE_SECONDS:-60} $(BIN)/pytest -s tests/acceptance/faults/test_postgres_outage.py
 
 rolling-restart: $(INSTALLED) ## restart every node under 200 calls, one after the other; ROLL_CALLS=… for another size
-	ROLL_CALLS=$${ROLL_CALLS:-200} ROLL_DRAIN_SECONDS=$${ROLL_DRAIN_SECONDS:-10} $(BIN)/pytest -s tests/acceptance/test_rolling_restart.py
+	ROLL_CALLS=$${ROLL_CALLS:-200} ROLL_DRAIN_SECONDS=$${ROLL_DRAIN_SECONDS:-10} $(BIN)/pytest -s tests/acceptance/faults/test_rolling_restart.py
 
 bundle: $(JS_TOOLS) ## write the browser SDK's single file, clients/js/keepline.bundle.js, anew
 	cd clients/js && npm run --silent bundle

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.bare_client import BareClient, Frame
-from tests.acceptance.raw_client import RawClient
+from tests.acceptance.clients.bare_client import BareClient, Frame
+from tests.acceptance.clients.raw_client import RawClient
 from tests.helpers.cluster import Deployment
 from tests.helpers.rows import row_of_room
 from tests.helpers.waiting import eventually

@@ -21,7 +21,7 @@ from aioice import turn
 from websockets.asyncio.client import connect
 
 from keepline.client import Keepline
-from tests.acceptance.bare_client import SUBPROTOCOL
+from tests.acceptance.clients.bare_client import SUBPROTOCOL
 from tests.helpers import load
 from tests.helpers.load import LoadedCall, loaded_calls, pause
 from tests.helpers.waiting import eventually

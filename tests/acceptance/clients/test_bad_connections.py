@@ -1,0 +1,267 @@
+"""Connections that misbehave below or beside the protocol: each is closed as documented, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from websockets.frames import Opcode
+
+from tests.acceptance.clients.raw_client import RawClient, websocket_frame
+from tests.acceptance.scenes import PLACEMENTS, Call, Placement, Scene
+from tests.helpers.cluster import Cluster
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LARGEST = 65_536
+NARROW = 65_536
+HANDSHAKE = (
+    "GET /v1 HTTP/1.1\r\nHost: keepline\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Protocol: keepline.v1\r\n\r\n"
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=PLACEMENTS)
+async def scene(request: pytest.FixtureRequest, hasty_cluster: Cluster) -> AsyncIterator[Scene]:
+    nodes: Placement = request.param
+    async with Scene(hasty_cluster, nodes) as scene:
+        yield scene
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def call(scene: Scene) -> Call:
+    """A call of two others, which has nothing to do with what the tests do."""
+    return await scene.call()
+
+
+@pytest_asyncio.fixture(loop_scope="session", autouse=True)
+async def undisturbed(call: Call) -> AsyncIterator[None]:
+    """After each test that call still goes on, and neither of the two has been sent anything."""
+    yield
+    await call.goes_on(mark=str(uuid.uuid4()))
+
+
+async def raw_login(scene: Scene, user: uuid.UUID, **options: int) -> RawClient:
+    """A connection to the node of one of the two that has said hello, its welcome still unread."""
+    client = await scene.connect_raw(scene.nodes[1], **options)
+    await client.handshake()
+    await client.send({"type": "hello", "token": scene.cluster.token(user)})
+    return client
+
+
+# --- framing ---
+
+TYPING = json.dumps({"type": "typing", "room": str(uuid.uuid4())}).encode()
+UMLAUT = '{"type": "dance", "id": "ü"}'.encode()
+
+BAD_MESSAGES = {
+    "binary": websocket_frame(Opcode.BINARY, TYPING),
+    "empty binary": websocket_frame(Opcode.BINARY, b""),
+    "not UTF-8": websocket_frame(Opcode.TEXT, b'{"type": "typing", "id": "\xff"}'),
+    "half a character": websocket_frame(Opcode.TEXT, UMLAUT[:26]),
+    "fragmented binary": websocket_frame(Opcode.BINARY, TYPING, fin=False)
+    + websocket_frame(Opcode.CONT, TYPING),
+    "not UTF-8 in fragments": websocket_frame(Opcode.TEXT, b"\xc3", fin=False)
+    + websocket_frame(Opcode.CONT, b"\x28"),
+}
+
+BROKEN_FRAMING = {
+    "not masked": websocket_frame(Opcode.TEXT, TYPING, mask=False),
+    "compressed without leave": b"\xc1" + websocket_frame(Opcode.TEXT, TYPING)[1:],
+    "a continuation of nothing": websocket_frame(Opcode.CONT, TYPING),
+    "a message within a message": websocket_frame(Opcode.TEXT, TYPING, fin=False)
+    + websocket_frame(Opcode.TEXT, TYPING),
+    "an unknown kind of frame": b"\x83\x80\0\0\0\0",
+    "a ping in fragments": b"\x09\x80\0\0\0\0",
+    "a ping that is too long": b"\x89\xfe\x00\x7e\0\0\0\0" + bytes(126),
+    "a close of one byte": b"\x88\x81\0\0\0\0\x03",
+}
+
+TOO_LARGE = {
+    "in one frame": websocket_frame(Opcode.TEXT, b" " * (LARGEST + 1)),
+    "in fragments": websocket_frame(Opcode.TEXT, b" " * LARGEST, fin=False)
+    + websocket_frame(Opcode.CONT, b" "),
+    "announced": b"\x81\xff" + struct.pack(">Q", 2**62) + bytes(4),
+}
+
+
+@pytest.mark.parametrize("message", BAD_MESSAGES.values(), ids=BAD_MESSAGES)
+async def test_a_message_that_is_no_text_closes_the_connection(scene: Scene, message: bytes) -> None:
+    client = await raw_login(scene, uuid.uuid4())
+    await client.write(message)
+    frames, code = await client.rest()
+    assert (len(frames), code) in [(0, 4400), (1, 4400)], "the welcome may or may not have been on its way"
+
+
+@pytest.mark.parametrize("data", BROKEN_FRAMING.values(), ids=BROKEN_FRAMING)
+async def test_broken_framing_closes_the_connection(scene: Scene, data: bytes) -> None:
+    client = await raw_login(scene, uuid.uuid4())
+    await client.write(data)
+    _, code = await client.rest()
+    assert code == 1002
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_a_frame_that_is_too_large_closes_the_connection(scene: Scene, data: bytes) -> None:
+    client = await raw_login(scene, uuid.uuid4())
+    await client.write(data)
+    frames, code = await client.rest()
+    assert (frames[-1]["type"], frames[-1]["code"], code) == ("error", "too_large", 4413)
+
+
+async def test_the_largest_frame_arrives(scene: Scene) -> None:
+    call = await scene.call()
+    start, end = f'{{"type":"signal","room":"{call.room}","data":"', '"}'
+    text = start + "x" * (LARGEST - len(start) - len(end)) + end
+    await call.alice.client.send_text(text)
+    assert await call.bob.client.websocket.recv(decode=True) == text
+
+
+async def test_a_text_in_fragments_is_one_text(scene: Scene) -> None:
+    client = await scene.connect_raw(scene.nodes[1])
+    await client.handshake()
+    user = uuid.uuid4()
+    hello = json.dumps({"type": "hello", "id": "ü", "token": scene.cluster.token(user)}, ensure_ascii=False)
+    pieces = [bytes([byte]) for byte in hello.encode()]
+    fragments = [
+        websocket_frame(Opcode.CONT if at else Opcode.TEXT, piece, fin=at == len(pieces) - 1)
+        for at, piece in enumerate(pieces)
+    ]
+    ping = websocket_frame(Opcode.PING, b"in between")
+    await client.write(ping.join(fragments))
+    (welcome,) = await client.receive(1)
+    assert (welcome["id"], welcome["user"]) == ("ü", str(user))
+
+
+# --- the handshake ---
+
+REFUSED = {
+    "another path": (HANDSHAKE.replace("/v1", "/v2"), 404),
+    "no path": (HANDSHAKE.replace("/v1", "/"), 404),
+    "no subprotocol": (HANDSHAKE.replace("Sec-WebSocket-Protocol: keepline.v1\r\n", ""), 400),
+    "another subprotocol": (HANDSHAKE.replace("keepline.v1", "chat"), 400),
+    "no upgrade": ("GET /v1 HTTP/1.1\r\nHost: keepline\r\n\r\n", 426),
+    "another version": (HANDSHAKE.replace("Version: 13", "Version: 8"), 400),
+    "no key": (HANDSHAKE.replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), 400),
+    "another method": (HANDSHAKE.replace("GET", "POST"), 405),
+    "a long header": (HANDSHAKE.replace("keepline\r\n", "k" * 10_000 + "\r\n", 1), 431),
+    "too many headers": (HANDSHAKE.replace("Host:", "X: y\r\n" * 1_000 + "Host:"), 431),
+}
+
+GARBAGE = {
+    "another protocol": b"EHLO keepline\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",
+    "an endless line": b"GET /v1" + b"x" * 100_000,
+    "frames": websocket_frame(Opcode.TEXT, TYPING) + b"\r\n" * 4,
+}
+
+
+@pytest.mark.parametrize(("request_text", "status"), REFUSED.values(), ids=REFUSED)
+async def test_what_is_no_handshake_of_ours_is_refused_in_http(
+    scene: Scene, request_text: str, status: int
+) -> None:
+    client = await scene.connect_raw(scene.nodes[1])
+    await client.write(request_text.encode("latin-1"))
+    answer = await client.answer()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_what_is_not_even_http_gets_no_websocket(scene: Scene, garbage: bytes) -> None:
+    client = await scene.connect_raw(scene.nodes[1])
+    await client.write(garbage)
+    answer = await client.answer()
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://app.example", "null"])
+async def test_other_origins_are_refused(scene: Scene, origin: str) -> None:
+    client = await scene.connect(scene.nodes[1], origin=origin)
+    assert await client.closed() == 4403
+
+
+async def test_the_allowed_origin_is_let_in(scene: Scene) -> None:
+    await scene.login(uuid.uuid4(), scene.nodes[1], origin="https://app.example")
+
+
+# --- time and quantity ---
+
+
+async def test_who_does_not_say_hello_in_time_is_closed(scene: Scene) -> None:
+    node = scene.nodes[1]
+    silent = await scene.connect(node)
+    unfinished, speechless = await scene.connect_raw(node), await scene.connect_raw(node)
+    await unfinished.write(HANDSHAKE[:60].encode())
+    half = await scene.connect_raw(node)
+    await half.handshake()
+    await half.write(websocket_frame(Opcode.TEXT, b'{"type": "hello"', fin=False))
+    assert await asyncio.gather(silent.closed(), half.rest(), unfinished.answer(), speechless.answer()) == [
+        4408,
+        ([], 4408),
+        b"",
+        b"",
+    ]
+
+
+async def test_who_sends_too_much_is_warned_and_closed(scene: Scene) -> None:
+    user = uuid.uuid4()
+    room = (await scene.cluster.open_room(user, uuid.uuid4()))["room_id"]
+    member = await scene.login(user, scene.nodes[1])
+    await member.client.ask("join", "joined", room=room)
+    member.client.websocket.transport.write(
+        websocket_frame(Opcode.TEXT, json.dumps({"type": "typing", "room": room}).encode()) * 1_000
+    )
+    errors, code = await member.client.rest()
+    assert code == 4429
+    assert {error["code"] for error in errors} == {"rate_limited"}
+    assert all("id" not in error and 0 <= error["retry_after_ms"] <= 20 for error in errors)
+    assert len(errors) == 10
+
+
+async def test_who_does_not_wait_for_the_welcome_is_closed(scene: Scene) -> None:
+    client = await scene.connect_raw(scene.nodes[1])
+    await client.handshake()
+    hello = {"type": "hello", "token": scene.cluster.token(uuid.uuid4())}
+    await client.send(hello, *({"type": "join", "room": str(uuid.uuid4())} for _ in range(65)))
+    assert await client.rest() == ([], 4429)
+
+
+async def test_sixty_four_frames_may_follow_hello_at_once(scene: Scene) -> None:
+    client = await scene.connect_raw(scene.nodes[1])
+    await client.handshake()
+    hello = {"type": "hello", "token": scene.cluster.token(uuid.uuid4())}
+    joins = [{"type": "join", "id": f"{n}", "room": str(uuid.uuid4())} for n in range(64)]
+    await client.send(hello, *joins)
+    frames = await client.receive(65)
+    assert frames[0]["type"] == "welcome"
+    assert {frame["id"] for frame in frames[1:]} == {join["id"] for join in joins}
+
+
+async def test_who_does_not_read_is_too_slow(scene: Scene, call: Call) -> None:
+    alice, bob = uuid.uuid4(), uuid.uuid4()
+    room = (await scene.cluster.open_room(alice, bob))["room_id"]
+    slow = await raw_login(scene, bob, receive_buffer_bytes=NARROW)
+    await slow.send({"type": "join", "room": room})
+    sender = (await scene.login(alice, scene.nodes[0])).client
+    joined = await sender.ask("join", "joined", room=room)
+    if joined["peer"] != "joined":
+        await sender.expect("peer", room=room, state="joined")
+    for n in range(1, 151):
+        await sender.send("signal", room=room, stream="s", n=n, data="x" * 60_000)
+    # The sender's node has seen all when it answers; the other one, when it relays what was sent after that.
+    await sender.refused("room_not_found", "join", room=str(uuid.uuid4()))
+    await call.goes_on(mark="all has been relayed")
+
+    frames, code = await slow.rest()
+    assert code == 4508
+    assert [frame["type"] for frame in frames[:2]] == ["welcome", "joined"]
+    numbers = [frame["n"] for frame in frames if frame["type"] == "signal"]
+    assert numbers == list(range(1, len(numbers) + 1)), "what did arrive is in order and whole"
+    await slow.aclose()
+    await sender.expect("peer", room=room, state="reconnecting")

@@ -1,0 +1,169 @@
+"""Nodes that die, and nodes that were only slow. Nobody starts a node again here but the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from keepline.room import keys
+from tests.acceptance.faults.faults import agreed, hear, holders, nothing_left_of
+from tests.acceptance.scenes import Call, Scene
+from tests.helpers.fleet import Fleet, paused, running_fleet
+from tests.helpers.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GRACE_MS = 2_000
+NOTICED_SECONDS = 6.0
+BUSY_SECONDS = 1.5
+"""What a machine that has other things to do may add to a limit."""
+
+ACTIVE = {"status": "active", "user_1_connected": True, "user_2_connected": True}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_fleet() -> AsyncIterator[Fleet]:
+    """Two nodes; each test leaves both of them running."""
+    environ = {"KEEPLINE_GRACE_SECONDS": "2", "KEEPLINE_COLD_START_GRACE_SECONDS": "2"}
+    async with running_fleet(nodes=2, environ=environ) as fleet:
+        yield fleet
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fleet(shared_fleet: Fleet) -> AsyncIterator[Fleet]:
+    """The fleet, in which node 0 may bury others; a test may kill node 1."""
+    await shared_fleet.until_reaping(0)
+    yield shared_fleet
+    await shared_fleet.restart_unless_ready(1)
+
+
+async def comes_back(scene: Scene, call: Call, node: int) -> None:
+    """Bob resumes on a node, and Alice hears so."""
+    call.bob = await scene.login(call.bob.user, node, resume=call.bob.welcome["resume"])
+    assert call.bob.welcome["resumed"] is True
+    await call.alice.client.expect("peer", room=call.room, state="reconnected")
+
+
+async def test_a_killed_node_takes_no_call_with_it(fleet: Fleet) -> None:
+    """Holds the reaper (`Membership.run_reaper`)."""
+    now = asyncio.get_running_loop().time
+    async with Scene(fleet, (0, 1)) as scene, Scene(fleet, (1, 1)) as within:
+        gone, late, early = [await scene.call() for _ in range(3)]
+        both = await within.call()
+        await fleet.programs[1].kill()
+        killed_at = now()
+        await comes_back(scene, early, 0)
+        both.alice = await within.login(both.alice.user, 0, resume=both.alice.welcome["resume"])
+        await comes_back(within, both, 0)
+
+        await hear((gone, late), "peer", state="reconnecting", grace_ms=GRACE_MS)
+        assert now() - killed_at < NOTICED_SECONDS + BUSY_SECONDS
+        await comes_back(scene, late, 0)
+        await hear((gone,), "ended", reason="grace_expired")
+
+        await nothing_left_of(fleet, 1)
+        for call in (late, early, both):
+            await call.goes_on()
+            await agreed(fleet, call.room, 0, **ACTIVE)
+        await agreed(fleet, gone.room, 0, status="ended", ended_reason="grace_expired")
+
+
+async def test_a_node_that_was_only_slow_undoes_nothing_and_takes_back_what_nobody_has(fleet: Fleet) -> None:
+    """Holds that only a side which nobody holds is taken again (`Rooms._retakes`), and that it is."""
+    async with Scene(fleet, (0, 1)) as scene:
+        moved, stayed = [await scene.call() for _ in range(2)]
+        left_behind = moved.bob.client
+        with paused(fleet.programs[1].pid):
+            await hear((moved, stayed), "peer", state="reconnecting", grace_ms=GRACE_MS)
+            await comes_back(scene, moved, 0)
+        await hear((stayed,), "peer", state="reconnected")
+        assert await left_behind.closed() == 4409
+        for call in (moved, stayed):
+            await call.goes_on()
+            await agreed(fleet, call.room, 0, 1, **ACTIVE)
+            sessions = [member.welcome["session"] for member in (call.alice, call.bob)]
+            nodes = [member.welcome["node"] for member in (call.alice, call.bob)]
+            assert await holders(fleet, call.room) == list(zip(nodes, sessions, strict=True))
+
+
+async def test_deadlines_outlive_the_node_that_set_them(fleet: Fleet) -> None:
+    """Holds the stand-in of `Timekeeper`: the other node acts before it knows that one has died.
+
+    Which partitions are whose is a matter of their names, so there are several rooms.
+    """
+    now = asyncio.get_running_loop().time
+    async with Scene(fleet, (0, 1)) as scene:
+        calls = [await scene.call() for _ in range(8)]
+        for call in calls:
+            call.bob.client.cut()
+        await hear(calls, "peer", state="reconnecting", grace_ms=GRACE_MS)
+        await fleet.programs[1].kill()
+        killed_at = now()
+        await hear(calls, "ended", reason="grace_expired")
+        # Not by way of the burial: a heartbeat lives for at least four seconds after the last breath.
+        assert now() - killed_at < 4.0 < NOTICED_SECONDS
+        for call in calls:
+            await agreed(fleet, call.room, 0, status="ended", ended_reason="grace_expired")
+
+
+async def test_what_is_due_is_kept_in_redis_and_nowhere_else(fleet: Fleet) -> None:
+    """Holds the deadlines' sorted set: without its entry no timer of a node ends the room."""
+    async with Scene(fleet, (0, 1)) as scene:
+        call = await scene.call()
+        call.bob.client.cut()
+        await hear((call,), "peer", state="reconnecting")
+        expires = (await fleet.room(call.room))["grace_period_expires"]
+        deadlines = keys.deadlines(keys.partition_of(call.room, keys.DEFAULT_PARTITIONS))
+        assert await fleet.redis.zscore(deadlines, call.room) == expires
+        await fleet.redis.zrem(deadlines, call.room)
+
+        async def overdue() -> bool:
+            seconds, _ = await fleet.redis.time()
+            return bool(seconds * 1_000 > expires + 1_000)
+
+        await eventually(overdue, timeout=10.0, interval=0.1, what="the grace period is over")
+        assert (await fleet.room(call.room))["status"] == "grace_period"
+        await fleet.redis.zadd(deadlines, {call.room: expires})
+        await hear((call,), "ended", reason="grace_expired")
+
+
+async def test_wrong_clocks_of_nodes_do_no_harm(tmp_path: Path) -> None:
+    """Holds that rooms are decided by Redis' time (`Clock.learn`): one node is ahead, the other one behind."""
+    environ_of = {node: with_clock_off(tmp_path, seconds) for node, seconds in enumerate((300, -300))}
+    environ = {"KEEPLINE_GRACE_SECONDS": "3", "KEEPLINE_COLD_START_GRACE_SECONDS": "3"}
+    async with (
+        running_fleet(nodes=2, environ=environ, environ_of=environ_of) as fleet,
+        Scene(fleet, (0, 1)) as scene,
+    ):
+        calls = [await scene.call(), await scene.call()]
+        first, second = calls
+        for call, member, left in (
+            (first, first.alice, first.bob),
+            (second, second.bob, second.alice),
+        ):
+            seconds, _ = await fleet.redis.time()
+            member.client.cut()
+            await left.client.expect("peer", room=call.room, state="reconnecting", grace_ms=3_000)
+            shown = await fleet.room(call.room)
+            assert abs(shown["started_at"] / 1_000 - seconds) < 10
+            assert 2 < shown["grace_period_expires"] / 1_000 - seconds < 5
+            back = await scene.login(member.user, member.node, resume=member.welcome["resume"])
+            await left.client.expect("peer", room=call.room, state="reconnected")
+            back.client.cut()
+            await left.client.expect("peer", room=call.room, state="reconnecting", grace_ms=3_000)
+            await left.client.expect("ended", room=call.room, reason="grace_expired")
+
+
+def with_clock_off(folder: Path, seconds: int) -> dict[str, str]:
+    """Environment of a Python program whose time of day is off by so much."""
+    own = folder / f"off-by-{seconds}"
+    own.mkdir()
+    wrong = f"import time\nright = time.time\ntime.time = lambda: right() + {seconds}\n"
+    (own / "sitecustomize.py").write_text(wrong)
+    inherited = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(own), *([inherited] if inherited else [])])}
