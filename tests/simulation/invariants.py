@@ -196,7 +196,7 @@ def _node(world: World, node: SimulatedNode) -> Iterator[str]:
         yield f"{node.name} is not ready"
     left = {
         "waiting changes": parts.rooms.waiting,
-        "dirty rooms": len(parts.rooms._dirty),
+        "dirty rooms": len(parts.rooms.committer),
         "requests": len(parts.work),
         "frames to send": parts.bus._queued,
         "stale rooms": len(parts.reconciler._stale),

@@ -11,6 +11,7 @@ from keepline.room.commands import End, Join, Leave, Lose, Post, RequestVideo
 from keepline.room.record import EndReason, Status
 from keepline.room.state import IllegalTransition
 from signal_node.rooms import cache as rooms_module
+from signal_node.rooms import committer
 from signal_node.rooms.fanout import Delivery
 from signal_node.rooms.journal import Done, JournalFull, NotStored
 from signal_node.rooms.store import Committed, Conflict, Failed, Unavailable
@@ -86,7 +87,7 @@ async def test_who_asked_gets_the_answer_first_then_all_are_told_the_line() -> N
 
 async def test_changes_of_many_rooms_go_in_one_write() -> None:
     async with running() as cache:
-        names = [f"{number:036d}" for number in range(rooms_module.MAX_BATCH + 1)]
+        names = [f"{number:036d}" for number in range(committer.MAX_BATCH + 1)]
         for name in names:
             cache.do(None, opening(name), name)
         first = await cache.store.asked()

@@ -1,0 +1,119 @@
+"""Takes changes from the journals of rooms to Redis: the first of every room that has one, in one write.
+
+While a write is under way, what is to be stored gathers; then it goes with the next one. So changes of one room are
+stored one after the other, and there is no timer. The answer to each change goes back to the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+import structlog
+
+from keepline.ops.backoff import Backoff
+from keepline.ops.metrics import Timings
+from keepline.ops.redis.scripts import StoreUnavailable
+from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
+
+MAX_BATCH = 128
+"""Rooms whose changes go to Redis in one write."""
+
+_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+_log = structlog.get_logger(__name__)
+
+Answer = Committed | Conflict | Failed
+
+
+class Journals(Protocol):
+    """The rooms of the cache, as the committer sees them."""
+
+    waiting: int
+
+    def first_change(self, room_id: str) -> Change:
+        """The change at the head of a room's journal."""
+
+    def answered(self, room_id: str, answer: Answer) -> None:
+        """That change has an answer: to be called again with `want` if there is more to store."""
+
+
+@dataclass(slots=True)
+class RoomCounts:
+    """What became of changes; writes of which nothing could be stored; notices that showed that one was missed."""
+
+    commits: int = 0
+    conflicts: int = 0
+    refused: int = 0
+    unavailable: int = 0
+    gaps: int = 0
+    seconds: Timings = field(default_factory=lambda: Timings(_BOUNDS))
+
+
+class Committer:
+    """Stores what the journals hold. `run` is to be run as a task."""
+
+    def __init__(self, store: RoomStore, journals: Journals, counts: RoomCounts) -> None:
+        self.in_flight: frozenset[str] = frozenset()
+        self._store = store
+        self._journals = journals
+        self._counts = counts
+        self._dirty: dict[str, None] = {}
+        self._wanted = asyncio.Event()
+
+    def __len__(self) -> int:
+        """How many rooms have something to store."""
+        return len(self._dirty)
+
+    def want(self, room_id: str) -> None:
+        """The room has something to store: soon, after those that were here first."""
+        self._dirty[room_id] = None
+        self._wanted.set()
+
+    def forget(self, room_id: str) -> None:
+        """The room has nothing to store any more."""
+        self._dirty.pop(room_id, None)
+
+    async def run(self) -> None:
+        """Store what is wanted, until cancelled."""
+        backoff = Backoff(0.05, 2.0)
+        while True:
+            if not self._dirty:
+                self._wanted.clear()
+                await self._wanted.wait()
+                continue
+            try:
+                await self._commit(list(islice(self._dirty, MAX_BATCH)))
+                backoff.reset()
+            except StoreUnavailable as error:
+                self._counts.unavailable += 1
+                delay = backoff.next()
+                _log.warning(
+                    "commit_unavailable",
+                    error=str(error),
+                    waiting=self._journals.waiting,
+                    retry_in_ms=round(delay * 1000),
+                )
+                await asyncio.sleep(delay)
+
+    async def _commit(self, batch: list[str]) -> None:
+        changes = [self._journals.first_change(room_id) for room_id in batch]
+        self.in_flight = frozenset(batch)
+        began = time.perf_counter()
+        try:
+            results = await self._store.commit_each(changes)
+            self._counts.seconds.observe(time.perf_counter() - began)
+        finally:
+            self.in_flight = frozenset()
+        away = [result.why for result in results if isinstance(result, Unavailable)]
+        for room_id, result in zip(batch, results, strict=True):
+            self.forget(room_id)
+            if isinstance(result, Unavailable):
+                self.want(room_id)  # the same change again: Redis knows it if it is stored
+            else:
+                self._journals.answered(room_id, result)
+        if away and len(away) == len(results):
+            raise StoreUnavailable(away[0])
