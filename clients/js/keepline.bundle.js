@@ -2,112 +2,127 @@
 
 // src/deferred.js
 var Deferred = class {
+  isSettled = false;
   constructor() {
-    this.promise = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = (value) => this.#settle(resolve, value);
+      this.reject = (error) => this.#settle(reject, error);
+    });
     this.promise.catch(() => {
     });
   }
-};
-
-// src/delivery.js
-var MAX_OUT_OF_ORDER = 256;
-var MAX_RETIRED_STREAMS = 8;
-var Delivery = class {
-  #sent = 0;
-  #inOrder = 0;
-  #outOfOrder = /* @__PURE__ */ new Set();
-  #retired = [];
-  constructor(stream) {
-    this.stream = stream;
-    this.peerStream = null;
-  }
-  /** The next signal of our stream. */
-  number(data) {
-    return { stream: this.stream, n: ++this.#sent, data };
-  }
-  /**
-   * What to do with a signal: `deliver` it, `drop` it as seen before, or deliver it knowing that the peer's
-   * instance `changed`. Clients without an SDK send neither `stream` nor `n`; what they send is delivered.
-   */
-  accept({ stream, n }) {
-    if (stream === void 0) return "deliver";
-    if (this.#retired.includes(stream)) return "drop";
-    const changed = this.peerStream !== null && stream !== this.peerStream;
-    if (stream !== this.peerStream) this.#follow(stream);
-    if (n !== void 0 && this.#seen(n)) return "drop";
-    return changed ? "changed" : "deliver";
-  }
-  #follow(stream) {
-    if (this.peerStream !== null) this.#retired.push(this.peerStream);
-    if (this.#retired.length > MAX_RETIRED_STREAMS) this.#retired.shift();
-    this.peerStream = stream;
-    this.#inOrder = 0;
-    this.#outOfOrder.clear();
-  }
-  #seen(n) {
-    if (n <= this.#inOrder || this.#outOfOrder.has(n)) return true;
-    this.#outOfOrder.add(n);
-    if (this.#outOfOrder.size > MAX_OUT_OF_ORDER) this.#inOrder = Math.min(...this.#outOfOrder) - 1;
-    while (this.#outOfOrder.delete(this.#inOrder + 1)) this.#inOrder += 1;
-    return false;
+  #settle(how, value) {
+    this.isSettled = true;
+    how(value);
   }
 };
 
 // src/emitter.js
-var Emitter = class extends EventTarget {
+var Emitter = class {
+  #listeners = /* @__PURE__ */ new Map();
   /**
    * Calls `listener` with the detail of each event called `name`; returns a function that ends it.
    * @param {string} name
    * @param {(detail: any) => void} listener
    */
   on(name, listener) {
-    const handler = (event) => listener(event.detail);
+    const handler = ({ detail }) => listener(detail);
     this.addEventListener(name, handler);
     return () => this.removeEventListener(name, handler);
   }
+  /** Calls `listener` with `{type, detail}` for each event called `name`. */
+  addEventListener(name, listener) {
+    if (!this.#listeners.has(name)) this.#listeners.set(name, /* @__PURE__ */ new Set());
+    this.#listeners.get(name).add(listener);
+  }
+  removeEventListener(name, listener) {
+    this.#listeners.get(name)?.delete(listener);
+  }
   /** @internal */
   emit(name, detail) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
+    for (const listener of [...this.#listeners.get(name) ?? []]) callSafely(listener, { type: name, detail });
   }
 };
+function callSafely(listener, event) {
+  try {
+    listener(event);
+  } catch (error) {
+    (globalThis.reportError ?? throwLater)(error);
+  }
+}
+function throwLater(error) {
+  globalThis.setTimeout(() => {
+    throw error;
+  });
+}
+function listen(target, handlers) {
+  const entries = Object.entries(handlers);
+  for (const [name, handler] of entries) target.addEventListener(name, handler);
+  return () => {
+    for (const [name, handler] of entries) target.removeEventListener(name, handler);
+  };
+}
 
 // src/errors.js
-var ABNORMAL_CLOSURE = 1006;
+var RATE_LIMIT_PAUSE_MS = 1e3;
 var KeeplineError = class _KeeplineError extends Error {
   /**
-   * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …) or of the SDK (`timeout`,
-   *   `connection_lost`, `closed`, `queue_full`, `too_large`, `token_failed`, `negotiation_failed`, …)
+   * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …), the name of a close code
+   *   (`replaced`, `origin_refused`, …) or one of the SDK (`connect_failed`, `token_failed`, `connection_lost`,
+   *   `timeout`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
    * @param {string} message for a developer's eyes
-   * @param {{retryAfterMs?: number, room?: string, cause?: unknown}} [details]
+   * @param {{retryAfterMs?: number, room?: string, reason?: string, status?: number, cause?: unknown}} [details]
    */
-  constructor(code, message, { retryAfterMs, room, cause } = {}) {
+  constructor(code, message, { retryAfterMs, room, reason, status, cause } = {}) {
     super(message, cause === void 0 ? void 0 : { cause });
     this.name = "KeeplineError";
     this.code = code;
     this.retryAfterMs = retryAfterMs;
     this.room = room;
+    this.reason = reason;
+    this.status = status;
   }
   /** @internal */
-  static fromFrame({ code, message, retry_after_ms, room }) {
-    return new _KeeplineError(String(code), String(message ?? code), { retryAfterMs: retry_after_ms, room });
+  static fromFrame({ code, message, retry_after_ms, room, reason }) {
+    return new _KeeplineError(String(code), String(message ?? code), { retryAfterMs: retry_after_ms, room, reason });
+  }
+  /** @internal */
+  static fromClose(code, sentence) {
+    const name = CLOSES.get(code) ?? "connection_lost";
+    const retryAfterMs = name === "rate_limited" ? RATE_LIMIT_PAUSE_MS : void 0;
+    return new _KeeplineError(name, `The connection was closed (${code}: ${sentence || name})`, { retryAfterMs });
   }
 };
 var CLOSES = /* @__PURE__ */ new Map([
-  [4400, { reason: "bad_frame", next: "stop" }],
-  [4401, { reason: "unauthorized", next: "fresh_token" }],
-  [4403, { reason: "origin_refused", next: "stop" }],
-  [4408, { reason: "hello_timeout", next: "retry" }],
-  [4409, { reason: "replaced", next: "stop" }],
-  [4413, { reason: "too_large", next: "stop" }],
-  [4429, { reason: "rate_limited", next: "retry_later" }],
-  [4503, { reason: "draining", next: "retry" }],
-  [4508, { reason: "too_slow", next: "retry" }]
+  [4400, "bad_frame"],
+  [4401, "unauthorized"],
+  [4403, "origin_refused"],
+  [4408, "hello_timeout"],
+  [4409, "replaced"],
+  [4413, "too_large"],
+  [4429, "rate_limited"],
+  [4503, "draining"],
+  [4508, "too_slow"]
 ]);
-var PASSING_ERRORS = /* @__PURE__ */ new Set(["unavailable", "rate_limited", "timeout", "queue_full"]);
-var ACCIDENT = { reason: "connection_lost", next: "retry" };
+var FINAL = /* @__PURE__ */ new Set(["bad_frame", "origin_refused", "replaced", "too_large"]);
+var OF_THE_TOKEN = /* @__PURE__ */ new Set(["unauthorized", "bad_request"]);
+var PASSING = /* @__PURE__ */ new Set(["unavailable", "rate_limited", "timeout", "queue_full", "connection_lost"]);
+function nextStep({ code }) {
+  if (FINAL.has(code)) return "stop";
+  return OF_THE_TOKEN.has(code) ? "fresh_token" : "retry";
+}
+function isPassing({ code }) {
+  return PASSING.has(code);
+}
 
 // src/frames.js
-var MAX_FRAME_BYTES = 64 * 1024;
+var DEFAULT_LIMITS = {
+  frames_per_second: 50,
+  frames_burst: 200,
+  frame_bytes: 64 * 1024,
+  chat_length: 500
+};
+var MAX_REASON_LENGTH = 500;
 function parseFrame(text) {
   try {
     const frame = JSON.parse(text);
@@ -116,18 +131,202 @@ function parseFrame(text) {
     return null;
   }
 }
-function encodeFrame(frame) {
+function encodeFrame(frame, { frame_bytes: maxBytes } = DEFAULT_LIMITS) {
   const text = JSON.stringify(frame);
-  const mayExceed = text.length * 3 > MAX_FRAME_BYTES;
-  if (mayExceed && new TextEncoder().encode(text).length > MAX_FRAME_BYTES) {
-    throw new KeeplineError("too_large", `A frame is limited to ${MAX_FRAME_BYTES} bytes`, { room: frame.room });
+  if (HALF_CHARACTER.test(text)) {
+    throw new KeeplineError("bad_request", `A ${frame.type} cannot hold half a surrogate pair`, { room: frame.room });
+  }
+  if (utf8Length(text, maxBytes) > maxBytes) {
+    throw new KeeplineError("too_large", `A frame is limited to ${maxBytes} bytes`, { room: frame.room });
   }
   return text;
 }
+function checkText(text, maxLength, room) {
+  const refuse = (why) => {
+    throw new KeeplineError("bad_request", `The text ${why}`, { room });
+  };
+  if (typeof text !== "string") refuse("is not a string");
+  const length = [...text].length;
+  if (length === 0 || length > maxLength) refuse(`has ${length} characters; 1 to ${maxLength} are allowed`);
+  if (text.includes("\0")) refuse("contains U+0000");
+}
+var HALF_CHARACTER = /(^|[^\\])(\\\\)*\\ud[89a-f]/;
+function utf8Length(text, enough) {
+  if (text.length * 3 <= enough) return text.length;
+  let bytes = text.length;
+  for (let index = 0; index < text.length; index += 1) {
+    const unit = text.charCodeAt(index);
+    if (unit > 127) bytes += isSurrogate(unit) || unit <= 2047 ? 1 : 2;
+  }
+  return bytes;
+}
+function isSurrogate(unit) {
+  return unit >= 55296 && unit <= 57343;
+}
+
+// src/environment.js
+function browserEnvironment() {
+  const { WebSocket, RTCPeerConnection, window, document } = globalThis;
+  return {
+    WebSocket,
+    RTCPeerConnection,
+    window,
+    document,
+    random: Math.random,
+    now: () => globalThis.performance?.now() ?? Date.now(),
+    newId: randomId,
+    setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
+    clearTimeout: (timer) => globalThis.clearTimeout(timer)
+  };
+}
+function withTimeout(promise, ms, error, { setTimeout, clearTimeout }) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(error()), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+function randomId() {
+  const bytes = new Uint8Array(12);
+  if (globalThis.crypto?.getRandomValues) crypto.getRandomValues(bytes);
+  else bytes.forEach((_, index) => bytes[index] = Math.random() * 256);
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// src/gate.js
+var MAX_WAITING = 32;
+var PATIENCE_MS = 1e4;
+var Gate = class {
+  #environment;
+  #room;
+  #isOpen = false;
+  #error = null;
+  #waiting = /* @__PURE__ */ new Set();
+  constructor(environment, room) {
+    this.#environment = environment;
+    this.#room = room;
+  }
+  open() {
+    this.#isOpen = true;
+    for (const waiter of this.#waiting) waiter.resolve();
+  }
+  shut() {
+    this.#isOpen = false;
+    this.#error = null;
+  }
+  /** Nobody passes any more. */
+  bar(error) {
+    this.#error = error;
+    for (const waiter of this.#waiting) waiter.reject(error);
+  }
+  /** Null where one may pass at once, else a promise of it. */
+  wait() {
+    if (this.#error) return Promise.reject(this.#error);
+    return this.#isOpen ? null : this.#queue();
+  }
+  async #queue() {
+    const details = { room: this.#room };
+    if (this.#waiting.size >= MAX_WAITING) {
+      throw new KeeplineError("queue_full", "Too many requests wait for the connection", details);
+    }
+    const waiter = new Deferred();
+    this.#waiting.add(waiter);
+    const late = () => new KeeplineError("timeout", "Not connected in time", details);
+    try {
+      await withTimeout(waiter.promise, PATIENCE_MS, late, this.#environment);
+    } finally {
+      this.#waiting.delete(waiter);
+    }
+  }
+};
+
+// src/ice_recovery.js
+var DISCONNECTED_MS = 2e3;
+var POLITE_EXTRA_MS = 1e3;
+var PATIENCE_MS2 = [5e3, 1e4, 15e3];
+var UNHURT = /* @__PURE__ */ new Set(["connected", "completed", "closed"]);
+var IceRecovery = class {
+  #pc;
+  #timers;
+  #extraMs;
+  #restart;
+  #suspect;
+  #stopListening;
+  #timer = null;
+  #restarts = 0;
+  #isPaused = true;
+  /**
+   * @param {RTCPeerConnection} pc
+   * @param {object} options
+   * @param {boolean} options.polite
+   * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
+   * @param {() => void} options.restart
+   * @param {() => void} options.suspect the path has died; so may have the connection to the node
+   */
+  constructor(pc, { polite, timers, restart, suspect }) {
+    this.#pc = pc;
+    this.#timers = timers;
+    this.#extraMs = polite ? POLITE_EXTRA_MS : 0;
+    this.#restart = restart;
+    this.#suspect = suspect;
+    const look = () => this.#look();
+    this.#stopListening = listen(pc, { iceconnectionstatechange: look, connectionstatechange: look });
+  }
+  /** The peer cannot hear an offer. */
+  pause() {
+    this.#isPaused = true;
+    this.#cancel();
+  }
+  /** It can (again). */
+  resume() {
+    this.#isPaused = false;
+  }
+  /** Restarts what is not connected by now, even if it is only slow: what it waits for may have been lost. */
+  heal() {
+    if (this.#pc.remoteDescription && !this.#isHealthy) this.#recover();
+  }
+  close() {
+    this.pause();
+    this.#stopListening();
+  }
+  get #isHealthy() {
+    const { iceConnectionState, connectionState } = this.#pc;
+    return UNHURT.has(iceConnectionState) && connectionState !== "failed" && connectionState !== "disconnected";
+  }
+  #look() {
+    if (this.#isHealthy) {
+      this.#restarts = 0;
+      return this.#cancel();
+    }
+    const states = [this.#pc.iceConnectionState, this.#pc.connectionState];
+    const hasFailed = states.includes("failed");
+    if (!hasFailed && !states.includes("disconnected")) return;
+    this.#suspect();
+    if (this.#restarts === 0) this.#schedule((hasFailed ? 0 : DISCONNECTED_MS) + this.#extraMs);
+  }
+  #schedule(ms) {
+    this.#cancel();
+    if (this.#isPaused) return;
+    if (ms === 0) this.#recover();
+    else this.#timer = this.#timers.setTimeout(() => this.#recover(), ms);
+  }
+  #recover() {
+    if (this.#isHealthy) return;
+    const patience = PATIENCE_MS2[Math.min(this.#restarts, PATIENCE_MS2.length - 1)];
+    this.#restarts += 1;
+    this.#schedule(patience);
+    this.#restart();
+  }
+  #cancel() {
+    this.#timers.clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+};
 
 // src/negotiator.js
 var MAX_EARLY_CANDIDATES = 64;
 var ROLLBACK_PATIENCE_MS = 500;
+var ANSWER_PATIENCE_MS = [5e3, 1e4, 2e4, 4e4];
 var Negotiator = class {
   #pc;
   #polite;
@@ -135,8 +334,16 @@ var Negotiator = class {
   #report;
   #timers;
   #beginAnew;
+  #recovery;
+  #suspect;
   #successor = null;
-  #listening = new AbortController();
+  #closed = false;
+  #stopListening;
+  #answerTimer = null;
+  #unanswered = 0;
+  // how often the offer was repeated
+  #tooLarge = null;
+  // the tracks of an offer that could not be sent
   #gathered = new Deferred();
   #incoming = Promise.resolve();
   #early = [];
@@ -150,41 +357,52 @@ var Negotiator = class {
    * @param {boolean} options.polite
    * @param {(data: object) => void} options.send
    * @param {(cause: unknown) => void} options.report
+   * @param {() => void} [options.suspect] media failed, or no answer came: is the connection to the node alive?
    * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
    * @param {() => Negotiator | null} [options.beginAnew] closes this negotiator and its RTCPeerConnection in favour of
    *   others; null when they are to stay
    */
-  constructor(pc, { polite, send, report, timers, beginAnew = () => null }) {
+  constructor(pc, { polite, send, report, suspect = () => {
+  }, timers, beginAnew = () => null }) {
     this.#pc = pc;
     this.#polite = polite;
     this.#send = send;
     this.#report = report;
+    this.#suspect = suspect;
     this.#timers = timers;
     this.#beginAnew = beginAnew;
-    const { signal } = this.#listening;
-    pc.addEventListener("negotiationneeded", () => this.#negotiate(), { signal });
-    pc.addEventListener("icecandidate", ({ candidate }) => this.#offerCandidate(candidate), { signal });
-    pc.addEventListener("iceconnectionstatechange", () => this.#healIce(["failed"]), { signal });
-  }
-  get #closed() {
-    return this.#listening.signal.aborted;
+    this.#stopListening = listen(pc, {
+      negotiationneeded: () => this.#negotiate(),
+      icecandidate: ({ candidate }) => this.#offerCandidate(candidate)
+    });
+    this.#recovery = new IceRecovery(pc, { polite, timers, suspect, restart: () => this.#restartIce() });
   }
   /** The peer hears us (again): say what may have been lost, heal what broke meanwhile. */
   resume() {
     this.#reachable = true;
-    if (this.#pc.signalingState === "have-local-offer" && !this.#makingOffer) this.#sendDescription();
-    if (this.#pc.remoteDescription) this.#healIce(["new", "checking", "disconnected", "failed"]);
+    this.#unanswered = 0;
+    if (this.#isUnanswered && !this.#makingOffer) this.#sendDescription();
+    this.#recovery.resume();
+    this.#recovery.heal();
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
   /** Begins with the peer's offer; an offer of our own waits until it is answered. */
   async takeOver(description) {
     await this.receive({ description });
+    if (this.#closed) return;
     this.#reachable = true;
+    this.#recovery.resume();
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
+  }
+  /** The tracks have changed, of which the browser says nothing while an offer is due. */
+  reconsider() {
+    if (this.#tooLarge !== null && this.#pc.signalingState === "stable") this.#negotiate();
   }
   /** The peer cannot hear us: offers wait for `resume`. */
   pause() {
     this.#reachable = false;
+    this.#recovery.pause();
+    this.#timers.clearTimeout(this.#answerTimer);
   }
   /** Handles the peer's `{description}` or `{candidate}`, after those that came before it. */
   receive(data) {
@@ -194,12 +412,18 @@ var Negotiator = class {
   }
   /** Lets go of the RTCPeerConnection without closing it. */
   close() {
-    this.#listening.abort();
+    this.pause();
+    this.#closed = true;
+    this.#stopListening();
+    this.#recovery.close();
     this.#early.length = 0;
+  }
+  get #isUnanswered() {
+    return this.#pc.signalingState === "have-local-offer";
   }
   #offerCandidate(candidate) {
     this.#gathered.resolve();
-    if (candidate) this.#send({ candidate });
+    if (candidate && this.#tooLarge === null) this.#send({ candidate });
   }
   async #untilGathered() {
     const timer = this.#timers.setTimeout(() => this.#gathered.resolve(), ROLLBACK_PATIENCE_MS);
@@ -207,27 +431,52 @@ var Negotiator = class {
     this.#timers.clearTimeout(timer);
   }
   async #negotiate() {
-    this.#offerDue = !this.#reachable;
+    this.#offerDue = !this.#reachable || this.#tooLarge === this.#tracks;
     if (this.#offerDue) return;
     try {
       this.#makingOffer = true;
       await this.#pc.setLocalDescription();
+      this.#tooLarge = null;
       this.#sendDescription();
     } catch (cause) {
+      if (cause?.code === "too_large") await this.#takeBack();
       this.#fail(cause);
     } finally {
       this.#makingOffer = false;
     }
+  }
+  /** An offer that cannot be sent; what it was made for is remembered, because the browser asks for it again. */
+  async #takeBack() {
+    if (this.#closed || !this.#isUnanswered) return;
+    this.#tooLarge = this.#tracks;
+    await this.#pc.setLocalDescription({ type: "rollback" }).catch((cause) => this.#fail(cause));
+  }
+  get #tracks() {
+    const senders = this.#pc.getSenders().map(({ track }) => track?.id ?? "");
+    return [...senders, this.#pc.getTransceivers?.().map(({ direction }) => direction)].join();
   }
   #fail(cause) {
     if (!this.#closed) this.#report(cause);
   }
   #sendDescription() {
     const description = this.#pc.localDescription;
-    if (description && !this.#closed) this.#send({ description: { type: description.type, sdp: description.sdp } });
+    if (!description || this.#closed) return;
+    this.#send({ description: { type: description.type, sdp: description.sdp } });
+    if (description.type === "offer") this.#awaitAnswer();
   }
-  #healIce(states) {
-    if (states.includes(this.#pc.iceConnectionState)) this.#pc.restartIce();
+  #awaitAnswer() {
+    this.#timers.clearTimeout(this.#answerTimer);
+    const patience = ANSWER_PATIENCE_MS[Math.min(this.#unanswered, ANSWER_PATIENCE_MS.length - 1)];
+    this.#answerTimer = this.#timers.setTimeout(() => this.#repeatOffer(), patience);
+  }
+  #repeatOffer() {
+    if (!this.#isUnanswered || this.#makingOffer) return;
+    this.#unanswered += 1;
+    this.#suspect();
+    this.#sendDescription();
+  }
+  #restartIce() {
+    if (!this.#isUnanswered) this.#pc.restartIce();
   }
   async #handle(data) {
     if (this.#successor) return this.#successor.receive(data);
@@ -247,6 +496,8 @@ var Negotiator = class {
     if (this.#closed) return;
     if (description.type === "answer" && pc.signalingState === "stable") return;
     await pc.setRemoteDescription(description);
+    this.#timers.clearTimeout(this.#answerTimer);
+    this.#unanswered = 0;
     for (const candidate of this.#early.splice(0)) await this.#addCandidate(candidate);
     if (description.type !== "offer" || this.#closed) return;
     await pc.setLocalDescription();
@@ -272,42 +523,366 @@ var Negotiator = class {
   }
 };
 
+// src/media.js
+var Media = class {
+  #environment;
+  #options = {};
+  #tracks = /* @__PURE__ */ new Map();
+  // track → the streams it belongs to
+  #pc = null;
+  #isOurs = true;
+  #polite = null;
+  #negotiator = null;
+  #stopListening = null;
+  #signal;
+  #emit;
+  #suspect;
+  #iceServers;
+  /**
+   * @param {object} environment
+   * @param {object} call
+   * @param {(data: object) => void} call.signal sends data of the negotiation to the peer
+   * @param {(name: string, detail: object) => void} call.emit
+   * @param {() => void} call.suspect media have failed: perhaps the whole network has
+   * @param {() => RTCIceServer[]} call.iceServers those of the cluster
+   */
+  constructor(environment, { signal, emit, suspect, iceServers }) {
+    this.#environment = environment;
+    this.#signal = signal;
+    this.#emit = emit;
+    this.#suspect = suspect;
+    this.#iceServers = iceServers;
+  }
+  get peerConnection() {
+    return this.#pc;
+  }
+  /** Whether anything was agreed on with the peer. */
+  get isAgreed() {
+    return Boolean(this.#pc?.remoteDescription);
+  }
+  get negotiator() {
+    return this.#negotiator;
+  }
+  /** Takes `iceServers` and `peerConnection` of the app, to be used from the next RTCPeerConnection on. */
+  configure(options) {
+    this.#options = { ...this.#options, ...options };
+  }
+  /** Sends a track as well; one that is sent already stays. */
+  addTrack(track, streams) {
+    this.#tracks.set(track, streams);
+    this.#sendMissing();
+  }
+  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  async setStream(stream) {
+    this.#tracks = new Map((stream?.getTracks() ?? []).map((track) => [track, [stream]]));
+    if (!this.#pc) return;
+    const senders = this.#pc.getSenders().filter(({ track }) => track && !this.#tracks.has(track));
+    const replacements = [];
+    for (const track of this.#missing()) {
+      const index = senders.findIndex((sender) => sender.track.kind === track.kind);
+      if (index < 0) this.#pc.addTrack(track, stream);
+      else replacements.push(senders.splice(index, 1)[0].replaceTrack(track));
+    }
+    for (const sender of senders) this.#pc.removeTrack(sender);
+    await Promise.all(replacements);
+    this.#negotiator?.reconsider();
+  }
+  /** Begins with a new RTCPeerConnection. Throws a KeeplineError when the browser cannot make or use it. */
+  open(polite = this.#polite) {
+    this.close();
+    this.#polite = polite;
+    const { peerConnection, iceServers = this.#iceServers() } = this.#options;
+    const { RTCPeerConnection } = this.#environment;
+    if (!peerConnection && !RTCPeerConnection) return;
+    try {
+      this.#use(peerConnection ?? new RTCPeerConnection({ iceServers }));
+    } catch (cause) {
+      this.close();
+      throw new KeeplineError("media_failed", `The browser refuses this RTCPeerConnection: ${cause.message}`, { cause });
+    }
+    this.#emit("peerconnection", { peerConnection: this.#pc });
+  }
+  /** Begins anew, unless the RTCPeerConnection is the app's own. Whether there is another one now. */
+  renew() {
+    const renewed = this.#pc !== null && this.#isOurs;
+    if (renewed) this.open();
+    return renewed;
+  }
+  close() {
+    if (!this.#pc) return;
+    this.#negotiator?.close();
+    this.#stopListening();
+    if (this.#isOurs) this.#pc.close();
+    this.#negotiator = null;
+    this.#pc = null;
+  }
+  /** New TURN credentials of the cluster. */
+  refreshIce() {
+    if (!this.#pc || !this.#isOurs || this.#options.iceServers) return;
+    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers: this.#iceServers() });
+  }
+  #use(pc) {
+    this.#pc = pc;
+    this.#isOurs = pc !== this.#options.peerConnection;
+    this.#stopListening = listen(pc, {
+      track: ({ track, streams, transceiver }) => this.#emit("track", { track, streams, transceiver }),
+      connectionstatechange: () => this.#emit("connectionstate", { state: pc.connectionState })
+    });
+    this.#negotiator = new Negotiator(pc, {
+      polite: this.#polite,
+      send: this.#signal,
+      report: (cause) => this.#report(cause),
+      suspect: this.#suspect,
+      timers: this.#environment,
+      beginAnew: () => this.renew() ? this.#negotiator : null
+    });
+    this.#sendMissing();
+  }
+  #missing() {
+    const sent = new Set(this.#pc.getSenders().map(({ track }) => track));
+    return [...this.#tracks.keys()].filter((track) => !sent.has(track));
+  }
+  #sendMissing() {
+    if (!this.#pc) return;
+    for (const track of this.#missing()) this.#pc.addTrack(track, ...this.#tracks.get(track));
+    this.#negotiator?.reconsider();
+  }
+  #report(cause) {
+    if (cause instanceof KeeplineError) return this.#emit("error", cause);
+    const message = `Negotiating media failed: ${cause?.message ?? cause}`;
+    this.#emit("error", new KeeplineError("negotiation_failed", message, { cause }));
+  }
+};
+
+// src/delivery.js
+var MAX_OUT_OF_ORDER = 256;
+var MAX_RETIRED_STREAMS = 8;
+var Delivery = class {
+  #sent = 0;
+  #inOrder = 0;
+  #outOfOrder = /* @__PURE__ */ new Set();
+  #retired = [];
+  constructor(stream) {
+    this.stream = stream;
+    this.peerStream = null;
+  }
+  /** What names the next signal of our stream. */
+  number() {
+    return { stream: this.stream, n: ++this.#sent };
+  }
+  /**
+   * What to do with a signal: `deliver` it, `drop` it as seen before, or deliver it knowing that the peer's
+   * instance `changed`. Clients without an SDK send neither `stream` nor `n`; what they send is delivered.
+   */
+  accept({ stream, n }) {
+    if (stream === void 0) return "deliver";
+    if (this.#retired.includes(stream)) return "drop";
+    const changed = this.peerStream !== null && stream !== this.peerStream;
+    if (stream !== this.peerStream) this.#follow(stream);
+    if (n !== void 0 && this.#seen(n)) return "drop";
+    return changed ? "changed" : "deliver";
+  }
+  /** The peer's side was taken over: perhaps by a device that was followed before, and is to be heard again. */
+  forgetRetired() {
+    this.#retired.length = 0;
+  }
+  #follow(stream) {
+    if (this.peerStream !== null) this.#retired.push(this.peerStream);
+    if (this.#retired.length > MAX_RETIRED_STREAMS) this.#retired.shift();
+    this.peerStream = stream;
+    this.#inOrder = 0;
+    this.#outOfOrder.clear();
+  }
+  #seen(n) {
+    if (n <= this.#inOrder || this.#outOfOrder.has(n)) return true;
+    this.#outOfOrder.add(n);
+    if (this.#outOfOrder.size > MAX_OUT_OF_ORDER) this.#inOrder = Math.min(...this.#outOfOrder) - 1;
+    while (this.#outOfOrder.delete(this.#inOrder + 1)) this.#inOrder += 1;
+    return false;
+  }
+};
+
+// src/outbox.js
+var MAX_APP_SIGNALS = 256;
+var MAX_MEDIA_SIGNALS = 64;
+var MAX_BYTES = 1024 * 1024;
+var Outbox = class {
+  #app = new Queue(MAX_APP_SIGNALS);
+  #media = new Queue(MAX_MEDIA_SIGNALS);
+  get isEmpty() {
+    return this.#app.length + this.#media.length === 0;
+  }
+  push(data) {
+    ("app" in data ? this.#app : this.#media).push(JSON.stringify(data));
+  }
+  shift() {
+    return this.#media.shift() ?? this.#app.shift();
+  }
+  /** Forgets what was said about an RTCPeerConnection that is gone. */
+  dropMedia() {
+    this.#media = new Queue(MAX_MEDIA_SIGNALS);
+  }
+};
+var Queue = class {
+  #texts = [];
+  #limit;
+  #size = 0;
+  constructor(limit) {
+    this.#limit = limit;
+  }
+  get length() {
+    return this.#texts.length;
+  }
+  push(text) {
+    this.#texts.push(text);
+    this.#size += text.length;
+    while (this.#texts.length > this.#limit || this.#size > MAX_BYTES) this.shift();
+  }
+  shift() {
+    const text = this.#texts.shift();
+    this.#size -= text?.length ?? 0;
+    return text;
+  }
+};
+
+// src/signals.js
+var Signals = class {
+  #roomId;
+  #link;
+  #handlers;
+  #delivery;
+  #outbox = new Outbox();
+  #presenceDue = false;
+  #flows = false;
+  #turn = null;
+  // what the outbox waits for
+  /**
+   * @param {string} roomId
+   * @param {object} link
+   * @param {object} handlers
+   * @param {(data: unknown) => void} handlers.onApp
+   * @param {(data: object) => void} handlers.onMedia
+   * @param {(stream: string) => void} handlers.onNewPeer the peer is another instance than before
+   * @param {() => void} handlers.onOutdated the peer has talked to another device of our user since
+   */
+  constructor(roomId, link, handlers) {
+    this.#roomId = roomId;
+    this.#link = link;
+    this.#handlers = handlers;
+    this.#delivery = new Delivery(link.environment.newId());
+  }
+  get isFlowing() {
+    return this.#flows;
+  }
+  /** Whether the peer is an SDK, which tells by its stream when it begins anew. */
+  get peerIsKnown() {
+    return this.#delivery.peerStream !== null;
+  }
+  /** Both are there. */
+  flow() {
+    this.#flows = true;
+    this.#tellPresence();
+  }
+  pause() {
+    this.#flows = false;
+    this.#turn = null;
+  }
+  /** The peer's side was taken back: perhaps by a device that was followed before. */
+  hearRetired() {
+    this.#delivery.forgetRetired();
+  }
+  sendMedia(data) {
+    const to = this.#delivery.peerStream;
+    this.send(to === null ? data : { ...data, to });
+  }
+  /** Throws a KeeplineError where the server would refuse it. */
+  send(data) {
+    const number = { stream: this.#delivery.stream, n: Number.MAX_SAFE_INTEGER };
+    encodeFrame({ type: "signal", room: this.#roomId, ...number, data }, this.#link.limits());
+    this.#outbox.push(data);
+    this.#flush();
+  }
+  /** Forgets what was said about an RTCPeerConnection that is gone. */
+  dropMedia() {
+    this.#outbox.dropMedia();
+  }
+  receive({ stream, n, data }) {
+    const verdict = this.#delivery.accept({ stream, n });
+    if (verdict === "drop" || typeof data !== "object" || data === null) return;
+    if (verdict === "changed") this.#handlers.onNewPeer(stream);
+    if ("app" in data) this.#handlers.onApp(data.app);
+    else if ("here" in data) this.#receiveNote(data.here);
+    else if (data.to === void 0 || data.to === this.#delivery.stream) this.#handlers.onMedia(data);
+  }
+  #receiveNote(knownStream) {
+    if (knownStream === this.#delivery.stream) return;
+    if (knownStream !== null) this.#handlers.onOutdated();
+    this.#tellPresence();
+  }
+  #tellPresence() {
+    this.#presenceDue = true;
+    this.#flush();
+  }
+  get #hasToSend() {
+    return this.#flows && (this.#presenceDue || !this.#outbox.isEmpty);
+  }
+  #flush() {
+    if (this.#turn || !this.#hasToSend) return;
+    const turn = this.#turn = {};
+    this.#link.whenFree(() => {
+      if (this.#turn !== turn) return;
+      this.#turn = null;
+      if (this.#hasToSend) this.#writeNext();
+      this.#flush();
+    });
+  }
+  #writeNext() {
+    const frame = JSON.stringify({ type: "signal", room: this.#roomId, ...this.#delivery.number() });
+    const data = this.#presenceDue ? JSON.stringify({ here: this.#delivery.peerStream }) : this.#outbox.shift();
+    this.#presenceDue = false;
+    this.#link.write(`${frame.slice(0, -1)},"data":${data}}`);
+  }
+};
+
 // src/call.js
-var MAX_QUEUED_SIGNALS = 256;
-var MAX_WAITING_REQUESTS = 32;
 var MAX_KNOWN_MESSAGES = 1e3;
-var REQUEST_TIMEOUT_MS = 1e4;
 var TYPING_INTERVAL_MS = 1e3;
+var GONE = /* @__PURE__ */ new Set(["room_ended", "room_not_found"]);
 var Call = class extends Emitter {
   #link;
-  #options;
-  #delivery;
-  #media = [];
-  #pc = null;
-  #negotiator = null;
-  #pcListeners = null;
-  #pcIsOurs = true;
-  #outbox = [];
-  #waiting = [];
+  #signals;
+  #media;
+  #gate;
+  // open while the server holds our side
+  #isSeated = false;
   #messages = /* @__PURE__ */ new Set();
   #typedAt = -Infinity;
-  #seated = false;
-  #departing = false;
-  #ready;
+  #ready = new Deferred();
+  #departure = null;
   /** @internal */
   constructor(link, roomId, options) {
     super();
     this.#link = link;
-    this.#options = options;
-    this.#delivery = new Delivery(link.environment.newId());
-    this.#ready = new Deferred();
+    this.#gate = new Gate(link.environment, roomId);
+    this.#signals = new Signals(roomId, link, {
+      onApp: (data) => this.emit("data", data),
+      onMedia: (data) => this.#media.negotiator?.receive(data),
+      onNewPeer: (stream) => this.#followPeer(stream),
+      onOutdated: () => this.#media.isAgreed && this.#renewMedia() && this.#media.negotiator?.resume()
+    });
+    this.#media = new Media(link.environment, {
+      signal: (data) => this.#signals.sendMedia(data),
+      emit: (name, detail) => this.emit(name, detail),
+      suspect: link.suspect,
+      iceServers: link.iceServers
+    });
     this.roomId = roomId;
     this.room = null;
     this.side = null;
     this.polite = null;
     this.peerState = "absent";
     this.endedReason = null;
-    if (options.media) this.setMedia(options.media);
+    this._adopt(options);
   }
   /** Resolves when the room is held for the first time; rejects when the call ends before that. */
   get ready() {
@@ -315,58 +890,49 @@ var Call = class extends Emitter {
   }
   /** The RTCPeerConnection in use, or null before the first `joined`. */
   get peerConnection() {
-    return this.#pc;
+    return this.#media.peerConnection;
   }
   /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
   addTrack(track, ...streams) {
-    this.#media.push({ track, streams });
-    this.#pc?.addTrack(track, ...streams);
+    this.#media.addTrack(track, streams);
   }
   /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
   async setMedia(stream) {
-    this.#media = (stream?.getTracks() ?? []).map((track) => ({ track, streams: [stream] }));
-    if (!this.#pc) return;
-    const senders = this.#pc.getSenders().filter((sender) => sender.track);
-    const replacements = [];
-    for (const { track } of this.#media) {
-      const index = senders.findIndex((sender) => sender.track.kind === track.kind);
-      if (index < 0) this.#pc.addTrack(track, stream);
-      else replacements.push(senders.splice(index, 1)[0].replaceTrack(track));
-    }
-    for (const sender of senders) this.#pc.removeTrack(sender);
-    await Promise.all(replacements);
+    await this.#media.setStream(stream);
   }
   /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
   usePeerConnection(pc) {
-    this.#options = { ...this.#options, peerConnection: pc };
-    if (!this.#seated || this.#departing) return;
-    this.#openMedia();
-    if (this.peerState === "joined") this.#negotiator.resume();
+    this.#media.configure({ peerConnection: pc });
+    if (this.#isSeated && this.#openMedia() && this.peerState === "joined") this.#media.negotiator?.resume();
   }
   /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
   async chat(text) {
+    checkText(text, this.#link.limits().chat_length, this.roomId);
     const { message } = await this.#ask({ type: "chat", text });
     this.#knowMessage(message);
     return message;
   }
-  /** Tells the peer that the user is typing; at most once a second, and only while connected. */
+  /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
   typing() {
     const now = this.#link.environment.now();
-    if (!this.#seated || now - this.#typedAt < TYPING_INTERVAL_MS) return;
+    if (!this.#signals.isFlowing || now - this.#typedAt < TYPING_INTERVAL_MS) return;
     this.#typedAt = now;
-    this.#link.write(encodeFrame({ type: "typing", room: this.roomId }));
+    this.#link.whenFree(() => this.#link.write(encodeFrame({ type: "typing", room: this.roomId })));
   }
-  /** Sends any JSON value to the peer, who gets it as a `data` event. At most once: a peer that is away misses it. */
+  /**
+   * Sends any JSON value to the peer, who gets it as a `data` event, in order and at most once. The last 256 wait while
+   * we or the peer are not connected.
+   */
   send(data) {
-    this.#signal({ app: data });
+    if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
   }
   /** Ends the call for both sides. Media stops at once. */
-  async hangUp() {
-    await this.#depart({ type: "end" }, "hangup");
+  hangUp() {
+    return this.#depart("end", "hangup");
   }
   /** Steps out of the room without ending it. Media stops at once; join again to come back. */
-  async leave() {
-    await this.#depart({ type: "leave" }, "left");
+  leave() {
+    return this.#depart("leave", "left");
   }
   /** Asks the peer to turn a text call into a video call. */
   async requestVideo() {
@@ -386,35 +952,48 @@ var Call = class extends Emitter {
    * report is stored. To repeat the same one does no harm.
    */
   async report(reason) {
+    checkText(reason, MAX_REASON_LENGTH, this.roomId);
     await this.#link.report(this.roomId, reason);
+  }
+  /** @internal Takes what another `join` of the same room brings along. */
+  _adopt({ media, peerConnection, iceServers } = {}) {
+    if (iceServers) this.#media.configure({ iceServers });
+    if (media) this.setMedia(media).catch((cause) => this.#reportMedia(cause));
+    if (peerConnection) this.usePeerConnection(peerConnection);
+    return this;
   }
   /** @internal The room is held: first join, or back after a reconnect. */
   _joined({ room, side, polite, peer }) {
-    if (this.endedReason) return;
+    if (this.endedReason || this.#departure) return;
     const again = this.room !== null;
     const becameVideo = this.room?.chat_mode === "text" && room.chat_mode === "video";
     Object.assign(this, { room, side, polite, peerState: peer });
-    this.#seated = true;
-    if (!this.#pc && !this.#departing) this.#openMedia();
+    this.#isSeated = true;
+    if (!this.peerConnection && !this.#openMedia()) return;
     this.#ready.resolve(this);
     this.emit("joined", { room, side, polite, peer, again });
     if (becameVideo) this.emit("mode", { action: "accept" });
     for (const message of room.messages) this.#readMessage(message, again);
-    for (const text of this.#outbox.splice(0)) this.#link.write(text);
-    for (const waiter of this.#waiting.splice(0)) waiter.resolve();
-    this.#meetPeer();
+    this.#goOn();
   }
-  /** @internal The connection is gone; the room is held again after the next one. */
-  _offline() {
-    this.#seated = false;
-    this.#negotiator?.pause();
+  /** @internal The connection is gone, or is about to be left. */
+  _pause() {
+    this.#isSeated = false;
+    this.#gate.shut();
+    this.#signals.pause();
+    this.#media.negotiator?.pause();
+  }
+  /** @internal The connection that was to be left stays. */
+  _goOn() {
+    if (this.room === null || this.#isSeated) return;
+    this.#isSeated = true;
+    this.#goOn();
   }
   /** @internal A frame of the server about this room. */
   _receive({ type, room: _room, ...frame }) {
-    if (this.endedReason) return;
     switch (type) {
       case "signal":
-        return this.#receiveSignal(frame);
+        return this.#signals.receive(frame);
       case "peer":
         return this.#receivePeer(frame);
       case "chat":
@@ -433,110 +1012,70 @@ var Call = class extends Emitter {
     }
   }
   /** @internal New TURN credentials. */
-  _refreshIce(iceServers) {
-    if (!this.#pc || !this.#pcIsOurs || this.#options.iceServers) return;
-    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+  _refreshIce() {
+    try {
+      this.#media.refreshIce();
+    } catch (cause) {
+      this.#reportMedia(cause);
+    }
   }
   /** @internal The call is over, here at least. */
   _finish(reason, cause) {
     if (this.endedReason) return;
     this.endedReason = reason;
-    this.#seated = false;
-    this.#closeMedia();
-    this.#outbox.length = 0;
-    const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId });
+    this._pause();
+    this.#media.close();
+    const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(error);
+    this.#gate.bar(error);
     this.#link.forget(this);
     this.emit("ended", { reason });
   }
+  /** Whether media could be opened; if not, the call gives its side back and is over. */
   #openMedia() {
-    this.#closeMedia();
-    const { peerConnection, iceServers = this.#link.iceServers() } = this.#options;
-    const { RTCPeerConnection } = this.#link.environment;
-    if (!peerConnection && !RTCPeerConnection) return;
-    const pc = peerConnection ?? new RTCPeerConnection({ iceServers });
-    this.#pc = pc;
-    this.#pcIsOurs = pc !== peerConnection;
-    this.#listenTo(pc);
-    this.#negotiator = new Negotiator(pc, {
-      polite: this.polite,
-      send: (data) => this.#signal(this.#addressed(data)),
-      report: (cause) => this.#reportNegotiation(cause),
-      timers: this.#link.environment,
-      beginAnew: () => this.#beginMediaAnew()
-    });
-    const sent = new Set(pc.getSenders().map((sender) => sender.track));
-    for (const { track, streams } of this.#media) if (!sent.has(track)) pc.addTrack(track, ...streams);
-    this.emit("peerconnection", { peerConnection: pc });
-  }
-  #listenTo(pc) {
-    this.#pcListeners = new AbortController();
-    const { signal } = this.#pcListeners;
-    const onTrack = ({ track, streams, transceiver }) => this.emit("track", { track, streams, transceiver });
-    pc.addEventListener("track", onTrack, { signal });
-    const onState = () => this.emit("connectionstate", { state: pc.connectionState });
-    pc.addEventListener("connectionstatechange", onState, { signal });
+    this.#signals.dropMedia();
+    try {
+      this.#media.open(this.polite);
+      return true;
+    } catch (error) {
+      this.emit("error", error);
+      this.#depart("leave", error.code, error);
+      return false;
+    }
   }
   #renewMedia() {
-    if (this.#pc && this.#pcIsOurs) this.#openMedia();
+    this.#signals.dropMedia();
+    return this.#media.renew();
   }
-  #beginMediaAnew() {
-    if (!this.#pcIsOurs) return null;
-    this.#openMedia();
-    return this.#negotiator;
+  #reportMedia(cause) {
+    const message = `The browser refuses media: ${cause?.message ?? cause}`;
+    this.emit("error", new KeeplineError("media_failed", message, { room: this.roomId, cause }));
   }
-  #closeMedia() {
-    if (!this.#pc) return;
-    this.#negotiator.close();
-    this.#pcListeners.abort();
-    if (this.#pcIsOurs) this.#pc.close();
-    this.#negotiator = null;
-    this.#pc = null;
-  }
-  #reportNegotiation(cause) {
-    const message = `Negotiating media failed: ${cause?.message ?? cause}`;
-    this.emit("error", new KeeplineError("negotiation_failed", message, { room: this.roomId, cause }));
-  }
-  #addressed(data) {
-    const to = this.#delivery.peerStream;
-    return to === null ? data : { ...data, to };
-  }
-  #signal(data) {
-    if (this.endedReason) return;
-    const text = encodeFrame({ type: "signal", room: this.roomId, ...this.#delivery.number(data) });
-    if (this.#seated) return this.#link.write(text);
-    this.#outbox.push(text);
-    if (this.#outbox.length > MAX_QUEUED_SIGNALS) this.#outbox.shift();
+  #goOn() {
+    this.#gate.open();
+    this.#meetPeer();
   }
   #meetPeer() {
-    if (this.peerState !== "joined") return this.#negotiator?.pause();
-    this.#signal({ here: this.#delivery.peerStream });
-    this.#negotiator?.resume();
+    if (!this.#isSeated || this.peerState !== "joined") {
+      this.#signals.pause();
+      return this.#media.negotiator?.pause();
+    }
+    this.#signals.flow();
+    this.#media.negotiator?.resume();
   }
   #receivePeer(frame) {
-    const newcomer = frame.state === "joined" && this.peerState === "left" && this.#delivery.peerStream === null;
+    const newcomer = frame.state === "joined" && this.peerState === "left" && !this.#signals.peerIsKnown;
     if (newcomer) this.#renewMedia();
+    if (frame.state === "reconnected") this.#signals.hearRetired();
     this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
     this.emit("peer", frame);
     this.#meetPeer();
-  }
-  #receiveSignal({ stream, n, data }) {
-    const verdict = this.#delivery.accept({ stream, n });
-    if (verdict === "drop" || typeof data !== "object" || data === null) return;
-    if (verdict === "changed") this.#followPeer(stream);
-    if ("app" in data) this.emit("data", data.app);
-    else if ("here" in data) this.#receiveNote(data.here);
-    else if (data.to === void 0 || data.to === this.#delivery.stream) this.#negotiator?.receive(data);
-  }
-  #receiveNote(knownStream) {
-    if (knownStream !== this.#delivery.stream) this.#signal({ here: this.#delivery.peerStream });
   }
   /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
   #followPeer(stream) {
     this.#renewMedia();
     this.emit("peerchanged", { stream });
-    if (this.peerState === "joined") this.#negotiator?.resume();
+    if (this.peerState === "joined") this.#media.negotiator?.resume();
   }
   #readMessage(message, announce) {
     if (this.#messages.has(message.seq)) return;
@@ -552,40 +1091,37 @@ var Call = class extends Emitter {
     if (this.room) this.room = { ...this.room, chat_mode: "video" };
   }
   async #ask(frame) {
-    if (!this.#seated) await this.#untilSeated();
+    const wait = this.#gate.wait();
+    if (wait) await wait;
     return this.#link.request({ ...frame, room: this.roomId });
   }
-  #untilSeated() {
-    if (this.endedReason) throw new KeeplineError("room_ended", "The call is over", { room: this.roomId });
-    if (this.#waiting.length >= MAX_WAITING_REQUESTS) {
-      throw new KeeplineError("queue_full", "Too many requests wait for the connection", { room: this.roomId });
-    }
-    const { setTimeout, clearTimeout } = this.#link.environment;
-    const waiter = new Deferred();
-    this.#waiting.push(waiter);
-    const timer = setTimeout(() => {
-      this.#waiting = this.#waiting.filter((other) => other !== waiter);
-      waiter.reject(new KeeplineError("timeout", "Not connected in time", { room: this.roomId }));
-    }, REQUEST_TIMEOUT_MS);
-    return waiter.promise.finally(() => clearTimeout(timer));
+  /** Media stop at once, and the room can be joined anew. The promise may be ignored. */
+  #depart(type, reason, cause) {
+    if (this.endedReason) return Promise.resolve();
+    this.#departure ??= this.#carryOut(type, reason, cause);
+    this.#departure.catch(() => {
+    });
+    return this.#departure;
   }
-  async #depart(frame, reason) {
-    this.#departing = true;
-    this.#closeMedia();
+  async #carryOut(type, reason, cause) {
+    this._pause();
+    this.#media.close();
     try {
-      await this.#ask(frame);
+      await this.#link.depart(this, type);
     } catch (error) {
-      if (error.code !== "room_ended" && error.code !== "room_not_found") throw error;
+      if (!GONE.has(error.code)) throw error;
     } finally {
-      this._finish(reason);
+      this._finish(reason, cause);
     }
   }
 };
 
 // src/backoff.js
+var STABLE_AFTER_MS = 5e3;
+var MAX_SHORT_CONNECTIONS = 3;
 var Backoff = class {
   #attempt = 0;
-  constructor({ baseMs = 250, capMs = 8e3 } = {}, random = Math.random) {
+  constructor({ baseMs = 250, capMs = 1e4 } = {}, random = Math.random) {
     this.baseMs = baseMs;
     this.capMs = capMs;
     this.random = random;
@@ -598,65 +1134,602 @@ var Backoff = class {
     this.#attempt = 0;
   }
 };
+var ReconnectPlan = class {
+  #backoff;
+  #welcomedAt = null;
+  #shortConnections = 0;
+  #goodbyeAt = null;
+  #failedAt = -Infinity;
+  #named = false;
+  constructor(backoff) {
+    this.#backoff = backoff;
+  }
+  /** The server named the moment to come back. */
+  goodbye(at) {
+    this.#goodbyeAt = at;
+  }
+  welcomed(now) {
+    this.#welcomedAt = now;
+    this.#goodbyeAt = null;
+  }
+  /** How long to wait after a connection or an attempt has ended at `now`. */
+  delay(now, retryAfterMs) {
+    if (this.#welcomedAt !== null) this.#judge(now - this.#welcomedAt >= STABLE_AFTER_MS);
+    else this.#failedAt = now;
+    this.#welcomedAt = null;
+    const goodbyeAt = this.#goodbyeAt;
+    this.#goodbyeAt = null;
+    this.#named = goodbyeAt !== null || retryAfterMs !== void 0;
+    if (goodbyeAt !== null && retryAfterMs === void 0) return Math.max(0, goodbyeAt - now);
+    return (retryAfterMs ?? 0) + this.#backoff.next();
+  }
+  /** Whether the wait may be cut short because the network or the user is back. Not in a loop of refusals. */
+  mayHurry(now) {
+    return !this.#named && now - this.#failedAt >= this.#backoff.baseMs;
+  }
+  #judge(stable) {
+    this.#shortConnections = stable ? 0 : this.#shortConnections + 1;
+    if (this.#shortConnections <= MAX_SHORT_CONNECTIONS) this.#backoff.reset();
+  }
+};
 
-// src/environment.js
-function browserEnvironment() {
-  const { WebSocket, RTCPeerConnection, window, document } = globalThis;
-  return {
-    WebSocket,
-    RTCPeerConnection,
-    window,
-    document,
-    random: Math.random,
-    now: () => performance.now(),
-    newId: randomId,
-    setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
-    clearTimeout: (timer) => globalThis.clearTimeout(timer)
-  };
-}
-function randomId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(12));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+// src/calls.js
+var MAX_DEPARTURES = 64;
+var DEPARTURE_MS = 1e4;
+var Calls = class {
+  #environment;
+  #client;
+  #calls = /* @__PURE__ */ new Map();
+  #departures = /* @__PURE__ */ new Map();
+  #connection = null;
+  #limits = DEFAULT_LIMITS;
+  #holding = /* @__PURE__ */ new Set();
+  // rooms that the server holds for this connection
+  #joining = /* @__PURE__ */ new Map();
+  // room → the answer to a `join` that is under way
+  /**
+   * @param {object} environment
+   * @param {{user: () => string, iceServers: () => object[], suspect: () => void, report: Function}} client
+   */
+  constructor(environment, client) {
+    this.#environment = environment;
+    this.#client = client;
+  }
+  /** A room to be named as a hint to load balancers. */
+  get anyRoom() {
+    return this.#calls.keys().next().value;
+  }
+  /** A room that is held, so that joining it once more changes nothing. */
+  get heldRoom() {
+    return [...this.#calls.keys()].find((room) => this.#holding.has(room));
+  }
+  get(roomId) {
+    return this.#calls.get(roomId);
+  }
+  /** A call in the room, the one that is there already with what `options` add to it. */
+  join(roomId, options) {
+    const known = this.#calls.get(roomId);
+    if (known) return known._adopt(options);
+    const call = new Call(this.#link(), roomId, options);
+    this.#calls.set(roomId, call);
+    this.#hold(call);
+    return call;
+  }
+  /** The connection was welcomed: every call goes on through it. */
+  connected(connection, { resumed, rooms }) {
+    this.#connection = connection;
+    this.#limits = connection.limits;
+    const held = new Map(resumed ? rooms.map((entry) => [entry.room.room_id, entry]) : []);
+    this.#holding = new Set(held.keys());
+    this.#joining.clear();
+    for (const room of held.keys()) if (!this.#calls.has(room)) this.#expectDeparture(room);
+    for (const departure of this.#departures.values()) this.#carryOut(departure);
+    for (const call of [...this.#calls.values()]) {
+      if (held.has(call.roomId) && !this.#departures.has(call.roomId)) call._joined(held.get(call.roomId));
+      else this.#hold(call);
+    }
+  }
+  /** The connection is gone, or is about to be left: what is sent waits for the next one. */
+  pause() {
+    for (const call of this.#calls.values()) call._pause();
+  }
+  /** It is not left, as it seems. */
+  goOn() {
+    for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call._goOn();
+  }
+  disconnected() {
+    this.#connection = null;
+    this.#holding.clear();
+    this.pause();
+  }
+  receive(frame) {
+    if (frame.type === "ended") this.#holding.delete(frame.room);
+    this.#calls.get(frame.room)?._receive(frame);
+  }
+  refreshIce(iceServers) {
+    for (const call of this.#calls.values()) call._refreshIce(iceServers);
+  }
+  /** The client is closed for good. */
+  close(error) {
+    this.disconnected();
+    for (const { done } of this.#departures.values()) done.reject(error);
+    this.#departures.clear();
+    for (const call of [...this.#calls.values()]) call._finish(error.code, error);
+  }
+  #link() {
+    return {
+      ...this.#client,
+      environment: this.#environment,
+      limits: () => this.#limits,
+      request: (frame) => this.#request(frame),
+      whenFree: (send) => this.#connection?.whenFree(send),
+      write: (text) => this.#connection?.write(text),
+      forget: (call) => this.#forget(call),
+      depart: (call, type) => this.#depart(call, type)
+    };
+  }
+  #request(frame, options) {
+    if (this.#connection) return this.#connection.request(frame, options);
+    return Promise.reject(new KeeplineError("connection_lost", "Not connected", { room: frame.room }));
+  }
+  #forget(call) {
+    if (this.#calls.get(call.roomId) === call) this.#calls.delete(call.roomId);
+  }
+  async #hold(call, backoff = this.#backoff()) {
+    const { roomId } = call;
+    const connection = this.#connection;
+    const isCurrent = () => this.#connection === connection && this.#calls.get(roomId) === call;
+    if (!connection) return;
+    let joined;
+    try {
+      while (this.#departures.has(roomId)) await this.#departures.get(roomId).done.promise;
+      if (!isCurrent()) return;
+      joined = await this.#join(roomId);
+    } catch (error) {
+      if (!isCurrent()) return;
+      if (!isPassing(error)) return call._finish(error.reason ?? error.code, error);
+      const again = () => isCurrent() && this.#hold(call, backoff);
+      return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
+    }
+    if (isCurrent()) call._joined(joined);
+  }
+  /** Has the server hold a room for this connection. */
+  async #join(roomId) {
+    const connection = this.#connection;
+    const answer = this.#request({ type: "join", room: roomId }, { urgent: true });
+    this.#joining.set(roomId, answer);
+    try {
+      const joined = await answer;
+      if (this.#connection === connection) this.#holding.add(roomId);
+      return joined;
+    } finally {
+      if (this.#joining.get(roomId) === answer) this.#joining.delete(roomId);
+    }
+  }
+  /** The server holds a side of which we know no call: it was given up here while it was being joined. */
+  #expectDeparture(room) {
+    if (!this.#departures.has(room)) this.#departures.set(room, { room, type: "leave", done: new Deferred() });
+  }
+  /** Forgets the call, and resolves once the server knows that it was left; rejects when that takes too long. */
+  #depart(call, type) {
+    const room = call.roomId;
+    this.#forget(call);
+    const earlier = this.#departures.get(room);
+    const untold = this.#holding.has(room) || this.#joining.has(room) || call.side !== null;
+    if (!earlier && !untold && type === "leave") return Promise.resolve();
+    const departure = earlier ?? { room, type, done: new Deferred() };
+    if (type === "end") departure.type = type;
+    if (!earlier) this.#remember(departure);
+    const late = () => new KeeplineError("timeout", "The server will be told when it can be reached", { room });
+    return withTimeout(departure.done.promise, DEPARTURE_MS, late, this.#environment);
+  }
+  #remember(departure) {
+    const [oldest] = this.#departures.keys();
+    if (this.#departures.size >= MAX_DEPARTURES) this.#departures.delete(oldest);
+    this.#departures.set(departure.room, departure);
+    if (this.#connection) this.#carryOut(departure);
+  }
+  async #carryOut(departure, backoff = this.#backoff()) {
+    const { room, done } = departure;
+    const connection = this.#connection;
+    const isCurrent = () => this.#connection === connection && this.#departures.get(room) === departure;
+    try {
+      if (this.#joining.has(room)) await this.#joining.get(room);
+      else if (!this.#holding.has(room)) await this.#join(room);
+      if (!isCurrent()) return;
+      const { type } = departure;
+      await this.#request({ type, room }, { urgent: true });
+      if (isCurrent()) this.#holding.delete(room);
+      if (departure.type !== type) return isCurrent() && this.#carryOut(departure, backoff);
+    } catch (error) {
+      if (!isCurrent()) return;
+      if (isPassing(error)) {
+        const again = () => isCurrent() && this.#carryOut(departure, backoff);
+        return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
+      }
+    }
+    if (this.#connection === connection) this.#holding.delete(room);
+    this.#departures.delete(room);
+    done.resolve();
+  }
+  #backoff() {
+    return new Backoff({}, this.#environment.random);
+  }
+};
 
-// src/client.js
+// src/heartbeat.js
+var DEFAULT_PATIENCE_MS = 5e3;
+var ASLEEP_MS = 2e3;
+var Heartbeat = class {
+  #environment;
+  #ask;
+  #onDeath;
+  #patienceMs = DEFAULT_PATIENCE_MS;
+  #heard = 0;
+  #heardAt;
+  #silenceTimer = null;
+  #proofTimer = null;
+  /**
+   * @param {object} environment
+   * @param {() => boolean} ask sends what the server answers; false when there is nothing to ask
+   * @param {() => void} onDeath
+   */
+  constructor(environment, ask, onDeath) {
+    this.#environment = environment;
+    this.#ask = ask;
+    this.#onDeath = onDeath;
+    this.#heardAt = environment.now();
+  }
+  heard() {
+    this.#heard += 1;
+    this.#heardAt = this.#environment.now();
+  }
+  /** Asks whenever nothing was heard for so long. */
+  watch(silenceMs) {
+    this.#patienceMs = silenceMs;
+    const { now, setTimeout } = this.#environment;
+    const rest = this.#heardAt + silenceMs - now();
+    if (rest <= 0) this.suspect();
+    this.#silenceTimer = setTimeout(() => this.watch(silenceMs), rest > 0 ? rest : silenceMs);
+  }
+  /** Asks now, unless it is being asked. */
+  suspect() {
+    const { now, setTimeout } = this.#environment;
+    const [heard, due] = [this.#heard, now() + this.#patienceMs];
+    if (this.#proofTimer !== null || !this.#ask()) return;
+    this.#proofTimer = setTimeout(() => this.#judge(heard, now() - due), this.#patienceMs);
+  }
+  stop() {
+    this.#environment.clearTimeout(this.#silenceTimer);
+    this.#environment.clearTimeout(this.#proofTimer);
+  }
+  #judge(heardBefore, lateMs) {
+    this.#proofTimer = null;
+    if (this.#heard !== heardBefore) return;
+    if (lateMs > ASLEEP_MS) this.suspect();
+    else this.#onDeath();
+  }
+};
+
+// src/pace.js
+var SHARE_OF_BURST = 0.7;
+var SHARE_OF_RATE = 0.9;
+var Pace = class {
+  #perMs;
+  #burst;
+  #tokens;
+  #at;
+  constructor({ frames_per_second: rate, frames_burst: burst }, now) {
+    this.#perMs = rate * SHARE_OF_RATE / 1e3;
+    this.#burst = Math.max(1, burst * SHARE_OF_BURST);
+    this.#tokens = this.#burst;
+    this.#at = now;
+  }
+  /** Whether a frame may go at `now`; then it counts. */
+  take(now) {
+    if (this.wait(now) > 0) return false;
+    this.#tokens -= 1;
+    return true;
+  }
+  /** Counts a frame that goes in any case. */
+  charge(now) {
+    this.#refill(now);
+    this.#tokens -= 1;
+  }
+  /** How long until a frame may go. */
+  wait(now) {
+    this.#refill(now);
+    return Math.max(0, this.#at - now, Math.ceil((1 - this.#tokens) / this.#perMs));
+  }
+  /** The server wants to hear nothing for so long. */
+  stopFor(ms, now) {
+    this.#refill(now);
+    this.#tokens = Math.min(this.#tokens, 0);
+    this.#at = Math.max(this.#at, now + ms);
+  }
+  #refill(now) {
+    if (now <= this.#at) return;
+    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
+    this.#at = now;
+  }
+};
+var Turns = class {
+  #environment;
+  #pace;
+  #waiting = [];
+  #timer = null;
+  constructor(environment, limits) {
+    this.#environment = environment;
+    this.setLimits(limits);
+  }
+  get length() {
+    return this.#waiting.length;
+  }
+  setLimits(limits) {
+    this.#pace = new Pace(limits, this.#environment.now());
+  }
+  /** Calls `send` when its turn has come, perhaps at once. */
+  take(send) {
+    if (this.#waiting.length === 0 && this.#pace.take(this.#environment.now())) send();
+    else if (this.#waiting.push(send) === 1) this.#schedule();
+  }
+  /** For what cannot wait. */
+  jump(send) {
+    this.#pace.charge(this.#environment.now());
+    send();
+  }
+  stopFor(ms) {
+    this.#pace.stopFor(ms, this.#environment.now());
+  }
+  /** Nobody gets a turn any more. */
+  close() {
+    this.#waiting.length = 0;
+    this.#environment.clearTimeout(this.#timer);
+  }
+  #schedule() {
+    const { now, setTimeout } = this.#environment;
+    this.#timer = setTimeout(() => this.#serve(), this.#pace.wait(now()));
+  }
+  #serve() {
+    while (this.#waiting.length > 0 && this.#pace.take(this.#environment.now())) this.#waiting.shift()();
+    if (this.#waiting.length > 0) this.#schedule();
+  }
+};
+
+// src/requests.js
+var Requests = class {
+  #pending = /* @__PURE__ */ new Map();
+  #lastId = 0;
+  get size() {
+    return this.#pending.size;
+  }
+  /** A new request: `id` for its frame, `answer` for whoever asked, `isOpen` while nobody has answered. */
+  open(type) {
+    const id = String(++this.#lastId);
+    const answer = new Deferred();
+    this.#pending.set(id, { type, answer });
+    const close = () => this.#pending.delete(id);
+    answer.promise.then(close, close);
+    return { id, answer, isOpen: () => this.#pending.has(id) };
+  }
+  /** Gives an answer to its request and returns what type that had; null when the frame answers nothing. */
+  settle(frame) {
+    const pending = this.#pending.get(frame.id);
+    if (!pending) return null;
+    this.#pending.delete(frame.id);
+    if (frame.type === "error") pending.answer.reject(KeeplineError.fromFrame(frame));
+    else pending.answer.resolve(frame);
+    return pending.type;
+  }
+  fail(error) {
+    for (const { answer } of this.#pending.values()) answer.reject(error);
+    this.#pending.clear();
+  }
+};
+
+// src/connection.js
 var SUBPROTOCOL = "keepline.v1";
 var MAX_BUFFERED_BYTES = 1024 * 1024;
 var MAX_PENDING_REQUESTS = 64;
-var CONNECT_TIMEOUT_MS = 1e4;
-var REQUEST_TIMEOUT_MS2 = 1e4;
-var PROBE_TIMEOUT_MS = 5e3;
-var MOVE_TIMEOUT_MS = 5e3;
+var MAX_EARLY_FRAMES = 1e3;
+var WELCOME_MS = 1e4;
+var ANSWER_MS = 1e4;
+var RATE_LIMIT_PAUSE_MS2 = 1e3;
+var MAX_RATE_LIMIT_PAUSE_MS = 1e4;
+var Connection = class {
+  #environment;
+  #url;
+  #socket;
+  #probe;
+  #opened = new Deferred();
+  #requests = new Requests();
+  #turns;
+  #heartbeat;
+  #patience = null;
+  #early = [];
+  #onQueued = null;
+  #onFrame = null;
+  #onEnd = null;
+  #failure = "";
+  #ended = null;
+  /** What the server allows. */
+  limits = DEFAULT_LIMITS;
+  /**
+   * @param {object} environment
+   * @param {string} url
+   * @param {() => object | null} probe a request that changes nothing, for nodes that know no `ping`
+   */
+  constructor(environment, url, probe) {
+    this.#environment = environment;
+    this.#url = url;
+    this.#probe = probe;
+    this.#turns = new Turns(environment, this.limits);
+    this.#heartbeat = new Heartbeat(environment, () => this.#ask(), () => this.#end(lost("The server is silent")));
+    this.#socket = new environment.WebSocket(url, [SUBPROTOCOL]);
+    this.#socket.onopen = () => this.#opened.resolve();
+    this.#socket.onmessage = ({ data }) => this.#receive(data);
+    this.#socket.onerror = (event) => this.#failure = event?.message || event?.error?.message || "";
+    this.#socket.onclose = ({ code, reason }) => this.#end(this.#closeError(code, reason));
+    this.#waitForWelcome();
+  }
+  /**
+   * Says hello once the socket is open; resolves with the `welcome`. As long as the server says that the hello is
+   * queued it is waited for.
+   * @param {object} fields
+   * @param {{onSent?: () => void, onQueued?: (frame: object) => void}} handlers
+   */
+  async hello(fields, { onSent, onQueued } = {}) {
+    this.#onQueued = onQueued;
+    await this.#opened.promise;
+    const { id, answer } = this.#requests.open("hello");
+    const written = this.write(encodeFrame({ type: "hello", id, ...fields }));
+    if (written) onSent?.();
+    const welcome = await answer.promise;
+    this.#environment.clearTimeout(this.#patience);
+    this.limits = { ...DEFAULT_LIMITS, ...welcome.limits };
+    this.#turns.setLimits(this.limits);
+    if (this.limits.ping_ms) this.#heartbeat.watch(this.limits.ping_ms);
+    return welcome;
+  }
+  /** From here on frames that answer nothing go to `onFrame`, and why the connection has ended to `onEnd`. */
+  serve(onFrame, onEnd) {
+    this.#onFrame = onFrame;
+    this.#onEnd = onEnd;
+    for (const frame of this.#early.splice(0)) onFrame(frame);
+    if (this.#ended) onEnd(this.#ended);
+  }
+  /** Sends a request when its turn has come, an `urgent` one at once; resolves with the answer. */
+  request(frame, { urgent = false } = {}) {
+    if (this.#ended) return Promise.reject(this.#ended);
+    if (this.#requests.size >= MAX_PENDING_REQUESTS) {
+      return Promise.reject(new KeeplineError("queue_full", "Too many requests are pending", { room: frame.room }));
+    }
+    const { id, answer, isOpen } = this.#requests.open(frame.type);
+    const { setTimeout, clearTimeout } = this.#environment;
+    const timer = setTimeout(() => this.#giveUp(frame, answer), ANSWER_MS);
+    const send = () => {
+      if (isOpen() && !this.write(text)) answer.reject(lost("Not connected"));
+    };
+    let text;
+    try {
+      text = encodeFrame({ ...frame, id }, this.limits);
+      if (urgent) this.#turns.jump(send);
+      else this.#turns.take(send);
+    } catch (error) {
+      answer.reject(error);
+    }
+    return answer.promise.finally(() => clearTimeout(timer));
+  }
+  /** Calls `send` when a frame that nobody answers may be written, perhaps at once. */
+  whenFree(send) {
+    if (!this.#ended) this.#turns.take(send);
+  }
+  /** Writes the text of a frame; false when the socket takes nothing any more. */
+  write(text) {
+    if (this.#socket.readyState !== this.#environment.WebSocket.OPEN) return false;
+    this.#socket.send(text);
+    if (this.#socket.bufferedAmount > MAX_BUFFERED_BYTES) this.#end(lost("The network takes too little"));
+    return true;
+  }
+  /** Something points to a dead connection: have it prove that it lives. */
+  suspect() {
+    if (this.#onFrame && !this.#ended) this.#heartbeat.suspect();
+  }
+  /** Leaves the connection; nobody is told. */
+  abandon() {
+    this.#onEnd = null;
+    this.#end(new KeeplineError("closed", "The connection was left"));
+  }
+  #ask() {
+    const frame = this.limits.ping_ms ? { type: "ping" } : this.#probe();
+    if (frame) this.request(frame, { urgent: true }).catch(() => {
+    });
+    return Boolean(frame);
+  }
+  #giveUp({ type, room }, answer) {
+    answer.reject(new KeeplineError("timeout", `No answer to ${type}`, { room }));
+    this.suspect();
+  }
+  #waitForWelcome() {
+    const { setTimeout, clearTimeout } = this.#environment;
+    clearTimeout(this.#patience);
+    const giveUp = () => this.#end(new KeeplineError("timeout", `No welcome from ${this.#url} in time`));
+    this.#patience = setTimeout(giveUp, WELCOME_MS);
+  }
+  #receive(text) {
+    this.#heartbeat.heard();
+    const frame = parseFrame(text);
+    if (!frame) return;
+    const answered = this.#requests.settle(frame);
+    if (frame.code === "rate_limited" && answered !== "report") this.#slowDown(frame);
+    if (answered) return;
+    if (this.#onFrame) this.#onFrame(frame);
+    else if (frame.type === "queued") this.#queued(frame);
+    else this.#keepEarly(frame);
+  }
+  #slowDown({ retry_after_ms: ms = RATE_LIMIT_PAUSE_MS2 }) {
+    this.#turns.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
+  }
+  #queued(frame) {
+    this.#waitForWelcome();
+    this.#onQueued?.(frame);
+  }
+  /** A session that is resumed holds its rooms before it is welcomed. */
+  #keepEarly(frame) {
+    if (this.#early.push(frame) > MAX_EARLY_FRAMES) this.#end(lost("Too many frames before the welcome"));
+  }
+  #closeError(code, sentence) {
+    if (this.#opened.isSettled) return KeeplineError.fromClose(code, sentence);
+    const status = Number(/\b[1-5]\d\d$/.exec(this.#failure)?.[0]) || void 0;
+    const why = this.#failure || "closed before it was open; the browser does not tell why";
+    return new KeeplineError("connect_failed", `Could not connect to ${this.#url}: ${why}`, { status });
+  }
+  #end(error) {
+    if (this.#ended) return;
+    this.#ended = error;
+    this.#environment.clearTimeout(this.#patience);
+    this.#heartbeat.stop();
+    this.#turns.close();
+    const socket = this.#socket;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {
+    };
+    socket.close(1e3);
+    this.#opened.reject(error);
+    this.#requests.fail(error);
+    this.#onEnd?.(error);
+  }
+};
+function lost(why) {
+  return new KeeplineError("connection_lost", why);
+}
+
+// src/client.js
+var TOKEN_MS = 1e4;
 var FAREWELL_MS = 1e3;
-var STABLE_AFTER_MS = 5e3;
-var RATE_LIMIT_PAUSE_MS = 1e3;
 var Keepline = class extends Emitter {
   #environment;
   #urls;
   #urlIndex = 0;
   #token;
   #roomHint;
-  #backoff;
-  #socket = null;
+  #gate;
+  #plan;
+  #moves;
+  #calls;
   #resume;
   #iceServers = [];
-  #calls = /* @__PURE__ */ new Map();
-  #requests = /* @__PURE__ */ new Map();
-  #lastRequestId = 0;
-  #attempt = 0;
-  #attemptTimer;
-  #retryTimer = null;
-  #goodbyeTimer = null;
+  #era = 0;
+  #current = null;
   #next = null;
-  // the socket that is to take over after a goodbye
   #last = null;
-  // the socket that it took over from
-  #connectedAt = null;
-  #heardAt = -Infinity;
-  #comeBackAt = null;
+  // what `#current` took over from, which may still bring what was on its way
+  #isMoving = false;
+  #goodbyeTimer = null;
+  #retryTimer = null;
   #refusals = 0;
   #first = null;
-  #wakeUps = null;
+  #stopListening = null;
   /**
    * @param {object} options
    * @param {string | string[]} options.url WebSocket addresses of the cluster, most wanted first
@@ -665,16 +1738,27 @@ var Keepline = class extends Emitter {
    * @param {string} [options.room] the room that will be joined first: a hint for the load balancer
    * @param {{baseMs?: number, capMs?: number}} [options.backoff]
    * @param {object} [environment] replaces parts of the browser: for tests and other runtimes
-   * @throws {TypeError} when an address is not a `ws:` or `wss:` URL
+   * @throws {TypeError} when an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket
    */
   constructor({ url, token, room, backoff }, environment = {}) {
     super();
     this.#environment = { ...browserEnvironment(), ...environment };
+    if (!this.#environment.WebSocket) {
+      throw new TypeError("This runtime has no WebSocket: pass one, new Keepline(options, { WebSocket })");
+    }
     this.#urls = [url].flat().map(parseSocketUrl);
     if (this.#urls.length === 0) throw new TypeError("At least one url is needed");
     this.#token = token;
     this.#roomHint = room;
-    this.#backoff = new Backoff(backoff, this.#environment.random);
+    this.#gate = new Gate(this.#environment);
+    this.#plan = new ReconnectPlan(new Backoff(backoff, this.#environment.random));
+    this.#moves = new Backoff(backoff, this.#environment.random);
+    this.#calls = new Calls(this.#environment, {
+      user: () => this.user,
+      iceServers: () => this.#iceServers,
+      suspect: () => this.#current?.suspect(),
+      report: (roomId, reason) => this.report(roomId, reason)
+    });
     this.state = "closed";
     this.node = null;
     this.user = null;
@@ -683,11 +1767,10 @@ var Keepline = class extends Emitter {
   connect() {
     if (this.state !== "closed") return this.#first.promise;
     this.#first = new Deferred();
-    this.#backoff.reset();
     this.#refusals = 0;
     this.#listenForWakeUps();
     this.#setState("connecting");
-    this.#open();
+    this.#attempt();
     return this.#first.promise;
   }
   /** Closes the connection for good; calls end here, while their rooms go on until the grace period is over. */
@@ -695,18 +1778,15 @@ var Keepline = class extends Emitter {
     if (this.state !== "closed") this.#shut(new KeeplineError("closed", "Closed by the app"));
   }
   /**
-   * Holds a room, now and after every reconnect, until the call has `ended`. Connects when that was not done yet.
+   * Holds a room, now and after every reconnect, until the call has `ended`. Connects when that was not done yet. A room
+   * that is held gives the same call, with what `options` add to it.
    * @param {string} roomId
    * @param {{media?: MediaStream, peerConnection?: RTCPeerConnection, iceServers?: RTCIceServer[]}} [options]
    * @returns {Call} at once; `call.ready` tells when the room is held
    */
   join(roomId, options = {}) {
-    const known = this.#calls.get(roomId);
-    if (known) return known;
-    const call = new Call(this.#link(), roomId, options);
-    this.#calls.set(roomId, call);
+    const call = this.#calls.join(roomId.toLowerCase(), options);
     if (this.state === "closed") this.connect();
-    else if (this.state === "connected") this.#hold(call);
     return call;
   }
   /**
@@ -714,89 +1794,68 @@ var Keepline = class extends Emitter {
    * Waits for the connection; resolves once the report is stored. To repeat the same one does no harm.
    */
   async report(roomId, reason) {
-    if (this.state !== "connected") await this.#untilConnected();
-    await this.#request({ type: "report", room: roomId, reason });
-  }
-  #link() {
-    return {
-      report: (roomId, reason) => this.report(roomId, reason),
-      environment: this.#environment,
-      request: (frame) => this.#request(frame),
-      write: (text) => this.#write(text),
-      iceServers: () => this.#iceServers,
-      user: () => this.user,
-      forget: (call) => this.#calls.delete(call.roomId)
-    };
+    checkText(reason, MAX_REASON_LENGTH, roomId);
+    if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room: roomId });
+    await this.#gate.wait();
+    if (!this.#current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
+    await this.#current.request({ type: "report", room: roomId.toLowerCase(), reason });
   }
   #setState(state, reason) {
     if (this.state === state) return;
     this.state = state;
+    if (state === "connected") this.#gate.open();
+    else this.#gate.shut();
     this.emit("state", { state, reason });
   }
-  #untilConnected() {
-    if (this.state === "closed") throw new KeeplineError("closed", "Not connected");
-    const { setTimeout, clearTimeout } = this.#environment;
-    const waiter = new Deferred();
-    const stopListening = this.on("state", ({ state, reason }) => {
-      if (state === "connected") waiter.resolve();
-      if (state === "closed") waiter.reject(new KeeplineError(reason, "The client was closed"));
-    });
-    const timer = setTimeout(() => waiter.reject(new KeeplineError("timeout", "Not connected in time")), REQUEST_TIMEOUT_MS2);
-    return waiter.promise.finally(() => {
-      clearTimeout(timer);
-      stopListening();
-    });
-  }
-  async #open() {
-    const attempt = ++this.#attempt;
-    const { setTimeout, WebSocket } = this.#environment;
+  /** One attempt to connect, when there is no connection. */
+  async #attempt() {
+    const era = ++this.#era;
     this.#retryTimer = null;
-    this.#comeBackAt = null;
-    this.#attemptTimer = setTimeout(() => this.#lose(ABNORMAL_CLOSURE), CONNECT_TIMEOUT_MS);
     try {
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
-      if (attempt !== this.#attempt) return;
-      this.#socket = new WebSocket(this.#address(), [SUBPROTOCOL]);
-      this.#serve(this.#socket, token);
+      const welcome = await this.#greet();
+      if (era === this.#era) this.#welcome(welcome);
+    } catch (error) {
+      if (era !== this.#era) return;
+      this.emit("error", error);
+      if (era === this.#era) this.#lose(error);
+    }
+  }
+  /** Opens `#next` and says hello on it; resolves with the welcome. */
+  async #greet(onSent) {
+    const era = this.#era;
+    const token = await this.#fetchToken();
+    if (era !== this.#era) throw new KeeplineError("closed", "Overtaken");
+    this.#next = new Connection(this.#environment, this.#address(), () => this.#probe());
+    const resume = this.#resume === void 0 ? {} : { resume: this.#resume };
+    const onQueued = ({ ahead, wait_ms }) => this.emit("queued", { ahead, wait_ms });
+    return this.#next.hello({ token, ...resume }, { onSent, onQueued });
+  }
+  async #fetchToken() {
+    if (typeof this.#token !== "function") return this.#token;
+    const late = () => new Error("it took too long");
+    try {
+      return await withTimeout(Promise.resolve(this.#token()), TOKEN_MS, late, this.#environment);
     } catch (cause) {
-      if (attempt !== this.#attempt) return;
-      this.emit("error", new KeeplineError("connect_failed", `Could not connect: ${cause?.message}`, { cause }));
-      this.#lose(ABNORMAL_CLOSURE);
+      throw new KeeplineError("token_failed", `No token: ${cause?.message ?? cause}`, { cause });
     }
   }
   #address() {
-    const address = new URL(this.#urls[this.#urlIndex % this.#urls.length]);
-    const room = this.#calls.keys().next().value ?? this.#roomHint;
-    if (room) address.searchParams.set("room", room);
-    return address.href;
+    const url = this.#urls[this.#urlIndex % this.#urls.length];
+    const room = this.#calls.anyRoom ?? this.#roomHint;
+    return room ? `${url}${url.includes("?") ? "&" : "?"}room=${encodeURIComponent(room)}` : url;
   }
-  #serve(socket, token) {
-    socket.onopen = () => this.#greet(token);
-    this.#listen(socket);
+  /** For nodes without `ping`: joining a room that is held changes nothing. */
+  #probe() {
+    const room = this.#calls.heldRoom;
+    return room === void 0 ? null : { type: "join", room };
   }
-  #listen(socket) {
-    socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = ({ code }) => this.#ended(code);
-  }
-  async #greet(token) {
-    const attempt = this.#attempt;
-    try {
-      const hello = { type: "hello", token };
-      if (this.#resume !== void 0) hello.resume = this.#resume;
-      this.#welcome(await this.#request(hello));
-    } catch (error) {
-      if (attempt !== this.#attempt) return;
-      this.emit("error", error);
-      if (error.retryAfterMs) this.#comeBackAt = this.#environment.now() + error.retryAfterMs;
-      this.#lose(error.code === "unauthorized" ? 4401 : ABNORMAL_CLOSURE);
-    }
-  }
+  /** `#next` was welcomed: it is what everything goes through from now on. */
   #welcome(welcome) {
-    const { clearTimeout, now } = this.#environment;
-    const calls = [...this.#calls.values()];
-    clearTimeout(this.#attemptTimer);
-    this.#connectedAt = now();
+    const connection = this.#current = this.#next;
+    this.#next = null;
     this.#refusals = 0;
+    this.#moves.reset();
+    this.#plan.welcomed(this.#environment.now());
     this.#resume = welcome.resume;
     this.node = welcome.node;
     this.user = welcome.user;
@@ -804,215 +1863,124 @@ var Keepline = class extends Emitter {
     this.#setState("connected");
     this.emit("welcome", welcome);
     this.#first.resolve(welcome);
-    const held = new Map(welcome.resumed ? welcome.rooms.map((entry) => [entry.room.room_id, entry]) : []);
-    for (const call of calls) {
-      if (held.has(call.roomId)) call._joined(held.get(call.roomId));
-      else this.#hold(call);
-    }
+    if (this.#current !== connection) return;
+    this.#calls.connected(connection, welcome);
+    connection.serve(
+      (frame) => this.#receive(frame),
+      (error) => this.#ended(connection, error)
+    );
   }
   #refreshIce(iceServers = []) {
     this.#iceServers = iceServers;
-    for (const call of this.#calls.values()) call._refreshIce(iceServers);
+    this.#calls.refreshIce();
   }
-  async #hold(call, backoff = new Backoff({}, this.#environment.random)) {
-    const attempt = this.#attempt;
-    const current = () => attempt === this.#attempt && this.#calls.get(call.roomId) === call;
-    try {
-      const joined = await this.#request({ type: "join", room: call.roomId });
-      if (current()) call._joined(joined);
-    } catch (error) {
-      if (!current()) return;
-      if (!PASSING_ERRORS.has(error.code)) return call._finish(error.code, error);
-      const again = () => current() && this.#hold(call, backoff);
-      this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
-    }
-  }
-  #request(frame) {
-    if (this.#requests.size >= MAX_PENDING_REQUESTS) {
-      return Promise.reject(new KeeplineError("queue_full", "Too many requests are pending"));
-    }
-    const { setTimeout, clearTimeout } = this.#environment;
-    const id = String(++this.#lastRequestId);
-    const answer = new Deferred();
-    const timer = setTimeout(() => {
-      answer.reject(new KeeplineError("timeout", `No answer to ${frame.type}`, { room: frame.room }));
-    }, REQUEST_TIMEOUT_MS2);
-    this.#requests.set(id, answer);
-    try {
-      const written = this.#write(encodeFrame({ ...frame, id }));
-      if (!written) answer.reject(new KeeplineError("connection_lost", "Not connected"));
-    } catch (error) {
-      answer.reject(error);
-    }
-    return answer.promise.finally(() => {
-      clearTimeout(timer);
-      this.#requests.delete(id);
-    });
-  }
-  #write(text) {
-    const { WebSocket } = this.#environment;
-    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(text);
-    if (this.#socket.bufferedAmount > MAX_BUFFERED_BYTES) this.#lose(ABNORMAL_CLOSURE);
-    return true;
-  }
-  #receive(text) {
-    this.#heardAt = this.#environment.now();
-    const frame = parseFrame(text);
-    if (!frame) return;
-    const pending = this.#requests.get(frame.id);
-    if (pending && frame.type === "error") return pending.reject(KeeplineError.fromFrame(frame));
-    if (pending) return pending.resolve(frame);
+  #receive(frame) {
     if (frame.type === "goodbye") return this.#heedGoodbye(frame);
     if (frame.type === "ice") {
       this.#refreshIce(frame.ice_servers);
       return this.emit("ice", { ice_servers: frame.ice_servers });
     }
-    const call = this.#calls.get(frame.room);
-    if (call) return call._receive(frame);
+    if (frame.room !== void 0) return this.#calls.receive(frame);
     if (frame.type === "error") this.emit("error", KeeplineError.fromFrame(frame));
   }
   #heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
     if (this.#goodbyeTimer !== null) return;
     const { now, setTimeout } = this.#environment;
-    this.#comeBackAt = now() + waitMs;
+    this.#plan.goodbye(now() + waitMs);
     this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
   }
   /** Opens the next connection while this one still works, so that nothing is missed in between. */
   async #move() {
-    const attempt = this.#attempt;
-    const { setTimeout, WebSocket } = this.#environment;
-    const fail = () => attempt === this.#attempt && this.#lose(4503);
-    this.#goodbyeTimer = setTimeout(fail, MOVE_TIMEOUT_MS);
+    const era = ++this.#era;
+    this.#isMoving = true;
+    this.#urlIndex += 1;
     try {
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
-      if (attempt !== this.#attempt) return;
-      this.#urlIndex += 1;
-      const next = new WebSocket(this.#address(), [SUBPROTOCOL]);
-      const hello = { type: "hello", id: String(++this.#lastRequestId), token, resume: this.#resume };
-      const early = [];
-      next.onopen = () => {
-        next.send(encodeFrame(hello));
-        for (const call of this.#calls.values()) call._offline();
-      };
-      next.onclose = fail;
-      next.onmessage = ({ data }) => {
-        const frame = parseFrame(data);
-        if (frame?.id !== hello.id) early.push(data);
-        else if (frame.type !== "welcome") fail();
-        else this.#takeOver(next, frame, early);
-      };
-      this.#next = next;
-    } catch {
-      fail();
+      const welcome = await this.#greet(() => this.#calls.pause());
+      if (era === this.#era) this.#takeOver(welcome);
+    } catch (error) {
+      if (era !== this.#era) return;
+      this.emit("error", error);
+      if (era === this.#era) this.#stay(error);
     }
   }
-  #takeOver(socket, welcome, early) {
-    const { clearTimeout, setTimeout } = this.#environment;
-    clearTimeout(this.#goodbyeTimer);
-    this.#goodbyeTimer = null;
-    this.#attempt += 1;
-    this.#comeBackAt = null;
+  /** Moving failed: go on as long as the old connection lasts, and try again. */
+  #stay(error) {
+    this.#isMoving = false;
+    this.#next?.abandon();
     this.#next = null;
-    this.#dismiss();
-    const last = this.#last = this.#socket;
-    last.onclose = null;
-    setTimeout(() => last === this.#last && this.#dismiss(), FAREWELL_MS);
-    this.#socket = socket;
-    this.#listen(socket);
+    if (!this.#current) return this.#lose(error);
+    this.#calls.goOn();
+    if (nextStep(error) !== "retry") return;
+    const wait = (error.retryAfterMs ?? 0) + this.#moves.next();
+    this.#goodbyeTimer = this.#environment.setTimeout(() => this.#move(), wait);
+  }
+  #takeOver(welcome) {
+    const { setTimeout } = this.#environment;
+    this.#isMoving = false;
+    this.#goodbyeTimer = null;
+    this.#last?.abandon();
+    const last = this.#last = this.#current;
+    setTimeout(() => last?.abandon(), FAREWELL_MS);
     this.#welcome(welcome);
-    for (const data of early) this.#receive(data);
   }
-  /** Lets go of the socket before this one, which may still bring what was on its way. */
-  #dismiss() {
-    if (this.#last) abandon(this.#last);
-    this.#last = null;
+  /** A connection has ended. Where the next one is under way, that one decides what happens. */
+  #ended(connection, error) {
+    if (connection !== this.#current) return;
+    if (!this.#isMoving) return this.#lose(error);
+    this.#current = null;
+    this.#calls.disconnected();
   }
-  /** A connection that we are about to leave may end before the next one is there. */
-  #ended(code) {
-    if (!this.#next) return this.#lose(code);
-    for (const call of this.#calls.values()) call._offline();
-  }
-  /** This connection is over; what comes next depends on why. */
-  #lose(closeCode) {
-    const { reason, next } = CLOSES.get(closeCode) ?? ACCIDENT;
-    const error = new KeeplineError(reason, `The connection was closed (${closeCode}: ${reason})`);
-    this.#disconnect(error);
+  /** There is no connection, for this reason; what comes next depends on it. */
+  #lose(error) {
+    this.#disconnect();
+    const next = nextStep(error);
     const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
     if (next === "stop" || refused) return this.#shut(error);
     this.#urlIndex += 1;
-    if (this.#wasStable()) this.#backoff.reset();
-    this.#connectedAt = null;
-    this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", reason);
-    this.#retryTimer = this.#environment.setTimeout(() => this.#open(), this.#retryDelay(next));
+    const { now, setTimeout } = this.#environment;
+    this.#retryTimer = setTimeout(() => this.#attempt(), this.#plan.delay(now(), error.retryAfterMs));
+    this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", error.code);
   }
-  #disconnect(error) {
+  #disconnect() {
     const { clearTimeout } = this.#environment;
-    this.#attempt += 1;
-    clearTimeout(this.#attemptTimer);
+    this.#era += 1;
+    this.#isMoving = false;
     clearTimeout(this.#goodbyeTimer);
     clearTimeout(this.#retryTimer);
     this.#goodbyeTimer = this.#retryTimer = null;
-    for (const socket of [this.#socket, this.#next]) if (socket) abandon(socket);
-    this.#socket = this.#next = null;
-    this.#dismiss();
-    for (const answer of this.#requests.values()) answer.reject(error);
-    for (const call of this.#calls.values()) call._offline();
-  }
-  #wasStable() {
-    return this.#connectedAt !== null && this.#environment.now() - this.#connectedAt >= STABLE_AFTER_MS;
-  }
-  #retryDelay(next) {
-    if (this.#comeBackAt !== null) return Math.max(0, this.#comeBackAt - this.#environment.now());
-    return this.#backoff.next() + (next === "retry_later" ? RATE_LIMIT_PAUSE_MS : 0);
+    for (const connection of [this.#current, this.#next, this.#last]) connection?.abandon();
+    this.#current = this.#next = this.#last = null;
+    this.#calls.disconnected();
   }
   #shut(error) {
-    const calls = [...this.#calls.values()];
-    this.#disconnect(error);
-    this.#wakeUps.abort();
-    this.#connectedAt = null;
+    this.#disconnect();
+    this.#stopListening();
     this.#first.reject(error);
+    this.#gate.bar(error);
     this.#setState("closed", error.code);
-    for (const call of calls) call._finish(error.code, error);
+    this.#calls.close(error);
   }
   #listenForWakeUps() {
-    this.#wakeUps = new AbortController();
-    const { signal } = this.#wakeUps;
     const { window, document } = this.#environment;
-    window?.addEventListener("online", () => this.#wakeUp() || this.#probe(), { signal });
+    const onOnline = () => this.#wakeUp();
     const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
-    document?.addEventListener("visibilitychange", onVisible, { signal });
+    const stops = [
+      window?.addEventListener && listen(window, { online: onOnline }),
+      document?.addEventListener && listen(document, { visibilitychange: onVisible })
+    ];
+    this.#stopListening = () => stops.forEach((stop) => stop?.());
   }
-  /** The network or the user is back: no reason to wait, unless the server named the time. */
+  /** The network or the user is back: no reason to wait, and a reason to ask whether the connection lives. */
   #wakeUp() {
-    if (this.#retryTimer === null || this.#comeBackAt !== null) return false;
+    if (this.#current) return this.#current.suspect();
+    if (this.#retryTimer === null || !this.#plan.mayHurry(this.#environment.now())) return;
     this.#environment.clearTimeout(this.#retryTimer);
-    this.#open();
-    return true;
-  }
-  /**
-   * After a change of network a connection may be dead without knowing it. Joining a room that we hold changes
-   * nothing, and an answer that does not come tells.
-   */
-  #probe() {
-    const [call] = this.#calls.values();
-    if (this.state !== "connected" || !call) return;
-    const { now, setTimeout } = this.#environment;
-    const attempt = this.#attempt;
-    const askedAt = now();
-    const isSilent = () => attempt === this.#attempt && this.#heardAt < askedAt;
-    this.#hold(call);
-    setTimeout(() => isSilent() && this.#lose(ABNORMAL_CLOSURE), PROBE_TIMEOUT_MS);
+    this.#attempt();
   }
 };
-function abandon(socket) {
-  socket.onopen = socket.onmessage = socket.onclose = null;
-  socket.close(1e3);
-}
 function parseSocketUrl(text) {
-  const url = new URL(text);
-  if (url.protocol !== "ws:" && url.protocol !== "wss:") throw new TypeError(`Not a WebSocket address: ${text}`);
-  return url.href;
+  if (!/^wss?:\/\/[^\s/?#]+[^\s#]*$/i.test(text)) throw new TypeError(`Not a WebSocket address: ${text}`);
+  return new URL(text) && String(text);
 }
 export {
   Call,

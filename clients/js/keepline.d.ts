@@ -1,4 +1,4 @@
-/** Types of the Keepline browser SDK; what each member does is written beside its code in `keepline.js`. */
+/** Types of the Keepline browser SDK; what each member does is written beside its code in `src/`. */
 
 export type ConnectionState = "connecting" | "connected" | "reconnecting" | "closed";
 export type PeerState = "absent" | "joined" | "reconnecting" | "away" | "left";
@@ -39,6 +39,16 @@ export interface HeldRoom {
   peer: PeerState;
 }
 
+/** What a connection may send. */
+export interface Limits {
+  frames_per_second: number;
+  frames_burst: number;
+  frame_bytes: number;
+  /** In code points. */
+  chat_length: number;
+  ping_ms: number;
+}
+
 export interface Welcome {
   type: "welcome";
   user: string;
@@ -48,6 +58,8 @@ export interface Welcome {
   node: string;
   ice_servers: RTCIceServer[];
   rooms: HeldRoom[];
+  /** Missing where the node is older than they are. */
+  limits?: Limits;
 }
 
 export interface KeeplineOptions {
@@ -87,7 +99,10 @@ export interface JoinOptions {
 export interface KeeplineEvents {
   state: { state: ConnectionState; reason?: string };
   welcome: Welcome;
+  /** The node is busy: so many are served before us, which takes about so long. */
+  queued: { ahead: number; wait_ms: number };
   ice: { ice_servers: RTCIceServer[] };
+  /** What went wrong; one for each attempt to connect that failed. */
   error: KeeplineError;
 }
 
@@ -111,17 +126,29 @@ export interface CallEvents {
   error: KeeplineError;
 }
 
-declare class Emitter<Events> extends EventTarget {
+declare class Emitter<Events> {
   /** Calls `listener` with the detail of each event; returns a function that ends it. */
   on<Name extends keyof Events>(name: Name, listener: (detail: Events[Name]) => void): () => void;
+  addEventListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): void;
+  removeEventListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): void;
 }
 
+type Listener<Events, Name extends keyof Events> = (event: { type: Name; detail: Events[Name] }) => void;
+
 export class KeeplineError extends Error {
-  constructor(code: string, message: string, details?: { retryAfterMs?: number; room?: string; cause?: unknown });
+  constructor(
+    code: string,
+    message: string,
+    details?: { retryAfterMs?: number; room?: string; reason?: string; status?: number; cause?: unknown },
+  );
   readonly name: "KeeplineError";
   readonly code: string;
   readonly retryAfterMs: number | undefined;
   readonly room: string | undefined;
+  /** With `room_ended`: why the room ended. */
+  readonly reason: string | undefined;
+  /** With `connect_failed`: the HTTP status, where the runtime tells it. Browsers do not. */
+  readonly status: number | undefined;
 }
 
 /** A room that is held, with its media, until `ended`. Made by `Keepline.join`. */
@@ -141,9 +168,11 @@ export class Call extends Emitter<CallEvents> {
   usePeerConnection(pc: RTCPeerConnection): void;
   chat(text: string): Promise<ChatMessage>;
   typing(): void;
-  /** @throws {KeeplineError} `too_large` */
+  /** @throws {KeeplineError} `too_large`, `bad_request` (half a surrogate pair) */
   send(data: Json): void;
+  /** Rejects with `timeout` when the server could not be told within 10 s; it is told once it can be reached. */
   hangUp(): Promise<void>;
+  /** As `hangUp`. */
   leave(): Promise<void>;
   requestVideo(): Promise<void>;
   acceptVideo(): Promise<void>;
@@ -154,13 +183,14 @@ export class Call extends Emitter<CallEvents> {
 
 /** The connection to the cluster, which comes back by itself. */
 export class Keepline extends Emitter<KeeplineEvents> {
-  /** @throws {TypeError} when an address is not a `ws:` or `wss:` URL */
+  /** @throws {TypeError} when an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket */
   constructor(options: KeeplineOptions, environment?: Partial<Environment>);
   readonly state: ConnectionState;
   readonly node: string | null;
   readonly user: string | null;
   connect(): Promise<Welcome>;
   close(): void;
+  /** A room that is held already gives the same call, with what `options` add. */
   join(roomId: string, options?: JoinOptions): Call;
   /** Tells the app's moderators about the other member of a room. */
   report(roomId: string, reason: string): Promise<void>;

@@ -1,55 +1,53 @@
 import { Deferred } from "./deferred.js";
-import { Delivery } from "./delivery.js";
 import { Emitter } from "./emitter.js";
 import { KeeplineError } from "./errors.js";
-import { encodeFrame } from "./frames.js";
-import { Negotiator } from "./negotiator.js";
+import { checkText, encodeFrame, MAX_REASON_LENGTH } from "./frames.js";
+import { Gate } from "./gate.js";
+import { Media } from "./media.js";
+import { Signals } from "./signals.js";
 
-const MAX_QUEUED_SIGNALS = 256;
-const MAX_WAITING_REQUESTS = 32;
 const MAX_KNOWN_MESSAGES = 1_000; // As many as a room keeps.
-const REQUEST_TIMEOUT_MS = 10_000;
 const TYPING_INTERVAL_MS = 1_000;
+const GONE = new Set(["room_ended", "room_not_found"]);
 
 /**
  * A call: one room, held by one side, with its media. Made by {@link Keepline.join}; it lives until `ended`,
  * whatever happens to connections meanwhile.
  *
- * Signals between two SDKs are `{description}` and `{candidate}` (with `to`, the peer's stream they are meant for,
- * once it is known), `{app}` for {@link Call.send}, and `{here}`, the presence note: it tells our stream to the
- * peer, and which stream of the peer we know. Whoever is not known correctly answers with a note of its own, so
- * after one exchange both know whom they talk to.
- *
  * Events (`on(name, detail => …)` or `addEventListener` with `event.detail`):
  * `joined` {room, side, polite, peer, again}, `peer` {state, grace_ms?}, `peerchanged` {stream},
- * `peerconnection` {peerConnection}, `track` {track, streams, transceiver}, `connectionstate` {state}, `chat` {message, own}, `typing`, `data` (what
- * the peer sent), `mode` {action}, `inactivity` {state, ends_in_ms?}, `ending` {ends_in_ms}, `ended` {reason},
- * `error` {@link KeeplineError}.
+ * `peerconnection` {peerConnection}, `track` {track, streams, transceiver}, `connectionstate` {state},
+ * `chat` {message, own}, `typing`, `data` (what the peer sent), `mode` {action}, `inactivity` {state, ends_in_ms?},
+ * `ending` {ends_in_ms}, `ended` {reason}, `error` {@link KeeplineError}.
  */
 export class Call extends Emitter {
   #link;
-  #options;
-  #delivery;
-  #media = [];
-  #pc = null;
-  #negotiator = null;
-  #pcListeners = null;
-  #pcIsOurs = true;
-  #outbox = [];
-  #waiting = [];
+  #signals;
+  #media;
+  #gate; // open while the server holds our side
+  #isSeated = false;
   #messages = new Set();
   #typedAt = -Infinity;
-  #seated = false;
-  #departing = false;
-  #ready;
+  #ready = new Deferred();
+  #departure = null;
 
   /** @internal */
   constructor(link, roomId, options) {
     super();
     this.#link = link;
-    this.#options = options;
-    this.#delivery = new Delivery(link.environment.newId());
-    this.#ready = new Deferred();
+    this.#gate = new Gate(link.environment, roomId);
+    this.#signals = new Signals(roomId, link, {
+      onApp: (data) => this.emit("data", data),
+      onMedia: (data) => this.#media.negotiator?.receive(data),
+      onNewPeer: (stream) => this.#followPeer(stream),
+      onOutdated: () => this.#media.isAgreed && this.#renewMedia() && this.#media.negotiator?.resume(),
+    });
+    this.#media = new Media(link.environment, {
+      signal: (data) => this.#signals.sendMedia(data),
+      emit: (name, detail) => this.emit(name, detail),
+      suspect: link.suspect,
+      iceServers: link.iceServers,
+    });
     /** The room's id. */
     this.roomId = roomId;
     /** The room as the cluster last told it, or null before the first `joined`. */
@@ -62,7 +60,7 @@ export class Call extends Emitter {
     this.peerState = "absent";
     /** Why the call is over, or null. */
     this.endedReason = null;
-    if (options.media) this.setMedia(options.media);
+    this._adopt(options);
   }
 
   /** Resolves when the room is held for the first time; rejects when the call ends before that. */
@@ -72,66 +70,57 @@ export class Call extends Emitter {
 
   /** The RTCPeerConnection in use, or null before the first `joined`. */
   get peerConnection() {
-    return this.#pc;
+    return this.#media.peerConnection;
   }
 
   /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
   addTrack(track, ...streams) {
-    this.#media.push({ track, streams });
-    this.#pc?.addTrack(track, ...streams);
+    this.#media.addTrack(track, streams);
   }
 
   /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
   async setMedia(stream) {
-    this.#media = (stream?.getTracks() ?? []).map((track) => ({ track, streams: [stream] }));
-    if (!this.#pc) return;
-    const senders = this.#pc.getSenders().filter((sender) => sender.track);
-    const replacements = [];
-    for (const { track } of this.#media) {
-      const index = senders.findIndex((sender) => sender.track.kind === track.kind);
-      if (index < 0) this.#pc.addTrack(track, stream);
-      else replacements.push(senders.splice(index, 1)[0].replaceTrack(track));
-    }
-    for (const sender of senders) this.#pc.removeTrack(sender);
-    await Promise.all(replacements);
+    await this.#media.setStream(stream);
   }
 
   /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
   usePeerConnection(pc) {
-    this.#options = { ...this.#options, peerConnection: pc };
-    if (!this.#seated || this.#departing) return;
-    this.#openMedia();
-    if (this.peerState === "joined") this.#negotiator.resume();
+    this.#media.configure({ peerConnection: pc });
+    if (this.#isSeated && this.#openMedia() && this.peerState === "joined") this.#media.negotiator?.resume();
   }
 
   /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
   async chat(text) {
+    checkText(text, this.#link.limits().chat_length, this.roomId);
     const { message } = await this.#ask({ type: "chat", text });
     this.#knowMessage(message);
     return message;
   }
 
-  /** Tells the peer that the user is typing; at most once a second, and only while connected. */
+  /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
   typing() {
     const now = this.#link.environment.now();
-    if (!this.#seated || now - this.#typedAt < TYPING_INTERVAL_MS) return;
+    if (!this.#signals.isFlowing || now - this.#typedAt < TYPING_INTERVAL_MS) return;
     this.#typedAt = now;
-    this.#link.write(encodeFrame({ type: "typing", room: this.roomId }));
+    this.#link.whenFree(() => this.#link.write(encodeFrame({ type: "typing", room: this.roomId })));
   }
 
-  /** Sends any JSON value to the peer, who gets it as a `data` event. At most once: a peer that is away misses it. */
+  /**
+   * Sends any JSON value to the peer, who gets it as a `data` event, in order and at most once. The last 256 wait while
+   * we or the peer are not connected.
+   */
   send(data) {
-    this.#signal({ app: data });
+    if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
   }
 
   /** Ends the call for both sides. Media stops at once. */
-  async hangUp() {
-    await this.#depart({ type: "end" }, "hangup");
+  hangUp() {
+    return this.#depart("end", "hangup");
   }
 
   /** Steps out of the room without ending it. Media stops at once; join again to come back. */
-  async leave() {
-    await this.#depart({ type: "leave" }, "left");
+  leave() {
+    return this.#depart("leave", "left");
   }
 
   /** Asks the peer to turn a text call into a video call. */
@@ -155,38 +144,53 @@ export class Call extends Emitter {
    * report is stored. To repeat the same one does no harm.
    */
   async report(reason) {
+    checkText(reason, MAX_REASON_LENGTH, this.roomId);
     await this.#link.report(this.roomId, reason);
+  }
+
+  /** @internal Takes what another `join` of the same room brings along. */
+  _adopt({ media, peerConnection, iceServers } = {}) {
+    if (iceServers) this.#media.configure({ iceServers });
+    if (media) this.setMedia(media).catch((cause) => this.#reportMedia(cause));
+    if (peerConnection) this.usePeerConnection(peerConnection);
+    return this;
   }
 
   /** @internal The room is held: first join, or back after a reconnect. */
   _joined({ room, side, polite, peer }) {
-    if (this.endedReason) return;
+    if (this.endedReason || this.#departure) return;
     const again = this.room !== null;
     const becameVideo = this.room?.chat_mode === "text" && room.chat_mode === "video";
     Object.assign(this, { room, side, polite, peerState: peer });
-    this.#seated = true;
-    if (!this.#pc && !this.#departing) this.#openMedia();
+    this.#isSeated = true;
+    if (!this.peerConnection && !this.#openMedia()) return;
     this.#ready.resolve(this);
     this.emit("joined", { room, side, polite, peer, again });
     if (becameVideo) this.emit("mode", { action: "accept" });
     for (const message of room.messages) this.#readMessage(message, again);
-    for (const text of this.#outbox.splice(0)) this.#link.write(text);
-    for (const waiter of this.#waiting.splice(0)) waiter.resolve();
-    this.#meetPeer();
+    this.#goOn();
   }
 
-  /** @internal The connection is gone; the room is held again after the next one. */
-  _offline() {
-    this.#seated = false;
-    this.#negotiator?.pause();
+  /** @internal The connection is gone, or is about to be left. */
+  _pause() {
+    this.#isSeated = false;
+    this.#gate.shut();
+    this.#signals.pause();
+    this.#media.negotiator?.pause();
+  }
+
+  /** @internal The connection that was to be left stays. */
+  _goOn() {
+    if (this.room === null || this.#isSeated) return;
+    this.#isSeated = true;
+    this.#goOn();
   }
 
   /** @internal A frame of the server about this room. */
   _receive({ type, room: _room, ...frame }) {
-    if (this.endedReason) return;
     switch (type) {
       case "signal":
-        return this.#receiveSignal(frame);
+        return this.#signals.receive(frame);
       case "peer":
         return this.#receivePeer(frame);
       case "chat":
@@ -206,125 +210,78 @@ export class Call extends Emitter {
   }
 
   /** @internal New TURN credentials. */
-  _refreshIce(iceServers) {
-    if (!this.#pc || !this.#pcIsOurs || this.#options.iceServers) return;
-    this.#pc.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+  _refreshIce() {
+    try {
+      this.#media.refreshIce();
+    } catch (cause) {
+      this.#reportMedia(cause);
+    }
   }
 
   /** @internal The call is over, here at least. */
   _finish(reason, cause) {
     if (this.endedReason) return;
     this.endedReason = reason;
-    this.#seated = false;
-    this.#closeMedia();
-    this.#outbox.length = 0;
-    const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId });
+    this._pause();
+    this.#media.close();
+    const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(error);
+    this.#gate.bar(error);
     this.#link.forget(this);
     this.emit("ended", { reason });
   }
 
+  /** Whether media could be opened; if not, the call gives its side back and is over. */
   #openMedia() {
-    this.#closeMedia();
-    const { peerConnection, iceServers = this.#link.iceServers() } = this.#options;
-    const { RTCPeerConnection } = this.#link.environment;
-    if (!peerConnection && !RTCPeerConnection) return;
-    const pc = peerConnection ?? new RTCPeerConnection({ iceServers });
-    this.#pc = pc;
-    this.#pcIsOurs = pc !== peerConnection;
-    this.#listenTo(pc);
-    this.#negotiator = new Negotiator(pc, {
-      polite: this.polite,
-      send: (data) => this.#signal(this.#addressed(data)),
-      report: (cause) => this.#reportNegotiation(cause),
-      timers: this.#link.environment,
-      beginAnew: () => this.#beginMediaAnew(),
-    });
-    const sent = new Set(pc.getSenders().map((sender) => sender.track));
-    for (const { track, streams } of this.#media) if (!sent.has(track)) pc.addTrack(track, ...streams);
-    this.emit("peerconnection", { peerConnection: pc });
-  }
-
-  #listenTo(pc) {
-    this.#pcListeners = new AbortController();
-    const { signal } = this.#pcListeners;
-    const onTrack = ({ track, streams, transceiver }) => this.emit("track", { track, streams, transceiver });
-    pc.addEventListener("track", onTrack, { signal });
-    const onState = () => this.emit("connectionstate", { state: pc.connectionState });
-    pc.addEventListener("connectionstatechange", onState, { signal });
+    this.#signals.dropMedia();
+    try {
+      this.#media.open(this.polite);
+      return true;
+    } catch (error) {
+      this.emit("error", error);
+      this.#depart("leave", error.code, error);
+      return false;
+    }
   }
 
   #renewMedia() {
-    if (this.#pc && this.#pcIsOurs) this.#openMedia();
+    this.#signals.dropMedia();
+    return this.#media.renew();
   }
 
-  #beginMediaAnew() {
-    if (!this.#pcIsOurs) return null;
-    this.#openMedia();
-    return this.#negotiator;
+  #reportMedia(cause) {
+    const message = `The browser refuses media: ${cause?.message ?? cause}`;
+    this.emit("error", new KeeplineError("media_failed", message, { room: this.roomId, cause }));
   }
 
-  #closeMedia() {
-    if (!this.#pc) return;
-    this.#negotiator.close();
-    this.#pcListeners.abort();
-    if (this.#pcIsOurs) this.#pc.close();
-    this.#negotiator = null;
-    this.#pc = null;
-  }
-
-  #reportNegotiation(cause) {
-    const message = `Negotiating media failed: ${cause?.message ?? cause}`;
-    this.emit("error", new KeeplineError("negotiation_failed", message, { room: this.roomId, cause }));
-  }
-
-  #addressed(data) {
-    const to = this.#delivery.peerStream;
-    return to === null ? data : { ...data, to };
-  }
-
-  #signal(data) {
-    if (this.endedReason) return;
-    const text = encodeFrame({ type: "signal", room: this.roomId, ...this.#delivery.number(data) });
-    if (this.#seated) return this.#link.write(text);
-    this.#outbox.push(text);
-    if (this.#outbox.length > MAX_QUEUED_SIGNALS) this.#outbox.shift();
-  }
-
-  #meetPeer() {
-    if (this.peerState !== "joined") return this.#negotiator?.pause();
-    this.#signal({ here: this.#delivery.peerStream });
-    this.#negotiator?.resume();
-  }
-
-  #receivePeer(frame) {
-    // Only a peer that numbers its signals tells by itself that it is a new instance.
-    const newcomer = frame.state === "joined" && this.peerState === "left" && this.#delivery.peerStream === null;
-    if (newcomer) this.#renewMedia();
-    this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
-    this.emit("peer", frame);
+  #goOn() {
+    this.#gate.open();
     this.#meetPeer();
   }
 
-  #receiveSignal({ stream, n, data }) {
-    const verdict = this.#delivery.accept({ stream, n });
-    if (verdict === "drop" || typeof data !== "object" || data === null) return;
-    if (verdict === "changed") this.#followPeer(stream);
-    if ("app" in data) this.emit("data", data.app);
-    else if ("here" in data) this.#receiveNote(data.here);
-    else if (data.to === undefined || data.to === this.#delivery.stream) this.#negotiator?.receive(data);
+  #meetPeer() {
+    if (!this.#isSeated || this.peerState !== "joined") {
+      this.#signals.pause();
+      return this.#media.negotiator?.pause();
+    }
+    this.#signals.flow();
+    this.#media.negotiator?.resume();
   }
 
-  #receiveNote(knownStream) {
-    if (knownStream !== this.#delivery.stream) this.#signal({ here: this.#delivery.peerStream });
+  #receivePeer(frame) {
+    const newcomer = frame.state === "joined" && this.peerState === "left" && !this.#signals.peerIsKnown;
+    if (newcomer) this.#renewMedia();
+    if (frame.state === "reconnected") this.#signals.hearRetired();
+    this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
+    this.emit("peer", frame);
+    this.#meetPeer();
   }
 
   /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
   #followPeer(stream) {
     this.#renewMedia();
     this.emit("peerchanged", { stream });
-    if (this.peerState === "joined") this.#negotiator?.resume();
+    if (this.peerState === "joined") this.#media.negotiator?.resume();
   }
 
   #readMessage(message, announce) {
@@ -344,35 +301,29 @@ export class Call extends Emitter {
   }
 
   async #ask(frame) {
-    if (!this.#seated) await this.#untilSeated();
+    const wait = this.#gate.wait();
+    if (wait) await wait;
     return this.#link.request({ ...frame, room: this.roomId });
   }
 
-  #untilSeated() {
-    if (this.endedReason) throw new KeeplineError("room_ended", "The call is over", { room: this.roomId });
-    if (this.#waiting.length >= MAX_WAITING_REQUESTS) {
-      throw new KeeplineError("queue_full", "Too many requests wait for the connection", { room: this.roomId });
-    }
-    const { setTimeout, clearTimeout } = this.#link.environment;
-    const waiter = new Deferred();
-    this.#waiting.push(waiter);
-    const timer = setTimeout(() => {
-      this.#waiting = this.#waiting.filter((other) => other !== waiter);
-      waiter.reject(new KeeplineError("timeout", "Not connected in time", { room: this.roomId }));
-    }, REQUEST_TIMEOUT_MS);
-    return waiter.promise.finally(() => clearTimeout(timer));
+  /** Media stop at once, and the room can be joined anew. The promise may be ignored. */
+  #depart(type, reason, cause) {
+    if (this.endedReason) return Promise.resolve();
+    this.#departure ??= this.#carryOut(type, reason, cause);
+    this.#departure.catch(() => {});
+    return this.#departure;
   }
 
-  async #depart(frame, reason) {
-    this.#departing = true;
-    this.#closeMedia();
+  async #carryOut(type, reason, cause) {
+    this._pause();
+    this.#media.close();
     try {
-      await this.#ask(frame);
+      await this.#link.depart(this, type);
     } catch (error) {
       // The room may be over already; then we have what we wanted.
-      if (error.code !== "room_ended" && error.code !== "room_not_found") throw error;
+      if (!GONE.has(error.code)) throw error;
     } finally {
-      this._finish(reason);
+      this._finish(reason, cause);
     }
   }
 }

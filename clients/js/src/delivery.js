@@ -18,9 +18,9 @@ export class Delivery {
     this.peerStream = null;
   }
 
-  /** The next signal of our stream. */
-  number(data) {
-    return { stream: this.stream, n: ++this.#sent, data };
+  /** What names the next signal of our stream. */
+  number() {
+    return { stream: this.stream, n: ++this.#sent };
   }
 
   /**
@@ -34,6 +34,11 @@ export class Delivery {
     if (stream !== this.peerStream) this.#follow(stream);
     if (n !== undefined && this.#seen(n)) return "drop";
     return changed ? "changed" : "deliver";
+  }
+
+  /** The peer's side was taken over: perhaps by a device that was followed before, and is to be heard again. */
+  forgetRetired() {
+    this.#retired.length = 0;
   }
 
   #follow(stream) {

@@ -1,42 +1,66 @@
-export const ABNORMAL_CLOSURE = 1006;
+const RATE_LIMIT_PAUSE_MS = 1_000;
 
 /** Something that went wrong, with a stable `code` to decide by. */
 export class KeeplineError extends Error {
   /**
-   * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …) or of the SDK (`timeout`,
-   *   `connection_lost`, `closed`, `queue_full`, `too_large`, `token_failed`, `negotiation_failed`, …)
+   * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …), the name of a close code
+   *   (`replaced`, `origin_refused`, …) or one of the SDK (`connect_failed`, `token_failed`, `connection_lost`,
+   *   `timeout`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
    * @param {string} message for a developer's eyes
-   * @param {{retryAfterMs?: number, room?: string, cause?: unknown}} [details]
+   * @param {{retryAfterMs?: number, room?: string, reason?: string, status?: number, cause?: unknown}} [details]
    */
-  constructor(code, message, { retryAfterMs, room, cause } = {}) {
+  constructor(code, message, { retryAfterMs, room, reason, status, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = "KeeplineError";
     this.code = code;
     this.retryAfterMs = retryAfterMs;
     this.room = room;
+    /** With `room_ended`: why the room ended. */
+    this.reason = reason;
+    /** With `connect_failed`: the HTTP status, where the runtime tells it. Browsers do not. */
+    this.status = status;
   }
 
   /** @internal */
-  static fromFrame({ code, message, retry_after_ms, room }) {
-    return new KeeplineError(String(code), String(message ?? code), { retryAfterMs: retry_after_ms, room });
+  static fromFrame({ code, message, retry_after_ms, room, reason }) {
+    return new KeeplineError(String(code), String(message ?? code), { retryAfterMs: retry_after_ms, room, reason });
+  }
+
+  /** @internal */
+  static fromClose(code, sentence) {
+    const name = CLOSES.get(code) ?? "connection_lost";
+    const retryAfterMs = name === "rate_limited" ? RATE_LIMIT_PAUSE_MS : undefined;
+    return new KeeplineError(name, `The connection was closed (${code}: ${sentence || name})`, { retryAfterMs });
   }
 }
 
 /**
- * What a close code of the protocol asks of a client. Codes that are not listed (1001, 1006, 1011, 1012, …) are
- * accidents of the network or of a node: another attempt is always right.
+ * The close codes of the protocol. Codes that are not listed (1001, 1006, 1011, 1012, …) are accidents of the
+ * network or of a node.
  */
 export const CLOSES = new Map([
-  [4400, { reason: "bad_frame", next: "stop" }],
-  [4401, { reason: "unauthorized", next: "fresh_token" }],
-  [4403, { reason: "origin_refused", next: "stop" }],
-  [4408, { reason: "hello_timeout", next: "retry" }],
-  [4409, { reason: "replaced", next: "stop" }],
-  [4413, { reason: "too_large", next: "stop" }],
-  [4429, { reason: "rate_limited", next: "retry_later" }],
-  [4503, { reason: "draining", next: "retry" }],
-  [4508, { reason: "too_slow", next: "retry" }],
+  [4400, "bad_frame"],
+  [4401, "unauthorized"],
+  [4403, "origin_refused"],
+  [4408, "hello_timeout"],
+  [4409, "replaced"],
+  [4413, "too_large"],
+  [4429, "rate_limited"],
+  [4503, "draining"],
+  [4508, "too_slow"],
 ]);
 
-export const PASSING_ERRORS = new Set(["unavailable", "rate_limited", "timeout", "queue_full"]);
-export const ACCIDENT = { reason: "connection_lost", next: "retry" };
+const FINAL = new Set(["bad_frame", "origin_refused", "replaced", "too_large"]);
+const OF_THE_TOKEN = new Set(["unauthorized", "bad_request"]);
+const PASSING = new Set(["unavailable", "rate_limited", "timeout", "queue_full", "connection_lost"]);
+
+/** Whether a connection that failed like this must `stop`, needs a `fresh_token`, or may `retry`. */
+export function nextStep({ code }) {
+  if (FINAL.has(code)) return "stop";
+  return OF_THE_TOKEN.has(code) ? "fresh_token" : "retry";
+}
+
+/** Whether the same request may succeed later. */
+export function isPassing({ code }) {
+  return PASSING.has(code);
+}

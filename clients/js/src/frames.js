@@ -1,7 +1,15 @@
 import { KeeplineError } from "./errors.js";
 
-const MAX_FRAME_BYTES = 64 * 1024;
+/** What a node allows unless its `welcome` says otherwise. `ping_ms` is missing: an older node knows no `ping`. */
+export const DEFAULT_LIMITS = {
+  frames_per_second: 50,
+  frames_burst: 200,
+  frame_bytes: 64 * 1024,
+  chat_length: 500,
+};
+export const MAX_REASON_LENGTH = 500;
 
+/** The frame in a message of the server, or null when it is none. */
 export function parseFrame(text) {
   try {
     const frame = JSON.parse(text);
@@ -11,11 +19,43 @@ export function parseFrame(text) {
   }
 }
 
-export function encodeFrame(frame) {
+/** The text of a frame. Throws a KeeplineError where the server would refuse it. */
+export function encodeFrame(frame, { frame_bytes: maxBytes } = DEFAULT_LIMITS) {
   const text = JSON.stringify(frame);
-  const mayExceed = text.length * 3 > MAX_FRAME_BYTES; // A UTF-16 unit takes at most three bytes.
-  if (mayExceed && new TextEncoder().encode(text).length > MAX_FRAME_BYTES) {
-    throw new KeeplineError("too_large", `A frame is limited to ${MAX_FRAME_BYTES} bytes`, { room: frame.room });
+  if (HALF_CHARACTER.test(text)) {
+    throw new KeeplineError("bad_request", `A ${frame.type} cannot hold half a surrogate pair`, { room: frame.room });
+  }
+  if (utf8Length(text, maxBytes) > maxBytes) {
+    throw new KeeplineError("too_large", `A frame is limited to ${maxBytes} bytes`, { room: frame.room });
   }
   return text;
+}
+
+/** Throws a KeeplineError unless the server would take `text` as chat or as the reason of a report. */
+export function checkText(text, maxLength, room) {
+  const refuse = (why) => {
+    throw new KeeplineError("bad_request", `The text ${why}`, { room });
+  };
+  if (typeof text !== "string") refuse("is not a string");
+  const length = [...text].length; // In code points, as the server counts.
+  if (length === 0 || length > maxLength) refuse(`has ${length} characters; 1 to ${maxLength} are allowed`);
+  if (text.includes("\0")) refuse("contains U+0000");
+}
+
+// JSON.stringify escapes half a surrogate pair, and nothing else, in this way; a backslash of the text is doubled.
+const HALF_CHARACTER = /(^|[^\\])(\\\\)*\\ud[89a-f]/;
+
+/** Bytes of `text` in UTF-8, exactly once they may exceed `enough`. */
+function utf8Length(text, enough) {
+  if (text.length * 3 <= enough) return text.length;
+  let bytes = text.length;
+  for (let index = 0; index < text.length; index += 1) {
+    const unit = text.charCodeAt(index);
+    if (unit > 0x7f) bytes += isSurrogate(unit) || unit <= 0x7ff ? 1 : 2; // a pair is four bytes
+  }
+  return bytes;
+}
+
+function isSurrogate(unit) {
+  return unit >= 0xd800 && unit <= 0xdfff;
 }

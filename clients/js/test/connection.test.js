@@ -72,7 +72,7 @@ test("waits longer after each failure, and starts over after a connection that l
     waits.push(clock.pending[0]);
     await clock.advance(clock.pending[0]);
   }
-  assert.deepEqual(waits, [250, 500, 1000, 2000, 4000, 8000, 8000]);
+  assert.deepEqual(waits, [250, 500, 1000, 2000, 4000, 8000, 10000]);
   await browser.socket.accept();
   await browser.socket.welcome();
   await clock.advance(5_000);
@@ -157,15 +157,49 @@ test("what is sent during a move waits for the next connection", async () => {
   assert.ok(browser.socket.all("signal").some(({ data }) => data.app === "in between"));
 });
 
-test("a move that fails is a reconnect", async () => {
+test("a move that fails is tried again while the old connection works", async () => {
+  const { browser, client, clock, states } = await connected();
+  const call = client.join("r");
+  const [old] = browser.sockets;
+  await old.joined({ peer: "joined" });
+  await old.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  await browser.sockets[1].drop();
+  await clock.advance(250);
+  await browser.sockets[2].accept();
+  call.send("not lost");
+  await browser.sockets[2].refuse("hello", "unavailable", { retry_after_ms: 1_000 });
+  assert.equal(old.last("signal").data.app, "not lost");
+  assert.deepEqual([client.state, old.readyState], ["connected", 1]);
+  await clock.advance(1_499);
+  assert.equal(browser.sockets.length, 3);
+  await clock.advance(1);
+  await browser.sockets[3].accept();
+  await browser.sockets[3].welcome({ resumed: true, rooms: [held("r", { peer: "joined" })] });
+  await clock.advance(1_000);
+  assert.deepEqual([old.closedWith, states.length, call.endedReason], [1000, 2, null]);
+});
+
+test("a move that fails when the old connection has ended is a reconnect", async () => {
   const { browser, clock, states } = await connected();
   await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
   await clock.advance(0);
+  await browser.sockets[0].drop(4503);
+  assert.equal(states.length, 2);
   await browser.sockets[1].drop();
-  assert.equal(browser.sockets[0].closedWith, 1000);
   assert.equal(states.at(-1)[1].state, "reconnecting");
   await clock.advance(0);
   assert.equal(browser.sockets.length, 3);
+});
+
+test("a move that is refused for good is not tried again, and the old connection is used to its end", async () => {
+  const { browser, client, clock } = await connected();
+  await browser.socket.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  await browser.sockets[1].accept();
+  await browser.sockets[1].drop(4403);
+  await clock.advance(60_000);
+  assert.deepEqual([client.state, browser.sockets.length], ["connected", 2]);
 });
 
 test("what is sent while nobody is connected in the middle of a move waits", async () => {
@@ -250,18 +284,18 @@ test("a token that cannot be had is reported and asked for again", async () => {
   const errors = record(client, "error");
   client.connect();
   await settle();
-  assert.equal(errors[0][1].code, "connect_failed");
+  assert.equal(errors[0][1].code, "token_failed");
   await clock.advance(250);
   assert.equal(browser.sockets.length, 1);
 });
 
-test("hello refused as unavailable waits as long as the server says", async () => {
+test("hello refused as unavailable waits as long as the server says, and a little longer", async () => {
   const { browser, client, clock } = start();
   client.connect();
   await settle();
   await browser.socket.accept();
   await browser.socket.refuse("hello", "unavailable", { retry_after_ms: 3_000 });
-  assert.deepEqual(clock.pending, [3_000]);
+  assert.deepEqual(clock.pending, [3_250]);
 });
 
 test("a user or a network that is back ends the wait", async () => {

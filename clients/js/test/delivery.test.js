@@ -5,8 +5,8 @@ import { Delivery } from "../src/delivery.js";
 
 test("signals are numbered from 1 within our stream", () => {
   const delivery = new Delivery("ours");
-  assert.deepEqual(delivery.number("a"), { stream: "ours", n: 1, data: "a" });
-  assert.deepEqual(delivery.number("b"), { stream: "ours", n: 2, data: "b" });
+  assert.deepEqual(delivery.number(), { stream: "ours", n: 1 });
+  assert.deepEqual(delivery.number(), { stream: "ours", n: 2 });
 });
 
 test("what was seen is dropped, what came early is not", () => {
@@ -23,6 +23,16 @@ test("another stream is another instance of the peer, and the old one is heard n
   assert.equal(delivery.accept({ stream: "a", n: 2 }), "drop");
   assert.equal(delivery.accept({ stream: "b", n: 2 }), "deliver");
   assert.equal(delivery.peerStream, "b");
+});
+
+test("a device that takes the peer's side back is heard again", () => {
+  const delivery = new Delivery("ours");
+  for (const stream of ["phone", "laptop"]) delivery.accept({ stream, n: 1 });
+  assert.equal(delivery.accept({ stream: "phone", n: 2 }), "drop");
+  delivery.forgetRetired();
+  assert.equal(delivery.accept({ stream: "laptop", n: 2 }), "deliver");
+  assert.equal(delivery.accept({ stream: "phone", n: 3 }), "changed");
+  assert.equal(delivery.accept({ stream: "laptop", n: 3 }), "drop");
 });
 
 test("signals without a stream are delivered as they are", () => {

@@ -25,12 +25,17 @@ export class FakeClock {
     for (let next = this.#nextBefore(end); next; next = this.#nextBefore(end)) {
       const [id, { callback, due }] = next;
       this.#timers.delete(id);
-      this.#now = due;
+      this.#now = Math.max(this.#now, due);
       callback();
       await settle();
     }
     this.#now = end;
     await settle();
+  }
+
+  /** Time passes and nothing fires before the next `advance`: a computer that sleeps. */
+  sleep(ms) {
+    this.#now += ms;
   }
 
   #nextBefore(end) {

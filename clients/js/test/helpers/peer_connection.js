@@ -16,6 +16,8 @@ export class FakePeerConnection extends EventTarget {
   closed = false;
   /** While true, local descriptions bring no candidates. */
   withholdCandidates = false;
+  /** What a track adds to the size of a description. */
+  bytesPerTrack = 0;
   #stableLocal = null;
   #stableRemote = null;
   #senders = [];
@@ -26,7 +28,7 @@ export class FakePeerConnection extends EventTarget {
 
   constructor(configuration = {}) {
     super();
-    this.configuration = configuration;
+    this.setConfiguration(configuration);
     FakePeerConnection.made.push(this);
   }
 
@@ -35,6 +37,8 @@ export class FakePeerConnection extends EventTarget {
   }
 
   setConfiguration(configuration) {
+    const bad = configuration.iceServers?.find(({ urls }) => !/^(stuns?|turns?):/.test(urls));
+    if (bad) throw domException("SyntaxError", `"${bad.urls}" is not a valid stun or turn URL`);
     this.configuration = configuration;
   }
 
@@ -70,12 +74,15 @@ export class FakePeerConnection extends EventTarget {
     this.signalingState = "closed";
   }
 
-  setLocalDescription() {
+  setLocalDescription({ type: wanted } = {}) {
     return this.#queue(() => {
+      if (wanted === "rollback") return this.#rollBack();
       const type = this.signalingState === "have-remote-offer" ? "answer" : "offer";
       const ufrag = `u${(FakePeerConnection.#lastUfrag += 1)}`;
       const tracks = this.#trackIds();
-      this.localDescription = { type, sdp: `v=0\r\na=ice-ufrag:${ufrag}\r\na=tracks:${tracks.join(",")}\r\n` };
+      const padding = "x".repeat(tracks.length * this.bytesPerTrack);
+      const sdp = `v=0\r\na=ice-ufrag:${ufrag}\r\na=tracks:${tracks.join(",")}\r\n${padding}`;
+      this.localDescription = { type, sdp };
       if (type === "answer") this.#becomeStable();
       else this.signalingState = "have-local-offer";
       const candidate = { candidate: `candidate:${ufrag}`, sdpMid: "0", usernameFragment: ufrag };
@@ -111,6 +118,18 @@ export class FakePeerConnection extends EventTarget {
   setIceState(state) {
     this.iceConnectionState = state;
     this.#fire("iceconnectionstatechange", {});
+  }
+
+  setConnectionState(state) {
+    this.connectionState = state;
+    this.#fire("connectionstatechange", {});
+  }
+
+  #rollBack() {
+    this.localDescription = this.#stableLocal;
+    this.remoteDescription = this.#stableRemote;
+    this.signalingState = "stable";
+    if (this.#negotiationNeeded) this.#negotiateLater();
   }
 
   #acceptOffer() {
@@ -168,6 +187,6 @@ export function fakeStream(...kinds) {
 }
 fakeStream.last = 0;
 
-function domException(name) {
-  return new DOMException(name, name);
+function domException(name, message = name) {
+  return new DOMException(message, name);
 }

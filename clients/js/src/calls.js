@@ -1,0 +1,219 @@
+import { Backoff } from "./backoff.js";
+import { Call } from "./call.js";
+import { Deferred } from "./deferred.js";
+import { withTimeout } from "./environment.js";
+import { isPassing, KeeplineError } from "./errors.js";
+import { DEFAULT_LIMITS } from "./frames.js";
+
+const MAX_DEPARTURES = 64;
+const DEPARTURE_MS = 10_000;
+
+/**
+ * The calls of a client: brings each frame to its call and each call onto the next connection.
+ *
+ * A call that was left is forgotten at once, so that its room can be joined anew. What stays is its departure: the
+ * `leave` or `end` that the server has yet to hear, be it on the next connection, because a session that is resumed
+ * would hold the side again. Whoever joins the room meanwhile waits until the departure is done.
+ */
+export class Calls {
+  #environment;
+  #client;
+  #calls = new Map();
+  #departures = new Map();
+  #connection = null;
+  #limits = DEFAULT_LIMITS;
+  #holding = new Set(); // rooms that the server holds for this connection
+  #joining = new Map(); // room → the answer to a `join` that is under way
+
+  /**
+   * @param {object} environment
+   * @param {{user: () => string, iceServers: () => object[], suspect: () => void, report: Function}} client
+   */
+  constructor(environment, client) {
+    this.#environment = environment;
+    this.#client = client;
+  }
+
+  /** A room to be named as a hint to load balancers. */
+  get anyRoom() {
+    return this.#calls.keys().next().value;
+  }
+
+  /** A room that is held, so that joining it once more changes nothing. */
+  get heldRoom() {
+    return [...this.#calls.keys()].find((room) => this.#holding.has(room));
+  }
+
+  get(roomId) {
+    return this.#calls.get(roomId);
+  }
+
+  /** A call in the room, the one that is there already with what `options` add to it. */
+  join(roomId, options) {
+    const known = this.#calls.get(roomId);
+    if (known) return known._adopt(options);
+    const call = new Call(this.#link(), roomId, options);
+    this.#calls.set(roomId, call);
+    this.#hold(call);
+    return call;
+  }
+
+  /** The connection was welcomed: every call goes on through it. */
+  connected(connection, { resumed, rooms }) {
+    this.#connection = connection;
+    this.#limits = connection.limits;
+    const held = new Map(resumed ? rooms.map((entry) => [entry.room.room_id, entry]) : []);
+    this.#holding = new Set(held.keys());
+    this.#joining.clear();
+    for (const room of held.keys()) if (!this.#calls.has(room)) this.#expectDeparture(room);
+    for (const departure of this.#departures.values()) this.#carryOut(departure);
+    for (const call of [...this.#calls.values()]) {
+      if (held.has(call.roomId) && !this.#departures.has(call.roomId)) call._joined(held.get(call.roomId));
+      else this.#hold(call);
+    }
+  }
+
+  /** The connection is gone, or is about to be left: what is sent waits for the next one. */
+  pause() {
+    for (const call of this.#calls.values()) call._pause();
+  }
+
+  /** It is not left, as it seems. */
+  goOn() {
+    for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call._goOn();
+  }
+
+  disconnected() {
+    this.#connection = null;
+    this.#holding.clear();
+    this.pause();
+  }
+
+  receive(frame) {
+    if (frame.type === "ended") this.#holding.delete(frame.room);
+    this.#calls.get(frame.room)?._receive(frame);
+  }
+
+  refreshIce(iceServers) {
+    for (const call of this.#calls.values()) call._refreshIce(iceServers);
+  }
+
+  /** The client is closed for good. */
+  close(error) {
+    this.disconnected();
+    for (const { done } of this.#departures.values()) done.reject(error);
+    this.#departures.clear();
+    for (const call of [...this.#calls.values()]) call._finish(error.code, error);
+  }
+
+  #link() {
+    return {
+      ...this.#client,
+      environment: this.#environment,
+      limits: () => this.#limits,
+      request: (frame) => this.#request(frame),
+      whenFree: (send) => this.#connection?.whenFree(send),
+      write: (text) => this.#connection?.write(text),
+      forget: (call) => this.#forget(call),
+      depart: (call, type) => this.#depart(call, type),
+    };
+  }
+
+  #request(frame, options) {
+    if (this.#connection) return this.#connection.request(frame, options);
+    return Promise.reject(new KeeplineError("connection_lost", "Not connected", { room: frame.room }));
+  }
+
+  #forget(call) {
+    if (this.#calls.get(call.roomId) === call) this.#calls.delete(call.roomId);
+  }
+
+  async #hold(call, backoff = this.#backoff()) {
+    const { roomId } = call;
+    const connection = this.#connection;
+    const isCurrent = () => this.#connection === connection && this.#calls.get(roomId) === call;
+    if (!connection) return;
+    let joined;
+    try {
+      while (this.#departures.has(roomId)) await this.#departures.get(roomId).done.promise;
+      if (!isCurrent()) return;
+      joined = await this.#join(roomId);
+    } catch (error) {
+      if (!isCurrent()) return;
+      if (!isPassing(error)) return call._finish(error.reason ?? error.code, error);
+      const again = () => isCurrent() && this.#hold(call, backoff);
+      return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
+    }
+    if (isCurrent()) call._joined(joined);
+  }
+
+  /** Has the server hold a room for this connection. */
+  async #join(roomId) {
+    const connection = this.#connection;
+    const answer = this.#request({ type: "join", room: roomId }, { urgent: true });
+    this.#joining.set(roomId, answer);
+    try {
+      const joined = await answer;
+      if (this.#connection === connection) this.#holding.add(roomId);
+      return joined;
+    } finally {
+      if (this.#joining.get(roomId) === answer) this.#joining.delete(roomId);
+    }
+  }
+
+  /** The server holds a side of which we know no call: it was given up here while it was being joined. */
+  #expectDeparture(room) {
+    if (!this.#departures.has(room)) this.#departures.set(room, { room, type: "leave", done: new Deferred() });
+  }
+
+  /** Forgets the call, and resolves once the server knows that it was left; rejects when that takes too long. */
+  #depart(call, type) {
+    const room = call.roomId;
+    this.#forget(call);
+    const earlier = this.#departures.get(room);
+    const untold = this.#holding.has(room) || this.#joining.has(room) || call.side !== null;
+    if (!earlier && !untold && type === "leave") return Promise.resolve();
+    const departure = earlier ?? { room, type, done: new Deferred() };
+    if (type === "end") departure.type = type;
+    if (!earlier) this.#remember(departure);
+    const late = () => new KeeplineError("timeout", "The server will be told when it can be reached", { room });
+    return withTimeout(departure.done.promise, DEPARTURE_MS, late, this.#environment);
+  }
+
+  #remember(departure) {
+    const [oldest] = this.#departures.keys();
+    if (this.#departures.size >= MAX_DEPARTURES) this.#departures.delete(oldest);
+    this.#departures.set(departure.room, departure);
+    if (this.#connection) this.#carryOut(departure);
+  }
+
+  async #carryOut(departure, backoff = this.#backoff()) {
+    const { room, done } = departure;
+    const connection = this.#connection;
+    const isCurrent = () => this.#connection === connection && this.#departures.get(room) === departure;
+    try {
+      if (this.#joining.has(room)) await this.#joining.get(room);
+      // One who was not resumed steps in to step out: else the peer would wait for the end of the grace period.
+      else if (!this.#holding.has(room)) await this.#join(room);
+      if (!isCurrent()) return;
+      const { type } = departure;
+      await this.#request({ type, room }, { urgent: true });
+      if (isCurrent()) this.#holding.delete(room);
+      if (departure.type !== type) return isCurrent() && this.#carryOut(departure, backoff);
+    } catch (error) {
+      if (!isCurrent()) return;
+      if (isPassing(error)) {
+        const again = () => isCurrent() && this.#carryOut(departure, backoff);
+        return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
+      }
+    }
+    // What was refused for good is over in any case.
+    if (this.#connection === connection) this.#holding.delete(room);
+    this.#departures.delete(room);
+    done.resolve();
+  }
+
+  #backoff() {
+    return new Backoff({}, this.#environment.random);
+  }
+}

@@ -1,0 +1,201 @@
+import { Deferred } from "./deferred.js";
+import { KeeplineError } from "./errors.js";
+import { DEFAULT_LIMITS, encodeFrame, parseFrame } from "./frames.js";
+import { Heartbeat } from "./heartbeat.js";
+import { Turns } from "./pace.js";
+import { Requests } from "./requests.js";
+
+const SUBPROTOCOL = "keepline.v1";
+const MAX_BUFFERED_BYTES = 1024 * 1024;
+const MAX_PENDING_REQUESTS = 64;
+const MAX_EARLY_FRAMES = 1_000;
+const WELCOME_MS = 10_000;
+const ANSWER_MS = 10_000;
+const RATE_LIMIT_PAUSE_MS = 1_000;
+const MAX_RATE_LIMIT_PAUSE_MS = 10_000;
+
+/** One WebSocket to one node, from the handshake to the close: requests and their answers, at the server's pace. */
+export class Connection {
+  #environment;
+  #url;
+  #socket;
+  #probe;
+  #opened = new Deferred();
+  #requests = new Requests();
+  #turns;
+  #heartbeat;
+  #patience = null;
+  #early = [];
+  #onQueued = null;
+  #onFrame = null;
+  #onEnd = null;
+  #failure = "";
+  #ended = null;
+  /** What the server allows. */
+  limits = DEFAULT_LIMITS;
+
+  /**
+   * @param {object} environment
+   * @param {string} url
+   * @param {() => object | null} probe a request that changes nothing, for nodes that know no `ping`
+   */
+  constructor(environment, url, probe) {
+    this.#environment = environment;
+    this.#url = url;
+    this.#probe = probe;
+    this.#turns = new Turns(environment, this.limits);
+    this.#heartbeat = new Heartbeat(environment, () => this.#ask(), () => this.#end(lost("The server is silent")));
+    this.#socket = new environment.WebSocket(url, [SUBPROTOCOL]);
+    this.#socket.onopen = () => this.#opened.resolve();
+    this.#socket.onmessage = ({ data }) => this.#receive(data);
+    this.#socket.onerror = (event) => (this.#failure = event?.message || event?.error?.message || "");
+    this.#socket.onclose = ({ code, reason }) => this.#end(this.#closeError(code, reason));
+    this.#waitForWelcome();
+  }
+
+  /**
+   * Says hello once the socket is open; resolves with the `welcome`. As long as the server says that the hello is
+   * queued it is waited for.
+   * @param {object} fields
+   * @param {{onSent?: () => void, onQueued?: (frame: object) => void}} handlers
+   */
+  async hello(fields, { onSent, onQueued } = {}) {
+    this.#onQueued = onQueued;
+    await this.#opened.promise;
+    const { id, answer } = this.#requests.open("hello");
+    const written = this.write(encodeFrame({ type: "hello", id, ...fields }));
+    if (written) onSent?.();
+    const welcome = await answer.promise;
+    this.#environment.clearTimeout(this.#patience);
+    this.limits = { ...DEFAULT_LIMITS, ...welcome.limits };
+    this.#turns.setLimits(this.limits);
+    if (this.limits.ping_ms) this.#heartbeat.watch(this.limits.ping_ms);
+    return welcome;
+  }
+
+  /** From here on frames that answer nothing go to `onFrame`, and why the connection has ended to `onEnd`. */
+  serve(onFrame, onEnd) {
+    this.#onFrame = onFrame;
+    this.#onEnd = onEnd;
+    for (const frame of this.#early.splice(0)) onFrame(frame);
+    if (this.#ended) onEnd(this.#ended);
+  }
+
+  /** Sends a request when its turn has come, an `urgent` one at once; resolves with the answer. */
+  request(frame, { urgent = false } = {}) {
+    if (this.#ended) return Promise.reject(this.#ended);
+    if (this.#requests.size >= MAX_PENDING_REQUESTS) {
+      return Promise.reject(new KeeplineError("queue_full", "Too many requests are pending", { room: frame.room }));
+    }
+    const { id, answer, isOpen } = this.#requests.open(frame.type);
+    const { setTimeout, clearTimeout } = this.#environment;
+    const timer = setTimeout(() => this.#giveUp(frame, answer), ANSWER_MS);
+    const send = () => {
+      if (isOpen() && !this.write(text)) answer.reject(lost("Not connected"));
+    };
+    let text;
+    try {
+      text = encodeFrame({ ...frame, id }, this.limits);
+      if (urgent) this.#turns.jump(send);
+      else this.#turns.take(send);
+    } catch (error) {
+      answer.reject(error);
+    }
+    return answer.promise.finally(() => clearTimeout(timer));
+  }
+
+  /** Calls `send` when a frame that nobody answers may be written, perhaps at once. */
+  whenFree(send) {
+    if (!this.#ended) this.#turns.take(send);
+  }
+
+  /** Writes the text of a frame; false when the socket takes nothing any more. */
+  write(text) {
+    if (this.#socket.readyState !== this.#environment.WebSocket.OPEN) return false;
+    this.#socket.send(text);
+    if (this.#socket.bufferedAmount > MAX_BUFFERED_BYTES) this.#end(lost("The network takes too little"));
+    return true;
+  }
+
+  /** Something points to a dead connection: have it prove that it lives. */
+  suspect() {
+    if (this.#onFrame && !this.#ended) this.#heartbeat.suspect();
+  }
+
+  /** Leaves the connection; nobody is told. */
+  abandon() {
+    this.#onEnd = null;
+    this.#end(new KeeplineError("closed", "The connection was left"));
+  }
+
+  #ask() {
+    const frame = this.limits.ping_ms ? { type: "ping" } : this.#probe();
+    if (frame) this.request(frame, { urgent: true }).catch(() => {});
+    return Boolean(frame);
+  }
+
+  #giveUp({ type, room }, answer) {
+    // No proof that the connection is dead: a promise to store something may wait for the cluster's memory.
+    answer.reject(new KeeplineError("timeout", `No answer to ${type}`, { room }));
+    this.suspect();
+  }
+
+  #waitForWelcome() {
+    const { setTimeout, clearTimeout } = this.#environment;
+    clearTimeout(this.#patience);
+    const giveUp = () => this.#end(new KeeplineError("timeout", `No welcome from ${this.#url} in time`));
+    this.#patience = setTimeout(giveUp, WELCOME_MS);
+  }
+
+  #receive(text) {
+    this.#heartbeat.heard();
+    const frame = parseFrame(text);
+    if (!frame) return;
+    const answered = this.#requests.settle(frame);
+    if (frame.code === "rate_limited" && answered !== "report") this.#slowDown(frame);
+    if (answered) return;
+    if (this.#onFrame) this.#onFrame(frame);
+    else if (frame.type === "queued") this.#queued(frame);
+    else this.#keepEarly(frame);
+  }
+
+  #slowDown({ retry_after_ms: ms = RATE_LIMIT_PAUSE_MS }) {
+    this.#turns.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
+  }
+
+  #queued(frame) {
+    this.#waitForWelcome();
+    this.#onQueued?.(frame);
+  }
+
+  /** A session that is resumed holds its rooms before it is welcomed. */
+  #keepEarly(frame) {
+    if (this.#early.push(frame) > MAX_EARLY_FRAMES) this.#end(lost("Too many frames before the welcome"));
+  }
+
+  #closeError(code, sentence) {
+    if (this.#opened.isSettled) return KeeplineError.fromClose(code, sentence);
+    const status = Number(/\b[1-5]\d\d$/.exec(this.#failure)?.[0]) || undefined;
+    const why = this.#failure || "closed before it was open; the browser does not tell why";
+    return new KeeplineError("connect_failed", `Could not connect to ${this.#url}: ${why}`, { status });
+  }
+
+  #end(error) {
+    if (this.#ended) return;
+    this.#ended = error;
+    this.#environment.clearTimeout(this.#patience);
+    this.#heartbeat.stop();
+    this.#turns.close();
+    const socket = this.#socket;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {}; // Some runtimes throw what nobody listens to.
+    socket.close(1000);
+    this.#opened.reject(error);
+    this.#requests.fail(error);
+    this.#onEnd?.(error);
+  }
+}
+
+function lost(why) {
+  return new KeeplineError("connection_lost", why);
+}

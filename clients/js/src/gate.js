@@ -1,0 +1,57 @@
+import { Deferred } from "./deferred.js";
+import { withTimeout } from "./environment.js";
+import { KeeplineError } from "./errors.js";
+
+const MAX_WAITING = 32;
+const PATIENCE_MS = 10_000;
+
+/** Where those wait who need a connection: for ten seconds, and no more than 32 of them. */
+export class Gate {
+  #environment;
+  #room;
+  #isOpen = false;
+  #error = null;
+  #waiting = new Set();
+
+  constructor(environment, room) {
+    this.#environment = environment;
+    this.#room = room;
+  }
+
+  open() {
+    this.#isOpen = true;
+    for (const waiter of this.#waiting) waiter.resolve();
+  }
+
+  shut() {
+    this.#isOpen = false;
+    this.#error = null;
+  }
+
+  /** Nobody passes any more. */
+  bar(error) {
+    this.#error = error;
+    for (const waiter of this.#waiting) waiter.reject(error);
+  }
+
+  /** Null where one may pass at once, else a promise of it. */
+  wait() {
+    if (this.#error) return Promise.reject(this.#error);
+    return this.#isOpen ? null : this.#queue();
+  }
+
+  async #queue() {
+    const details = { room: this.#room };
+    if (this.#waiting.size >= MAX_WAITING) {
+      throw new KeeplineError("queue_full", "Too many requests wait for the connection", details);
+    }
+    const waiter = new Deferred();
+    this.#waiting.add(waiter);
+    const late = () => new KeeplineError("timeout", "Not connected in time", details);
+    try {
+      await withTimeout(waiter.promise, PATIENCE_MS, late, this.#environment);
+    } finally {
+      this.#waiting.delete(waiter);
+    }
+  }
+}

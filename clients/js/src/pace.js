@@ -1,0 +1,102 @@
+const SHARE_OF_BURST = 0.7; // The rest is for what cannot wait, and for frames that the network delivers in a heap.
+const SHARE_OF_RATE = 0.9;
+
+/** Lets frames go no faster than the server takes them: a token bucket that is smaller than the server's. */
+export class Pace {
+  #perMs;
+  #burst;
+  #tokens;
+  #at;
+
+  constructor({ frames_per_second: rate, frames_burst: burst }, now) {
+    this.#perMs = (rate * SHARE_OF_RATE) / 1000;
+    this.#burst = Math.max(1, burst * SHARE_OF_BURST);
+    this.#tokens = this.#burst;
+    this.#at = now;
+  }
+
+  /** Whether a frame may go at `now`; then it counts. */
+  take(now) {
+    if (this.wait(now) > 0) return false;
+    this.#tokens -= 1;
+    return true;
+  }
+
+  /** Counts a frame that goes in any case. */
+  charge(now) {
+    this.#refill(now);
+    this.#tokens -= 1;
+  }
+
+  /** How long until a frame may go. */
+  wait(now) {
+    this.#refill(now);
+    return Math.max(0, this.#at - now, Math.ceil((1 - this.#tokens) / this.#perMs));
+  }
+
+  /** The server wants to hear nothing for so long. */
+  stopFor(ms, now) {
+    this.#refill(now);
+    this.#tokens = Math.min(this.#tokens, 0);
+    this.#at = Math.max(this.#at, now + ms);
+  }
+
+  #refill(now) {
+    if (now <= this.#at) return;
+    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
+    this.#at = now;
+  }
+}
+
+/** Those who want to send, one frame each, in the order in which they came. */
+export class Turns {
+  #environment;
+  #pace;
+  #waiting = [];
+  #timer = null;
+
+  constructor(environment, limits) {
+    this.#environment = environment;
+    this.setLimits(limits);
+  }
+
+  get length() {
+    return this.#waiting.length;
+  }
+
+  setLimits(limits) {
+    this.#pace = new Pace(limits, this.#environment.now());
+  }
+
+  /** Calls `send` when its turn has come, perhaps at once. */
+  take(send) {
+    if (this.#waiting.length === 0 && this.#pace.take(this.#environment.now())) send();
+    else if (this.#waiting.push(send) === 1) this.#schedule();
+  }
+
+  /** For what cannot wait. */
+  jump(send) {
+    this.#pace.charge(this.#environment.now());
+    send();
+  }
+
+  stopFor(ms) {
+    this.#pace.stopFor(ms, this.#environment.now());
+  }
+
+  /** Nobody gets a turn any more. */
+  close() {
+    this.#waiting.length = 0;
+    this.#environment.clearTimeout(this.#timer);
+  }
+
+  #schedule() {
+    const { now, setTimeout } = this.#environment;
+    this.#timer = setTimeout(() => this.#serve(), this.#pace.wait(now()));
+  }
+
+  #serve() {
+    while (this.#waiting.length > 0 && this.#pace.take(this.#environment.now())) this.#waiting.shift()();
+    if (this.#waiting.length > 0) this.#schedule();
+  }
+}
