@@ -1,6 +1,7 @@
 """`python -m bench`: throughput, latency, CPU time and memory of a relay, ours and others.
 
-`python -m bench persister` measures how fast events become rows instead.
+Instead, `python -m bench persister` measures how fast events become rows, `python -m bench joins` how fast clients
+come in.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench import persister, report, runs, servers, socketio
+from bench import joins, node_peers, persister, report, runs, servers
 from bench.link import LinkError
 from bench.processes import ProcessError
 from bench.runs import Options
 from keepline.cli.base.errors import CommandError
 
+ALONE = {"persister": persister, "joins": joins}
 PARTS = ("same", "cross", "growth", "memory")
 
 
@@ -80,8 +82,8 @@ def _kinds(chosen: str, console: Console) -> tuple[list[servers.Kind], list[serv
     ]
     double = [servers.keepline(2)]
     try:
-        installed = socketio.install()
-    except socketio.Absent as reason:
+        installed = node_peers.install()
+    except node_peers.Absent as reason:
         console.print(f"SKIPPED socket.io: {reason}")
     else:
         single.append(servers.socket_io(1, installed))
@@ -96,14 +98,14 @@ def _kinds(chosen: str, console: Console) -> tuple[list[servers.Kind], list[serv
 def main() -> None:
     """Measure and print."""
     words = sys.argv[1:]
-    alone = words[:1] == ["persister"]
-    arguments = persister.arguments_of(words[1:]) if alone else _arguments(words)
+    alone = ALONE.get(words[0]) if words else None
+    arguments = _arguments(words) if alone is None else alone.arguments_of(words[1:])
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # children inherit it
     console = Console(width=110)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run((persister.run if alone else _run)(arguments, console))
+            runner.run((_run if alone is None else alone.run)(arguments, console))
     except (CommandError, ProcessError, LinkError, OSError, TimeoutError) as error:
         sys.exit(f"bench: {str(error) or type(error).__name__}")
 

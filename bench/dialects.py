@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -61,15 +62,39 @@ class Dialect(ABC):
 
 
 class Keepline(Dialect):
-    """Keepline's protocol v1."""
+    """Keepline's protocol v1. A seat that was taken before is resumed, as on a connection that was lost."""
 
     subprotocol = "keepline.v1"
+
+    def __init__(self) -> None:
+        self._resume: dict[Seat, str] = {}
 
     def path(self, seat: Seat) -> str:
         return f"/v1?room={seat.room}"
 
     async def enter(self, link: Link, seat: Seat) -> None:
-        link.send(orjson.dumps({"type": "hello", "token": seat.token}))
+        hello = {"type": "hello", "token": seat.token}
+        if seat in self._resume:
+            hello["resume"] = self._resume[seat]
+        link.send(orjson.dumps(hello))
+        welcome = await _answer(link, "welcome")
+        if "resume" in hello:
+            if not welcome["resumed"] or not welcome["rooms"]:
+                raise LinkError(f"not resumed: {welcome}")
+        else:
+            link.send(orjson.dumps({"type": "join", "room": seat.room}))
+            await _answer(link, "joined")
+        self._resume[seat] = welcome["resume"]
+
+
+class Greeted(Dialect):
+    """The relay on `ws`: our frames, without what they are good for."""
+
+    def path(self, seat: Seat) -> str:
+        return "/"
+
+    async def enter(self, link: Link, seat: Seat) -> None:
+        link.send(orjson.dumps({"type": "hello", "token": "none"}))
         await _answer(link, "welcome")
         link.send(orjson.dumps({"type": "join", "room": seat.room}))
         await _answer(link, "joined")
@@ -118,11 +143,12 @@ class SocketIo(Dialect):
         return text[len(self._EVENT) : -1] if text.startswith(self._EVENT) else None
 
 
-async def _answer(link: Link, kind: str) -> None:
+async def _answer(link: Link, kind: str) -> dict[str, Any]:
     """Read on until a frame of that type; others of the room may come before. Raises LinkError for an error."""
     while (frame := orjson.loads(await link.receive())).get("type") != kind:
         if frame.get("type") == "error":
             raise LinkError(f"refused: {frame}")
+    return dict(frame)
 
 
 async def _starts_with(link: Link, expected: bytes) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import socketio
-from bench.dialects import Dialect, Keepline, Paired, Plain, Seat, SocketIo
+from bench import node_peers
+from bench.dialects import Dialect, Greeted, Keepline, Paired, Plain, Seat, SocketIo
 from bench.load import Watched
 from bench.processes import free_port, running
 from keepline.cli.base.tokens import mint
@@ -166,18 +166,27 @@ def websockets(loop: str) -> Kind:
     return _python_peer(f"websockets/{loop}", "websockets_relay.py", (loop,), Plain())
 
 
+def ws(installed: node_peers.Installed) -> Kind:
+    """The least of a relay on `ws`, which answers a hello and a join."""
+    return _peer("ws", lambda port: installed.command("ws_relay.mjs", str(port)), Greeted())
+
+
 def _python_peer(name: str, script: str, options: tuple[str, ...], dialect: Dialect) -> Kind:
+    return _peer(name, lambda port: (sys.executable, str(PEERS / script), str(port), *options), dialect)
+
+
+def _peer(name: str, command: Callable[[int], tuple[str, ...]], dialect: Dialect) -> Kind:
     @asynccontextmanager
     async def start(folder: Path) -> AsyncIterator[Server]:
         port = free_port()
-        arguments = (sys.executable, str(PEERS / script), str(port), *options)
+        arguments = command(port)
         async with running(Command(name=name, arguments=arguments, log=folder / "peer.log"), port) as child:
             yield Server(dialect, (port,), Watched((child.pid,)), _unregistered)
 
     return Kind(name, 1, start)
 
 
-def socket_io(nodes: int, installed: socketio.Installed) -> Kind:
+def socket_io(nodes: int, installed: node_peers.Installed) -> Kind:
     """socket.io; two of it share a Valkey by the Redis adapter."""
 
     @asynccontextmanager
@@ -190,7 +199,7 @@ def socket_io(nodes: int, installed: socketio.Installed) -> Kind:
             children, ports = [], []
             for index in range(nodes):
                 port = free_port()
-                arguments = (str(installed.node), str(installed.script), str(port), *options)
+                arguments = installed.command("socketio_relay.mjs", str(port), *options)
                 name = f"socket.io-{index + 1}"
                 command = Command(name=name, arguments=arguments, log=folder / f"{name}.log")
                 children.append(await stack.enter_async_context(running(command, port)))

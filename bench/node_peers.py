@@ -1,4 +1,4 @@
-"""socket.io, installed outside of the tree in versions that are fixed here."""
+"""The peers that run under Node.js, installed outside of the tree in versions that are fixed here."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = {"socket.io": "4.8.4", "@socket.io/redis-adapter": "8.3.0", "redis": "5.9.0"}
-SCRIPT = Path(__file__).parent / "peers" / "socketio_relay.mjs"
+PACKAGES = {"socket.io": "4.8.4", "@socket.io/redis-adapter": "8.3.0", "redis": "5.9.0", "ws": "8.23.0"}
+PEERS = Path(__file__).parent / "peers"
 INSTALL_SECONDS = 180.0
 OLDEST_NODE = 18
 
 
 class Absent(Exception):
-    """socket.io cannot be measured here; the text says why."""
+    """They cannot be measured here; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Node.js, and the relay beside the packages that it imports."""
+    """Node.js, and the folder in which the relays lie beside the packages that they import."""
 
     node: Path
-    script: Path
+    folder: Path
+
+    def command(self, relay: str, *options: str) -> tuple[str, ...]:
+        """How to run a relay."""
+        return (str(self.node), str(self.folder / relay), *options)
 
 
 def install() -> Installed:
@@ -37,12 +41,12 @@ def install() -> Installed:
     ).stdout
     if int(version.strip().lstrip("v").partition(".")[0] or 0) < OLDEST_NODE:
         raise Absent(f"Node.js {OLDEST_NODE} or newer is needed, here is {version.strip()}")
-    folder = _cache() / "-".join(["socketio", *PACKAGES.values()])
+    folder = _cache() / "-".join(["node", *PACKAGES.values()])
     if not (folder / "installed").exists():
         _install(npm, folder)
-    script = folder / SCRIPT.name
-    shutil.copyfile(SCRIPT, script)  # modules look for packages beside themselves
-    return Installed(Path(node), script)
+    for script in PEERS.glob("*.mjs"):
+        shutil.copy(script, folder)  # modules look for packages beside themselves
+    return Installed(Path(node), folder)
 
 
 def _install(npm: str, folder: Path) -> None:
