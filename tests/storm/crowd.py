@@ -90,9 +90,14 @@ class Crowd:
         while self.count(Place.OUTSIDE) and self.loop.time() < give_up_at:
             await asyncio.sleep(POLL_SECONDS)
 
-    async def all_outside(self, seconds: float) -> None:
-        """Wait until everybody has noticed that the connection is gone."""
-        await eventually(lambda: not self.count(Place.INSIDE), timeout=seconds, what="nobody is inside")
+    async def all_lost(self, seconds: float) -> None:
+        """Wait until everybody has lost a connection in this wave; some may be back by then."""
+        began = self.wave.began
+        await eventually(
+            lambda: all(client.since >= began for client in self.clients),
+            timeout=seconds,
+            what="all are lost",
+        )
 
     # --- client.Surroundings ---
 

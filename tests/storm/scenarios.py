@@ -43,7 +43,7 @@ async def node_death(stage: Stage) -> AsyncIterator[Figures]:
     before = stage.usage()
     crowd.begin_wave()
     await stage.fleet.programs[0].kill()
-    await crowd.all_outside(NOTICED_SECONDS)
+    await crowd.all_lost(NOTICED_SECONDS)
     await crowd.settled(SETTLED_SECONDS)
     yield figures("the node is killed", stage, before)
 
