@@ -14,11 +14,23 @@ A peer that answers every offer, with `make_answer` from a WebRTC library::
                     await call.chat(f"You said: {message.text}")
 
 It needs websockets and orjson, nothing of the cluster's programs.
+
+It keeps to the same rules as the browser SDK: the same waits before it connects again (docs/protocol.md has the
+table), the same limits that the node tells, the same texts refused before they are sent, calls that are left or ended
+without a network left or ended with the next connection. What only one of them has:
+
+- This one negotiates no media: restarting ICE and rolling back offers is up to the WebRTC library beside it.
+- It notices dead connections by WebSocket pings, each 7 s (`Options.ping_interval`), which browsers cannot send; so
+  it sends no `ping` frames.
+- It goes through the proxy that the environment names, as browsers do by themselves. SOCKS needs the package
+  python-socks; `Options(proxy=None)` uses none.
+- A signal that finds the queue full is refused by SignalQueueFull; the browser SDK drops the oldest.
 """
 
 from keepline.client.call import Call
-from keepline.client.client import Keepline, State
+from keepline.client.client import Keepline
 from keepline.client.errors import (
+    AttemptFailed,
     CallEnded,
     ConnectFailed,
     ConnectionClosed,
@@ -46,9 +58,11 @@ from keepline.client.events import (
     Typing,
 )
 from keepline.client.models import IceServer, Membership, Message, RoomSnapshot
+from keepline.client.notices import State
 from keepline.client.options import Options
 
 __all__ = [
+    "AttemptFailed",
     "Call",
     "CallEnded",
     "ChatReceived",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from keepline.client.errors import CallEnded, RequestFailed
 from keepline.client.events import Event
 from keepline.client.link import CallLink
 from keepline.client.models import Message, PeerState, RoomSnapshot
@@ -58,9 +57,10 @@ class Call:
     async def send(self, data: Any) -> None:
         """Send a signal: any value that JSON knows.
 
-        It arrives at most once: a peer that is not connected at that moment does not get it. Raises
-        SignalQueueFull when too many wait for the connection, TypeError for what JSON does not know,
-        CallEnded or ConnectionClosed.
+        It arrives at most once: a peer that is not connected at that moment does not get it. What is sent while
+        this client is away waits for its return, and then for the peer's. No more is sent than the node allows
+        in a second. Raises SignalQueueFull when too many wait, RequestFailed with `too_large`, TypeError for what
+        JSON does not know, CallEnded or ConnectionClosed.
         """
         await self._link.send_signal(data)
 
@@ -81,12 +81,15 @@ class Call:
         await self._link.send_note("typing")
 
     async def chat(self, text: str) -> Message:
-        """Write to the peer, and return the message as it was stored.
+        """Write to the peer, in as many characters (code points) as the cluster allows, 500 by default.
+
+        Returns the message as it was stored. A text that the cluster is known to refuse is refused here, by
+        RequestFailed with `bad_request`.
 
         After RequestTimedOut or ConnectionLost `room.messages` shows, once the client is back, whether it
         was.
         """
-        answer = await self._link.ask("chat", text=text)
+        answer = await self._link.chat(text)
         message = Message.parse(answer["message"])
         self._link.state.add_message(message)
         return message
@@ -105,23 +108,19 @@ class Call:
         await self._link.ask("mode", action="decline")
 
     async def leave(self) -> None:
-        """Step out. The room stays for a while and can be joined again; this object is done."""
-        await self._link.ask("leave", repeatable=True)
-        self._link.finish("left")
+        """Step out. The room stays for a while and can be joined again; this object is done.
+
+        While the client is away that is remembered, and told to the cluster with the next connection, also when
+        this raises RequestTimedOut meanwhile.
+        """
+        await self._link.leave()
 
     async def end(self) -> None:
-        """Hang up for both. A call that is over already is fine."""
-        try:
-            await self._link.ask("end", repeatable=True)
-        except CallEnded:
-            return
-        except RequestFailed as error:
-            if error.code != "room_ended":
-                raise
-        self._link.over("hangup")
+        """Hang up for both. A call that is over already is fine; without a connection it is as with `leave`."""
+        await self._link.end()
 
     async def report(self, reason: str) -> None:
-        """Tell the app's moderators about the peer, in 1 to 500 characters; also when the call has ended.
+        """Tell the app's moderators about the peer, in 1 to 500 characters (code points); also when the call has ended.
 
         Returns once the report is stored. To repeat the same one does no harm, and RequestFailed with
         `rate_limited` says when there have been too many. Never raises CallEnded.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from keepline.client.call_state import refusal
 from keepline.client.connection import Connection
+from keepline.client.departure import GONE
 from keepline.client.errors import ConnectionLost, KeeplineError, ProtocolError, RequestFailed
 from keepline.client.events import Event
 from keepline.client.frames import Frame
@@ -16,8 +17,6 @@ from keepline.client.link import CallLink, Requester
 from keepline.client.models import Membership, Welcome
 from keepline.client.options import Options
 from keepline.ops.backoff import Backoff
-
-_GONE = frozenset({"room_ended", "room_not_found", "not_a_member"})
 
 
 class Calls:
@@ -111,21 +110,22 @@ class Calls:
     async def _restore(self, connection: Connection, link: CallLink) -> None:
         if not link.held:
             await self._rejoin(connection, link)
-        await link.flush()
+        await link.restore()
 
     async def _rejoin(self, connection: Connection, link: CallLink) -> None:
         options = self._options
         backoff = Backoff(options.backoff_base, options.backoff_cap, uniform=options.uniform)
         while True:
             try:
+                await connection.paced()
                 async with asyncio.timeout(options.request_timeout):
                     await connection.request({"type": "join", "room": link.room_id})
                 return
             except RequestFailed as error:
-                if error.code in _GONE:
-                    link.over(error.code)
+                if error.code in GONE:
+                    link.over(error.reason or error.code)
                     return
-                await options.sleep(max(error.retry_after or 0.0, backoff.next()))
+                await options.sleep((error.retry_after or 0.0) + backoff.next())
             except (TimeoutError, ProtocolError):
                 connection.abort()  # this node does not answer: another one may
                 return

@@ -6,26 +6,38 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as WebSocketClosed
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidProxy, InvalidStatus, WebSocketException
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from keepline.client.closes import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Close
 from keepline.client.errors import (
+    AttemptFailed,
+    ConnectFailed,
     ConnectionLost,
     KeeplineError,
     ProtocolError,
     RequestTimedOut,
 )
-from keepline.client.frames import Frame, decode, encode, request_failed
+from keepline.client.frames import Frame, decode, encode, request_failed, seconds
+from keepline.client.limits import Limits, Pace, check_size
 from keepline.client.models import Welcome
 from keepline.client.options import Options
 
 SUBPROTOCOL = Subprotocol("keepline.v1")
 
 _MAX_EARLY_FRAMES = 1000
+
+_FINAL = frozenset({"unauthorized", "bad_request"})
+"""Errors after which the server closes, with a code that says what to do."""
+
+_MAX_WORDS = 200
+_LONGEST_PAUSE_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +53,14 @@ class Connection:
         self._options = options
         self._ids: Iterator[int] = itertools.count(1)
         self._answers: dict[str, asyncio.Future[Frame]] = {}
+        self._reports: set[str] = set()
         self._lost = False
         self._early: list[bytes] = []
+        self._allow(Limits())
 
     @classmethod
     async def open(cls, url: str, options: Options) -> Connection:
-        """Connect to a node. Raises ConnectionLost when that fails, ProtocolError when it is no node."""
+        """Connect to a node. Raises AttemptFailed, ProtocolError, ConnectFailed when it never can be done."""
         try:
             socket = await connect(
                 url,
@@ -57,36 +71,60 @@ class Connection:
                 ping_timeout=options.ping_interval,
                 max_size=options.max_frame_bytes,
                 compression=None,
+                proxy=options.proxy,
             )
+        except InvalidStatus as error:
+            response = error.response
+            raise AttemptFailed(
+                url, _words(response), response.status_code, _retry_after(response)
+            ) from error
+        except (ImportError, InvalidProxy) as error:  # another attempt would end alike
+            raise ConnectFailed(
+                f"the proxy cannot be used: {error} (Options(proxy=None) uses none)"
+            ) from error
         except (OSError, TimeoutError, WebSocketException) as error:
-            raise ConnectionLost(f"cannot connect: {error}") from error
+            raise AttemptFailed(url, str(error) or type(error).__name__) from error
         connection = cls(socket, options)
         if socket.subprotocol != SUBPROTOCOL:
             await connection.close()
             raise ProtocolError(f"the server at {url} does not speak {SUBPROTOCOL}")
         return connection
 
-    async def hello(self, token: str, resume: str | None) -> Welcome | Close:
-        """Present the token: the server's welcome, or how it closed the connection instead.
+    async def hello(
+        self, token: str, resume: str | None, on_queued: Callable[[], None] = lambda: None
+    ) -> Welcome | Close:
+        """Present the token: the server's welcome, or how it closed the connection instead, in its own words.
 
         A session that is resumed holds its rooms before the welcome is written, so frames about them may come
-        first: `run` gets them. Raises RequestTimedOut, or RequestFailed for a refusal that closes nothing.
+        first: `run` gets them. A server that says that the hello is queued is waited for: `on_queued` is called each
+        time. Raises RequestTimedOut, or RequestFailed for a refusal that may pass.
         """
         frame = {"type": "hello", "token": token} | ({} if resume is None else {"resume": resume})
+        loop = asyncio.get_running_loop()
+        refusal = ""
         try:
-            async with asyncio.timeout(self._options.request_timeout):
+            async with asyncio.timeout(self._options.request_timeout) as patience:
                 await self.send(frame)
                 while True:
                     data = await self._socket.recv(decode=False)
                     answer = decode(data)
-                    if answer["type"] == "welcome":
-                        return Welcome.parse(answer)
-                    if answer["type"] != "error":
-                        self._keep_early(data)
-                    elif answer.get("code") != "unauthorized":
-                        raise request_failed(answer)
+                    match answer["type"]:
+                        case "welcome":
+                            welcome = Welcome.parse(answer)
+                            self._allow(welcome.limits)
+                            return welcome
+                        case "queued":
+                            patience.reschedule(loop.time() + self._options.request_timeout)
+                            on_queued()
+                        case "error" if answer.get("code") in _FINAL:
+                            refusal = str(answer.get("message", ""))
+                        case "error":
+                            raise request_failed(answer)
+                        case _:
+                            self._keep_early(data)
         except (WebSocketClosed, ConnectionLost):
-            return self._close_received()
+            close = self._close_received()
+            return Close(close.code, refusal or close.reason)
         except TimeoutError as error:
             raise RequestTimedOut("no answer to hello") from error
 
@@ -103,11 +141,29 @@ class Connection:
         finally:
             self._fail_requests()
 
+    async def paced(self) -> None:
+        """Wait until the node takes another frame; the caller then sends one, if that still makes sense."""
+        if wait := self._pace.reserve():
+            await self._options.sleep(wait)
+
+    @property
+    def free(self) -> bool:
+        """Whether the node takes a frame now, without waiting."""
+        return self._pace.free
+
     async def send(self, frame: Frame) -> None:
-        """Hand a frame to the transport, waiting while its buffer is full. Raises ConnectionLost."""
+        """Send a frame, as `send_text` does."""
+        await self.send_text(encode(frame))
+
+    async def send_text(self, text: bytes) -> None:
+        """Hand a frame to the transport, waiting while its buffer is full.
+
+        Raises ConnectionLost, RequestFailed for a frame that is larger than the node allows.
+        """
+        check_size(text, self.limits)
         try:
             async with asyncio.timeout(self._options.request_timeout):
-                await self._socket.send(encode(frame), text=True)
+                await self._socket.send(text, text=True)
         except WebSocketClosed as error:
             raise ConnectionLost("the connection is closed") from error
         except TimeoutError as error:
@@ -115,7 +171,7 @@ class Connection:
             raise ConnectionLost("the server does not read") from error
 
     async def request(self, frame: Frame) -> Frame:
-        """Send a request and wait for its answer, as long as the caller lets it.
+        """Send a request, after `paced`, and wait for its answer, as long as the caller lets it.
 
         Raises RequestFailed, or ConnectionLost when the connection ends first.
         """
@@ -124,11 +180,14 @@ class Connection:
         request_id = str(next(self._ids))
         answer = asyncio.get_running_loop().create_future()
         self._answers[request_id] = answer
+        if frame["type"] == "report":
+            self._reports.add(request_id)
         try:
             await self.send({**frame, "id": request_id})
             received: Frame = await answer
         finally:
             del self._answers[request_id]
+            self._reports.discard(request_id)
             answer.cancel()
         if received.get("type") == "error":
             raise request_failed(received)
@@ -142,6 +201,10 @@ class Connection:
         """Give the connection up at once, without a closing handshake."""
         self._socket.transport.abort()
 
+    def _allow(self, limits: Limits) -> None:
+        self.limits = limits
+        self._pace = Pace(limits, self._options.clock)
+
     def _keep_early(self, data: bytes) -> None:
         if len(self._early) >= _MAX_EARLY_FRAMES:
             raise ProtocolError("too many frames before the welcome")
@@ -151,6 +214,8 @@ class Connection:
         frame: Frame = {}
         try:
             frame = decode(data)
+            if frame.get("code") == "rate_limited" and frame.get("id") not in self._reports:
+                self._pace.pause(min(seconds(frame, "retry_after_ms") or 1.0, _LONGEST_PAUSE_SECONDS))
             on_frame(frame)
         except (KeyError, TypeError, ProtocolError) as error:
             _log.warning("ignored a frame that cannot be read: type %r, %r", frame.get("type"), error)
@@ -177,3 +242,21 @@ class Connection:
     def _close_received(self) -> Close:
         code = self._socket.close_code
         return Close(ABNORMAL_CLOSURE if code is None else code, self._socket.close_reason or "")
+
+
+def _words(response: Response) -> str:
+    """What an HTTP response says, in one line."""
+    body = bytes(response.body or b"").decode(errors="replace").split("\n", 1)[0][:_MAX_WORDS]
+    return f"HTTP {response.status_code} {response.reason_phrase}" + (f": {body}" if body else "")
+
+
+def _retry_after(response: Response) -> float | None:
+    """The seconds of a Retry-After header (RFC 9110, 10.2.3), None without one that can be read."""
+    value = response.headers.get("Retry-After", "")
+    if value.isdecimal():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else None

@@ -9,50 +9,51 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Any
 
 from keepline.client.errors import SignalQueueFull
+from keepline.client.frames import encode
 
 _STREAMS_REMEMBERED = 16
 
 
-@dataclass(frozen=True, slots=True)
-class NumberedSignal:
-    """A signal with its place in its stream."""
-
-    stream: str
-    n: int
-    data: Any
-
-
 class Outgoing:
-    """The sender's end of a stream: a bounded queue of numbered signals."""
+    """The sender's end of a stream: a queue of numbered signals as they will be written, bounded in both measures."""
 
-    def __init__(self, limit: int, stream: str | None = None) -> None:
-        """Take how many signals may wait. `stream` is drawn at random unless given."""
+    def __init__(self, room_id: str, limit: int, max_bytes: int, stream: str | None = None) -> None:
+        """Take how many signals, and how many bytes, may wait. `stream` is drawn at random unless given."""
         self.stream = secrets.token_urlsafe(12) if stream is None else stream
+        self._room_id = room_id
         self._limit = limit
+        self._max_bytes = max_bytes
         self._last = 0
-        self._waiting: deque[NumberedSignal] = deque()
+        self._bytes = 0
+        self._waiting: deque[bytes] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, data: Any) -> None:
-        """Number a signal and queue it. Raises SignalQueueFull at the limit, and then uses up no number."""
-        if len(self._waiting) >= self._limit:
-            raise SignalQueueFull(f"{self._limit} signals are waiting for the connection")
-        self._last += 1
-        self._waiting.append(NumberedSignal(self.stream, self._last, data))
+    def frame(self, data: Any) -> bytes:
+        """The text of the next signal. Raises TypeError for what JSON does not know."""
+        numbered = {"stream": self.stream, "n": self._last + 1, "data": data}
+        return encode({"type": "signal", "room": self._room_id, **numbered})
 
-    def head(self) -> NumberedSignal | None:
+    def add(self, text: bytes) -> None:
+        """Queue what `frame` made. Raises SignalQueueFull at the limit, and then uses up no number."""
+        if len(self._waiting) >= self._limit or self._bytes + len(text) > self._max_bytes:
+            raise SignalQueueFull(f"{len(self._waiting)} signals of {self._bytes} bytes are waiting already")
+        self._last += 1
+        self._bytes += len(text)
+        self._waiting.append(text)
+
+    def head(self) -> bytes | None:
         """The next signal to be sent; it stays queued until `sent`."""
         return self._waiting[0] if self._waiting else None
 
-    def sent(self, signal: NumberedSignal) -> None:
+    def sent(self, text: bytes) -> None:
         """The signal was handed to a connection."""
-        if self._waiting and self._waiting[0] is signal:
+        if self._waiting and self._waiting[0] is text:
+            self._bytes -= len(text)
             self._waiting.popleft()
 
 

@@ -8,17 +8,20 @@ class KeeplineError(Exception):
 
 
 class RequestFailed(KeeplineError):
-    """The cluster refused a request. The connection and the other rooms go on.
+    """The cluster refused a request, or is known to refuse it. The connection and the other rooms go on.
 
     `code` is one of the protocol's error codes, `retry_after` the seconds after which trying again makes
-    sense, or None.
+    sense, or None. With `room_ended`, `reason` says why the room has ended, where the cluster knows.
     """
 
-    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, retry_after: float | None = None, reason: str | None = None
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class RequestTimedOut(KeeplineError, TimeoutError):
@@ -32,10 +35,26 @@ class ConnectionLost(KeeplineError):
     """
 
 
+class AttemptFailed(ConnectionLost):
+    """One attempt to connect came to nothing; others follow.
+
+    `url` is the address that was tried, `status` the HTTP status with which it refused, or None where no HTTP
+    answer came, `retry_after` the seconds that it asked to wait.
+    """
+
+    def __init__(
+        self, url: str, why: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"cannot connect to {url}: {why}")
+        self.url = url
+        self.status = status
+        self.retry_after = retry_after
+
+
 class ConnectionClosed(KeeplineError):
     """The client is closed for good: by the server with a close that forbids coming back, or by `close()`.
 
-    `code` is the WebSocket close code and `reason` its text.
+    `code` is the WebSocket close code and `reason` its text, or the server's sentence where it sent one.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -45,7 +64,10 @@ class ConnectionClosed(KeeplineError):
 
 
 class ConnectFailed(KeeplineError):
-    """No node could be reached in the time given for the first connection. `__cause__` says why."""
+    """No node could be reached in the time given for the first connection, or none ever can be from here.
+
+    Its text and `__cause__` say why.
+    """
 
 
 class TokenUnavailable(KeeplineError):
@@ -61,7 +83,7 @@ class CallEnded(KeeplineError):
 
 
 class SignalQueueFull(KeeplineError):
-    """Too many signals wait for the connection to come back. The signal was not queued."""
+    """Too many signals wait for the connection or the peer to come back. The signal was not queued."""
 
 
 class ProtocolError(KeeplineError):

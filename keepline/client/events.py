@@ -65,8 +65,9 @@ class Ending:
 class Ended:
     """The call is over; no event follows.
 
-    `reason` is one of the protocol's reasons. Where the end happened while this client was away, it is the
-    error code with which the cluster refused the rejoin: `room_ended`, `room_not_found` or `not_a_member`.
+    `reason` is one of the protocol's reasons. Where the end happened while this client was away and the cluster
+    does not know the reason any more, it is the error code with which it refused the rejoin: `room_ended`,
+    `room_not_found` or `not_a_member`.
     """
 
     reason: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
+from typing import Any, NoReturn
 
 import orjson
 
@@ -16,26 +18,46 @@ def encode(frame: Frame) -> bytes:
     return orjson.dumps(frame)
 
 
-def encoded(value: Any) -> orjson.Fragment:
-    """A value encoded once, to be put into frames. Raises TypeError for what JSON does not know."""
-    return orjson.Fragment(orjson.dumps(value))
-
-
 def decode(data: bytes) -> Frame:
     """The frame behind a text message. Raises ProtocolError."""
     try:
         frame = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise ProtocolError(f"a frame that is not JSON: {error}") from error
+    except orjson.JSONDecodeError:
+        frame = _decode_leniently(data)
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
         raise ProtocolError("a frame must be a JSON object with a type")
     return frame
 
 
+def _decode_leniently(data: bytes) -> Any:
+    """Read what is JSON by its grammar as a browser does: 1E400 is infinite, half a surrogate pair is a character.
+
+    The peer may have written it; the server sends on what peers write without looking into it.
+    """
+    try:
+        return json.loads(data, parse_int=_number, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a frame that is not JSON: {error}") from error
+
+
+def _number(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads 4,300 digits, a float has 309
+        return -math.inf if digits.startswith("-") else math.inf
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def request_failed(frame: Frame) -> RequestFailed:
     """The exception for an `error` frame."""
     return RequestFailed(
-        str(frame.get("code")), str(frame.get("message", "")), seconds(frame, "retry_after_ms")
+        str(frame.get("code")),
+        str(frame.get("message", "")),
+        seconds(frame, "retry_after_ms"),
+        frame.get("reason"),
     )
 
 

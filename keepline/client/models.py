@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from keepline.client.errors import ProtocolError
+from keepline.client.limits import Limits
 
 PeerState = Literal["absent", "joined", "reconnecting", "away", "left"]
 
@@ -121,6 +122,7 @@ class Welcome:
     node: str
     ice_servers: tuple[IceServer, ...]
     rooms: tuple[Membership, ...]
+    limits: Limits
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
@@ -134,6 +136,7 @@ class Welcome:
                 node=raw["node"],
                 ice_servers=tuple(IceServer.parse(server) for server in raw["ice_servers"]),
                 rooms=tuple(Membership.parse(room) for room in raw["rooms"]),
+                limits=Limits.parse(raw.get("limits", {})),
             )
         except (KeyError, TypeError) as error:
             raise ProtocolError(f"a welcome that cannot be read: {error!r}") from error

@@ -126,6 +126,10 @@ class Visit:
         """Break the connection without a word, as a dead node does."""
         self._socket.transport.abort()
 
+    def freeze(self) -> None:
+        """Hear nothing more, as a peer behind a network that has silently gone: the socket stays open."""
+        self._socket.transport.pause_reading()
+
     async def gone(self) -> int | None:
         """Wait until the client has closed; its close code."""
         async with asyncio.timeout(TIMEOUT):
@@ -141,6 +145,7 @@ class ScriptedNode:
         self.url = ""
         self.refuse_with: HTTPStatus | None = None
         self.refused = 0
+        self.headers: dict[str, str] = {}
 
     async def visit(self) -> Visit:
         """The next connection."""
@@ -155,7 +160,9 @@ class ScriptedNode:
         if self.refuse_with is None:
             return None
         self.refused += 1
-        return socket.respond(self.refuse_with, "not now\n")
+        response = socket.respond(self.refuse_with, "not now\n")
+        response.headers.update(self.headers)
+        return response
 
 
 @asynccontextmanager

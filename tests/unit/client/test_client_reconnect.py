@@ -114,7 +114,7 @@ async def test_signals_wait_for_the_rejoin_and_keep_their_order(client: Keepline
         await call.send("four")
     await call.typing()
     await visit.welcome()
-    await visit.admit()
+    await visit.admit("joined")
     flushed = [await visit.read("signal") for _ in range(3)]
     assert [(frame["n"], frame["data"]) for frame in flushed] == [(2, "one"), (3, "two"), (4, "three")]
 
@@ -185,7 +185,7 @@ async def test_a_rejoin_that_is_not_possible_yet_is_tried_again(
     await visit.answer(refused, "error", code="unavailable", message="no", retry_after_ms=2000)
     await visit.admit()
     assert await next_events(call, 1) == [Rejoined(resumed=False)]
-    assert waits.asked == [0.25, 2.0]
+    assert waits.asked == [0.25, 2.25]
 
 
 async def test_a_node_that_does_not_answer_the_rejoin_is_left(node: ScriptedNode) -> None:
@@ -357,7 +357,7 @@ async def test_a_hello_that_is_refused_for_now_waits_as_told(node: ScriptedNode,
     await visit.answer(hello, "error", code="unavailable", message="no", retry_after_ms=3000)
     await (await node.visit()).welcome()
     await entering
-    assert waits.asked == [3.0]
+    assert waits.asked == [3.25]
     await client.close()
 
 
@@ -424,13 +424,17 @@ async def test_nothing_is_known_before_the_welcome(node: ScriptedNode) -> None:
 
 
 async def test_a_node_that_does_not_read_is_left_and_loses_nothing(node: ScriptedNode) -> None:
-    client = Keepline(node.url, "token", options=quick(request_timeout=0.3, signals_waiting=500))
+    client = Keepline(
+        node.url,
+        "token",
+        options=quick(request_timeout=0.3, signals_waiting=500, signal_bytes_waiting=1 << 26),
+    )
     call, _ = await join(client, node)
     for n in range(1, 401):  # more than sockets and libraries buffer
         await call.send({"n": n, "ballast": "x" * 60_000})
     visit = await node.visit()
     await visit.welcome()
-    await visit.admit()
+    await visit.admit("joined")
     first = await visit.read("signal")
     rest = [await visit.read("signal") for _ in range(400 - first["n"])]
     assert first["n"] > 1

@@ -1,0 +1,64 @@
+"""What the application is told outside of a call: states, and attempts that failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+from keepline.client.errors import KeeplineError
+
+_log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """What the client is doing."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    CLOSED = "closed"
+
+
+class Notices:
+    """Tells the application, and bears it when its callbacks fail."""
+
+    def __init__(
+        self,
+        on_state: Callable[[State], None] | None,
+        on_error: Callable[[KeeplineError], None] | None,
+    ) -> None:
+        self.state = State.CONNECTING
+        self._on_state = on_state
+        self._on_error = on_error
+        self._failing = False
+
+    def begin(self) -> None:
+        """Tell the state in which every client begins."""
+        self._tell_state()
+
+    def become(self, state: State) -> None:
+        """The client does something else from here on, if it does."""
+        self._failing = self._failing and state is not State.CONNECTED
+        if state is not self.state:
+            self.state = state
+            self._tell_state()
+
+    def failed(self, error: KeeplineError) -> None:
+        """An attempt failed; another one may follow. The first in a row is worth a line in a log."""
+        _log.log(logging.DEBUG if self._failing else logging.WARNING, "no connection: %s", error)
+        self._failing = True
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(error)
+        except Exception:
+            _log.exception("on_error failed for %r", error)
+
+    def _tell_state(self) -> None:
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(self.state)
+        except Exception:
+            _log.exception("on_state failed for %s", self.state)
