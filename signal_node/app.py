@@ -45,6 +45,7 @@ from signal_node.signaling.requests import Requests
 from signal_node.signaling.work import Work
 from signal_node.telemetry.call_counts import CallCounter
 from signal_node.telemetry.room_gauges import RoomGauges
+from signal_node.transport.budget import Allowances
 from signal_node.transport.connections import Connections
 from signal_node.users.ownership import Users
 from signal_node.users.tokens import Jwks, Verifier
@@ -212,6 +213,7 @@ class App:
         tasks.start("failed-logins", self.logins.run, restart=True)
         tasks.start("connections", self.connections.run, restart=True)
         tasks.start("census", self.room_gauges.run, restart=True)
+        tasks.start("stalls", self.node.clients.stalls.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
         tasks.start("turn-credentials", lambda: run_refresh(self.ice, self.node.clients), restart=True)
         tasks.start("turn-checks", self.turn.run, restart=True)
@@ -269,7 +271,18 @@ def _clients(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Connect
         hello_seconds=settings.limit_hello_seconds,
         ping_seconds=settings.limit_ping_seconds,
         pong_seconds=settings.limit_pong_seconds,
+        max_head=settings.limit_header_bytes,
+        work=_allowances(settings),
     )
+
+
+def _allowances(settings: NodeSettings) -> Allowances:
+    """What is not set follows from the limits of frames and connections, whatever they are."""
+    connection = settings.limit_work_ms or settings.limit_frames_per_second / 5
+    burst = settings.limit_work_burst_ms or settings.limit_frames_burst / 2
+    address = settings.limit_address_work_ms or connection * settings.limit_connections_per_ip / 5
+    address_burst = settings.limit_address_work_burst_ms or burst * settings.limit_connections_per_ip / 10
+    return Allowances(connection, burst, address, address_burst)
 
 
 def _verifier(settings: NodeSettings) -> Verifier:

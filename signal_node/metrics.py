@@ -50,6 +50,7 @@ class NodeCollector(Collector):
                 "across": counts.relayed_across,
                 "received": counts.received_across,
                 "dropped": counts.dropped,
+                "slow": counts.slow,
             },
         )
         yield _histogram(

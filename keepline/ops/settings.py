@@ -263,6 +263,13 @@ class NodeSettings(CommonSettings):
     limit_bad_frames: int = Field(default=10, ge=1, le=1000)
     limit_frames_per_second: float = Field(default=50, ge=1, le=100_000)
     limit_frames_burst: int = Field(default=200, ge=1, le=1_000_000)
+    # Milliseconds of the node's time a second, and at once, that a connection may cost, and an address. What is not set
+    # follows from the limits of frames and connections: a fifth of the frames, a fifth of all connections.
+    limit_work_ms: float | None = Field(default=None, gt=0, le=1000)
+    limit_work_burst_ms: float | None = Field(default=None, gt=0, le=100_000)
+    limit_address_work_ms: float | None = Field(default=None, gt=0, le=1_000_000)
+    limit_address_work_burst_ms: float | None = Field(default=None, gt=0, le=100_000_000)
+    limit_header_bytes: int = Field(default=16_384, ge=1024, le=262_144)
     limit_connections_per_ip: int = Field(default=100, ge=1, le=1_000_000)
     limit_failed_logins: int = Field(default=6, ge=1, le=10_000)
     limit_failed_login_window_seconds: float = Field(default=600, ge=1, le=86_400)

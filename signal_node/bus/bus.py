@@ -2,9 +2,10 @@
 
 What a caller may assume. `send` never waits and never fails: the frame is in memory until the current round trip
 to Redis is over, then everything that has gathered for one node leaves as one PUBLISH, and all nodes' in one write.
-Frames from one node to another arrive in the order sent, at most once; they are lost with the connection to Redis,
-and new ones are dropped while `MAX_QUEUED` wait. Notices of commits come through the same channel, but are
-published by the commit script, and are not ordered against frames.
+A packet has at most `MAX_PACKET_BYTES`; what is more goes with the next ones. Frames from one node to another arrive in
+the order sent, at most once; they are lost with the connection to Redis, and new ones are refused while too many wait,
+or too many bytes. Notices of commits come through the same channel, but are published by the commit script, and are not
+ordered against frames.
 
 A subscription can fall silent while its connection stays open, so the node sends itself a probe through its own
 inbox. After `SILENT_SECONDS` without one the inbox counts as silent; then the subscription is made anew, and
@@ -43,9 +44,16 @@ from signal_node.bus.lanes import MESSAGE, MOVED, SUBSCRIBED, Channels
 from signal_node.protocol.session import SESSION_ID_BYTES
 
 MAX_QUEUED = 100_000
-"""Frames that wait for Redis at the most."""
+MAX_QUEUED_BYTES = 64 * 1_048_576
+"""Frames, and their bytes, that wait for Redis at the most."""
 
-_FRAME, _REPLACED, _TIME = ord("F"), ord("R"), ord("T")
+MAX_NODE_BYTES = 16 * 1_048_576
+"""Of those, what waits for one node: others are to be reached when one is slow."""
+
+MAX_PACKET_BYTES = 1_048_576
+"""Redis closes the subscription of a node that has 32 MB to read, and hands on nothing else while it writes."""
+
+_FRAME, _REPLACED, _TIME, _SLOW = ord("F"), ord("R"), ord("T"), ord("S")
 _PACKET, _NOTICE, _PROBE = ord("P"), ord("N"), ord("?")
 _ITEM = struct.Struct(f">B{SESSION_ID_BYTES}sI")
 _NUMBER = struct.Struct(">Q")
@@ -72,6 +80,9 @@ class Receiver(Protocol):
 
     def notice_received(self, data: bytes) -> None:
         """Another node has committed a change to a room that has a side here."""
+
+    def slow_received(self, session: str, room_id: str) -> None:
+        """The session of another node does not read as fast as it is sent to in a room."""
 
     def inbox_gap(self) -> None:
         """What was sent until now may have been missed."""
@@ -117,6 +128,33 @@ class _Lane:
         return nodes
 
 
+class _Queue:
+    """What waits for one node."""
+
+    __slots__ = ("items", "size")
+
+    def __init__(self) -> None:
+        self.items: list[bytes] = []
+        self.size = 0
+
+    def take(self, limit: int) -> list[bytes]:
+        """Take from the front what fits in `limit` bytes, one item at least."""
+        items = self.items
+        if self.size <= limit:
+            self.items, self.size = [], 0
+            return items
+        size = count = 0
+        for item in items:
+            size += len(item)
+            if count and size > limit:
+                size -= len(item)
+                break
+            count += 1
+        self.items = items[count:]
+        self.size -= size
+        return items[:count]
+
+
 class Bus:
     """This node's inbox, and the way to the others'. `run_sender` and `run_receiver` are to be run as tasks."""
 
@@ -141,8 +179,8 @@ class Bus:
         self._receiver = receiver
         self._monotonic = monotonic
         self._clock = clock
-        self._queues: dict[str, list[bytes]] = {}
-        self._queued = 0
+        self._queues: dict[str, _Queue] = {}
+        self._queued = self._queued_bytes = 0
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._sent_at: dict[str, float] = {}
@@ -175,9 +213,9 @@ class Bus:
 
     # --- out ---
 
-    def send(self, node: str, session: str, data: bytes) -> None:
-        """Send a frame to a session of another node."""
-        self._put(node, _ITEM.pack(_FRAME, session.encode(), len(data)) + data)
+    def send(self, node: str, session: str, data: bytes) -> bool:
+        """Send a frame to a session of another node; False when too much waits already."""
+        return self._put(node, _ITEM.pack(_FRAME, session.encode(), len(data)) + data)
 
     def time_latency(self, node: str) -> None:
         """Let the next packet to a node say when this was called, so that the node can tell how long it took."""
@@ -187,17 +225,42 @@ class Bus:
         """Tell another node that a session of its has been replaced."""
         self._put(node, _ITEM.pack(_REPLACED, session.encode(), 0))
 
-    def _put(self, node: str, item: bytes) -> None:
-        if self._queued >= MAX_QUEUED:
-            self._receiver.frames_dropped(1)
-            return
-        self._queued += 1
+    def tell_slow(self, node: str, session: str, room_id: str) -> None:
+        """Tell the node of a peer that a session of this node does not read as fast as is sent to it."""
+        room = room_id.encode()
+        self._put(node, _ITEM.pack(_SLOW, session.encode(), len(room)) + room)
+
+    def _put(self, node: str, item: bytes) -> bool:
+        size = len(item)
         queue = self._queues.get(node)
+        if (
+            self._queued >= MAX_QUEUED
+            or self._queued_bytes + size > MAX_QUEUED_BYTES
+            or (queue is not None and queue.size + size > MAX_NODE_BYTES)
+        ):
+            return False
+        self._queued += 1
+        self._queued_bytes += size
         if queue is None:
-            self._queues[node] = [item]
+            queue = self._queues[node] = _Queue()
             self._lane(node).add(node)
-        else:
-            queue.append(item)
+        queue.items.append(item)
+        queue.size += size
+        return True
+
+    def _take(self, nodes: Collection[str]) -> dict[str, list[bytes]]:
+        """At most a packet for each node; what is left of a queue stays the next to be sent."""
+        taken = {}
+        for node in nodes:
+            queue = self._queues[node]
+            items = taken[node] = queue.take(MAX_PACKET_BYTES)
+            if queue.items:
+                self._lane(node).add(node)
+            else:
+                del self._queues[node]
+            self._queued -= len(items)
+            self._queued_bytes -= sum(map(len, items))
+        return taken
 
     def _lane(self, node: str) -> _Lane:
         lane = self._lane_to.get(node)
@@ -222,9 +285,8 @@ class Bus:
         backoff = Backoff(0.05, 1.0)
         while True:
             await lane.wanted.wait()
-            queues = {node: self._queues.pop(node) for node in lane.take()}
+            queues = self._take(lane.take())
             frames = sum(map(len, queues.values()))
-            self._queued -= frames
             try:
                 unheard = await self._publish(lane, queues)
                 backoff.reset()
@@ -348,6 +410,8 @@ class Bus:
                 self._receiver.frame_received(session.decode(), data[at : at + size])
             elif kind == _REPLACED:
                 self._receiver.replaced_received(session.decode())
+            elif kind == _SLOW:
+                self._receiver.slow_received(session.decode(), data[at : at + size].decode())
             elif kind == _TIME:
                 self.latency.observe(max(0.0, self._clock() - _SECONDS.unpack_from(data, at)[0]))
             at += size

@@ -162,6 +162,10 @@ class Session:
 
     # --- what comes in ---
 
+    def stalled(self, seconds: float) -> None:
+        """The node has read nothing for so long: what comes at once now has come in that time."""
+        self._bucket.missed(seconds)
+
     def receive(self, text: str, now: float) -> Sequence[Effect]:
         """Take a text message at `now` (seconds, monotonic) and say what is to be done."""
         stage = self.stage
@@ -375,6 +379,11 @@ class Session:
         """A request came too late; one who was away when the room ended learns why."""
         why = UNSET if reason is None else reason.value
         return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id, reason=why)
+
+    def peer_too_slow(self, room_id: str, retry_after_ms: int) -> Sequence[Effect]:
+        """A signal was not passed on: the peer has too much to read already. That is no fault of the client."""
+        message = "the peer reads too slowly; a signal was not passed on"
+        return self.failed(ErrorCode.RATE_LIMITED, message, room_id, UNSET, retry_after_ms)
 
     def hold(self, room_id: str, side: SideNumber) -> None:
         """The session has taken a side."""

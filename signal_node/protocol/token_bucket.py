@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MAX_MISSED_SECONDS = 60.0
+
 
 @dataclass(slots=True)
 class Bucket:
@@ -21,15 +23,18 @@ class Bucket:
         """Take one at `now` (seconds of one monotonic clock); False when there is none."""
         level = self._level
         if now != self._filled_at:  # what came in one packet has come at one time
-            level += (now - self._filled_at) * self.rate
+            if level < self.burst:
+                level = min(level + (now - self._filled_at) * self.rate, self.burst)
             self._filled_at = now
-            if level > self.burst:
-                level = self.burst
         if level < 1.0:
             self._level = level
             return False
         self._level = level - 1.0
         return True
+
+    def missed(self, seconds: float) -> None:
+        """Add what would have been taken while nobody looked: it may be more than the burst."""
+        self._level += min(seconds, MAX_MISSED_SECONDS) * self.rate
 
     def wait_ms(self) -> int:
         """How long after the last take until the next will succeed, in ms."""

@@ -15,7 +15,7 @@ import structlog
 
 from keepline.ops.metrics import Timings
 from keepline.room import commands
-from keepline.room.record import SIDES, Room, SideNumber, Status
+from keepline.room.record import SIDES, Room, SideNumber, Status, other
 from keepline.room.state import IllegalTransition
 from signal_node.bus.bus import Bus
 from signal_node.limits.address_limits import AddressLimits
@@ -43,6 +43,11 @@ _RELAY_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0
 LEAVING_SECONDS = 0.3
 """How long a connection that was told goodbye is written to after another one has taken over its user."""
 
+SLOW_MS = 1_000
+"""How long a sender is to wait whose peer does not read as fast."""
+
+MAX_SLOW = 1_000
+
 Begin = Callable[[Connection, Request], None]
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +61,7 @@ class Counts:
     relayed_across: int = 0
     received_across: int = 0
     dropped: int = 0
+    slow: int = 0
     replaced: int = 0
     seconds: Timings = field(default_factory=lambda: Timings(_RELAY_BOUNDS))
 
@@ -79,6 +85,7 @@ class Node:
         self._let_go: Callable[[str, str], None]
         self._reconciler: Reconciler
         self._loop = loop
+        self._slow: dict[str, float] = {}  # sessions of other nodes that read too slowly, and until when
 
     def connect(
         self,
@@ -165,19 +172,36 @@ class Node:
         if session is None or node is None:
             counts.dropped += 1
         elif node != self.id:
+            if (self._slow and self._is_slow(session)) or not self.bus.send(node, session, data):
+                self._refuse(connection, room_id)
+                return
             counts.relayed_across = number = counts.relayed_across + 1
-            self.bus.send(node, session, data)
             if not number % SAMPLED:
                 self.bus.time_latency(node)
-        elif self.clients.forward(session, data):
+        elif (receiver := self.clients.get(session)) is None:
+            counts.dropped += 1
+        elif receiver.relay(data):
             counts.relayed_here = number = counts.relayed_here + 1
             if not number % SAMPLED:
                 # The connections' flush is due before this: it was asked for when the frame was forwarded.
                 self._loop.call_soon(self._relayed, time.perf_counter())
         else:
-            counts.dropped += 1
+            self._refuse(connection, room_id)
+            return
         if kind is not None and kind is not CANDIDATE:
             self.offer_outcomes.sent(room_id, side, kind)
+
+    def _refuse(self, connection: Connection, room_id: str) -> None:
+        """Tell the sender, not the receiver, that there is no room for a signal."""
+        self.counts.slow += 1
+        connection.perform(connection.session.peer_too_slow(room_id, SLOW_MS))
+
+    def _is_slow(self, session: str) -> bool:
+        until = self._slow.get(session)
+        if until is None or until > self._loop.time():
+            return until is not None
+        del self._slow[session]
+        return False
 
     def _relayed(self, began: float) -> None:
         self.counts.seconds.observe(time.perf_counter() - began)
@@ -200,8 +224,38 @@ class Node:
         self.counts.received_across += 1
         if len(data) >= MIN_BYTES:
             self.offer_outcomes.received(data)
-        if not self.clients.forward(session, data):
+        receiver = self.clients.get(session)
+        if receiver is None:
             self.counts.dropped += 1
+        elif not receiver.relay(data):
+            self.counts.dropped += 1
+            self._tell_slow(receiver)
+
+    def _tell_slow(self, receiver: Connection) -> None:
+        """Let the nodes of a client's peers know that it does not read as fast as they send."""
+        now = self._loop.time()
+        if now - receiver.slow_told_at < SLOW_MS / 4_000:
+            return
+        receiver.slow_told_at = now
+        for room_id, side in receiver.session.rooms.items():
+            room = self.rooms.get(room_id)
+            peer = None if room is None else room.side(other(side))
+            if peer is not None and peer.node is not None and peer.node != self.id:
+                self.bus.tell_slow(peer.node, receiver.session.id, room_id)
+
+    def slow_received(self, session: str, room_id: str) -> None:
+        """A session of another node has no room for what its peers here send."""
+        now = self._loop.time()
+        if len(self._slow) >= MAX_SLOW:
+            self._slow = {slow: until for slow, until in self._slow.items() if until > now}
+        self._slow[session] = now + SLOW_MS / 1_000
+        room = self.rooms.get(room_id)
+        if room is None:
+            return
+        for side in (room.side_1, room.side_2):
+            sender = None if side.session is None else self.clients.get(side.session)
+            if sender is not None:
+                self._refuse(sender, room_id)
 
     def replaced_received(self, session: str) -> None:
         """A session's user has connected elsewhere."""

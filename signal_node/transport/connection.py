@@ -7,19 +7,27 @@ connections that have something to send and flushes them when the tick is over.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import (
+    Authenticate,
     CloseConnection,
     Effect,
+    Join,
     Relay,
+    Report,
     Request,
     Send,
     Session,
     Stage,
 )
+from signal_node.protocol.token_bucket import Bucket
+from signal_node.transport.budget import COSTS, Budget
+from signal_node.transport.stalls import Stalls
+from signal_node.transport.turns import Turns
 from signal_node.transport.websocket import Misled, Opened, Refused, Violated, WebSocket
 
 CLOSE_SECONDS = 5.0
@@ -27,6 +35,16 @@ CLOSE_SECONDS = 5.0
 
 MAX_HELD_FRAMES = 1_000
 """Frames from peers that wait while the answer to a join is on its way."""
+
+MAX_HELD_BYTES = 1_048_576
+
+MAX_JOINS = 4
+"""Joins of one connection under way: each may bring a long chat into memory. Others wait, in order."""
+
+MAX_DISCARDED = 1_048_576
+"""Bytes that a client may still send after our close before it is cut off."""
+
+_FRAME, _BYTE, _ANSWERED = COSTS.frame, COSTS.kib_received / 1_024, COSTS.kib_answered / 1_024
 
 LARGE_ANSWER = 65_536
 """Bytes from which on an answer does not count as unread: the snapshots of rooms with a long chat."""
@@ -80,17 +98,29 @@ class Connection(asyncio.Protocol):
     """A client's connection and its session."""
 
     __slots__ = (
+        "_answers",
+        "_continuing",
+        "_credited",
         "_dirty",
+        "_discarded",
         "_handler",
         "_held",
+        "_held_bytes",
+        "_joins",
         "_largest_answer",
         "_loop",
         "_max_outgoing",
         "_origins",
+        "_other_frames",
+        "_paused",
         "_pending_answers",
+        "_room",
+        "_stalls",
         "_transport",
+        "_turns",
         "_writer",
         "address",
+        "budget",
         "closed_as",
         "closing_since",
         "forwarded_for",
@@ -100,6 +130,7 @@ class Connection(asyncio.Protocol):
         "pinged_at",
         "replaced",
         "session",
+        "slow_told_at",
         "websocket",
     )
 
@@ -109,8 +140,12 @@ class Connection(asyncio.Protocol):
         session: Session,
         websocket: WebSocket,
         writer: Writer,
+        turns: Turns,
+        stalls: Stalls,
         *,
         loop: asyncio.AbstractEventLoop,
+        budget: Budget,
+        other_frames: Bucket,
         max_outgoing: int,
         origins: frozenset[str],
     ) -> None:
@@ -121,11 +156,21 @@ class Connection(asyncio.Protocol):
         self.closing_since: float | None = None
         self.closed_as: close_codes.Close | None = None
         self.leaving = False  # it has been told goodbye
+        self.slow_told_at = 0.0  # when the node of its peer was last told that it reads too slowly
         self.replaced = False  # its session has lost the user
         self.forwarded_for = ""
         self.address: str | None = None
+        self.budget = budget
         self._handler = handler
         self._writer = writer
+        self._turns = turns
+        self._stalls = stalls
+        self._credited = stalls.number
+        self._other_frames = other_frames
+        self._paused = False  # nothing is read
+        self._continuing = False  # a turn, or a timer, will go on with what is left
+        self._discarded = 0
+        self._joins: deque[Join] = deque()
         self._loop = loop
         self._max_outgoing = max_outgoing
         self._origins = origins
@@ -133,22 +178,33 @@ class Connection(asyncio.Protocol):
         self._dirty = False
         self._pending_answers = 0
         self._largest_answer = LARGE_ANSWER
+        self._answers = 0  # what the largest of them may be unread beside the limit
+        self._room = max_outgoing  # bytes that peers may still send before the client has to read
         self._held: list[bytes] = []
+        self._held_bytes = 0
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio has accepted the connection; the handshake is still to come."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._max_outgoing)
+        self._transport.set_write_buffer_limits(high=2 * self._max_outgoing)
         self.websocket.entrance = self
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the websocket, then the session with each message, and perform what it decides."""
+        """Read a slice; what was sent while the node stood still counts as sent then."""
         self.heard_at = now = self._loop.time()
         self.pinged_at = None
-        for event in self.websocket.receive(data):
+        if now < self._stalls.credited_until and self._credited != self._stalls.number:
+            self._credit()
+        self._read(data, now)
+
+    def _read(self, data: bytes, now: float) -> None:
+        """Feed the websocket, then the session with each message, and perform what it decides."""
+        websocket = self.websocket
+        events = websocket.receive(data)
+        for event in events:
             if type(event) is str:
                 self.perform(self.session.receive(event, now))
             elif type(event) is Opened:
@@ -158,8 +214,16 @@ class Connection(asyncio.Protocol):
             elif type(event) is Misled:
                 self._handler.misled(self, event.why)
                 self.abort()
-        if self.websocket.pending:
+        if others := websocket.other_frames:
+            self._count_other_frames(others, now)
+        if websocket.pending:
             self._wake()
+        if not events and websocket.closing:
+            self._discard(len(data))
+            return
+        wait = self.budget.spend((len(events) + others) * _FRAME + len(data) * _BYTE, now)
+        if wait or websocket.behind:
+            self._rest(wait)
 
     def eof_received(self) -> bool:
         """The client will send no more."""
@@ -168,7 +232,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """More than the limit waits for a client that does not read: it has to go."""
+        """Twice the limit waits for a client that does not read, without any signal of its peers: it has to go."""
         self.close(close_codes.TOO_SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -177,6 +241,7 @@ class Connection(asyncio.Protocol):
         self.websocket.entrance = None
         self.session.stage = Stage.CLOSED
         self._held.clear()
+        self._joins.clear()
         self._handler.closed(self)
 
     @property
@@ -208,21 +273,43 @@ class Connection(asyncio.Protocol):
                     self.write(data)
                 case CloseConnection(close):
                     self._begin_close(close)
+                case Join():
+                    self._spend(COSTS.read)
+                    self._joins.append(effect)
+                    self._begin_joins()
                 case _:
+                    if isinstance(effect, Authenticate | Report):
+                        self._spend(COSTS.read)
                     self._handler.perform(self, effect)
 
     def write(self, data: bytes) -> None:
         """Send a frame that answers the client."""
-        if len(data) > self._largest_answer:
-            self._make_room(len(data))
+        if len(data) > LARGE_ANSWER:
+            self._spend(len(data) * _ANSWERED)
+            if len(data) > self._largest_answer:
+                self._make_room(len(data))
         self.websocket.send(data)
         self._wake()
+
+    def relay(self, data: bytes) -> bool:
+        """Send what the peer sends; False when too much is unread already: then it is the peer that has to wait."""
+        if self._room <= 0 and not self._has_room():
+            return False
+        self._room -= len(data)
+        if self._pending_answers:
+            self.forward(data)
+            return True
+        self.websocket.send(data)
+        if not self._dirty:
+            self._wake()
+        return True
 
     def forward(self, data: bytes) -> None:
         """Send a frame that comes from the peer or the room: after `joined`, if a join is on its way."""
         if self._pending_answers:
-            if len(self._held) < MAX_HELD_FRAMES:
+            if len(self._held) < MAX_HELD_FRAMES and self._held_bytes < MAX_HELD_BYTES:
                 self._held.append(data)
+                self._held_bytes += len(data)
             return
         self.websocket.send(data)
         if not self._dirty:
@@ -236,10 +323,11 @@ class Connection(asyncio.Protocol):
         """The answer to a join is written: now what was kept back."""
         self._pending_answers -= 1
         if not self._pending_answers:
-            held, self._held = self._held, []
+            held, self._held, self._held_bytes = self._held, [], 0
             for data in held:
                 self.websocket.send(data)
             self._wake()
+        self._begin_joins()
 
     def close(self, close: close_codes.Close) -> None:
         """Close for a reason of the node's own."""
@@ -266,18 +354,81 @@ class Connection(asyncio.Protocol):
         if not chunks:
             return
         transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        self._room = self._max_outgoing + self._answers - transport.get_write_buffer_size()
         if not chunks[-1] and transport.can_write_eof():
             # Not close(): what the client is still sending would be answered with a reset, and the reset could
             # overtake the close frame. The client closes; if it does not, the sweep does.
             transport.write_eof()
 
+    # --- turns: who sends much is read a slice at a time, who is over its budget later ---
+
+    def go_on(self) -> None:
+        """Read another slice of what is there, or of what comes."""
+        self._continuing = False
+        if self._transport is None:
+            return
+        if self.websocket.behind:
+            self._read(b"", self.heard_at)
+        elif wait := self.budget.spend(0.0, self._loop.time()):
+            self._rest(wait)
+        if not self._continuing and self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _rest(self, wait: float) -> None:
+        """Read nothing until others have had their turn, or for so many seconds."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        if not self._continuing:
+            self._continuing = True
+            if wait:
+                self._loop.call_later(wait, self._turns.ask, self)
+            else:
+                self._turns.ask(self)
+
+    def _spend(self, cost: float) -> None:
+        if wait := self.budget.spend(cost, self._loop.time()):
+            self._rest(wait)
+
+    def _credit(self) -> None:
+        self._credited = self._stalls.number
+        self._other_frames.missed(self._stalls.seconds)
+        self.session.stalled(self._stalls.seconds)
+
+    def _count_other_frames(self, count: int, now: float) -> None:
+        for _ in range(count):
+            if not self._other_frames.take(now):
+                self.close(close_codes.RATE_LIMITED)
+                return
+
+    def _discard(self, size: int) -> None:
+        """Who goes on sending after our close is cut off, at the latest when it must have seen it."""
+        self._discarded += size
+        if self._discarded > MAX_DISCARDED:
+            self.abort()
+
+    def _begin_joins(self) -> None:
+        while self._joins and self._pending_answers < MAX_JOINS:
+            self._handler.perform(self, self._joins.popleft())
+
     # --- inside ---
 
     def _make_room(self, answer: int) -> None:
         """Let an answer wait beside what else may: a long chat, which the client asked for, makes nobody slow."""
-        self._largest_answer = answer
+        self._largest_answer = self._answers = answer
         if self._transport is not None:
-            self._transport.set_write_buffer_limits(high=self._max_outgoing + answer)
+            self._transport.set_write_buffer_limits(high=2 * self._max_outgoing + answer)
+
+    def _has_room(self) -> bool:
+        """Look again how much is unread. Room is measured with each write; since then some may have been read."""
+        if self._dirty:
+            self.flush()
+        if self._transport is not None:
+            self._room = self._max_outgoing + self._answers - self._transport.get_write_buffer_size()
+        return self._room > 0
 
     def _wake(self) -> None:
         if not self._dirty:

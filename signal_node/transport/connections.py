@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import SESSION_ID_BYTES, Limits, Session, Stage
+from signal_node.protocol.token_bucket import Bucket
+from signal_node.transport.budget import Allowances, Budget
 from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
-from signal_node.transport.websocket import WebSocket
+from signal_node.transport.stalls import Stalls
+from signal_node.transport.turns import Turns
+from signal_node.transport.websocket import MAX_HEAD_BYTES, WebSocket
 
 LIMITED_SECONDS = 1.0
 """How long a connection that is to be refused may take to say hello."""
@@ -36,11 +40,17 @@ class Connections:
         hello_seconds: float,
         ping_seconds: float,
         pong_seconds: float,
+        max_head: int = MAX_HEAD_BYTES,
+        work: Allowances | None = None,
     ) -> None:
         self._loop = loop
         self._writer = Writer(loop)
+        self._turns = Turns(loop)
+        self.stalls = Stalls()
         self._limits = limits
+        self.work = work or Allowances()
         self._max_frame = max_frame
+        self._max_head = max_head
         self._max_outgoing = max_outgoing
         self._origins = origins
         self._hello_seconds = hello_seconds
@@ -64,9 +74,13 @@ class Connections:
         connection = Connection(
             handler,
             Session(new_session_id(), self._limits, self.errors),
-            WebSocket(self._max_frame),
+            WebSocket(self._max_frame, self._max_head),
             self._writer,
+            self._turns,
+            self.stalls,
             loop=self._loop,
+            budget=Budget(self.work.connection, self.work.connection_burst),
+            other_frames=Bucket(self._limits.frames_per_second, self._limits.frames_burst),
             max_outgoing=self._max_outgoing,
             origins=self._origins,
         )

@@ -1,9 +1,13 @@
 """WebSocket framing on `websockets`' Sans-I/O protocol: bytes in, messages out, and the other way round.
 
 Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time;
-whatever else comes (the handshake, control frames, fragments, breaches) is the library's, which gets whole
-frames and so is always between two of them. Compression is not offered: signals are small, and a compressor per
-connection costs 60 times its memory.
+whatever else comes (the handshake, control frames, fragments, breaches) is the library's, which gets a whole request
+or whole frames and so is always between two of them. Compression is not offered: signals are small, and a compressor
+per connection costs 60 times its memory.
+
+One packet can hold 40,000 empty frames, each of which costs as much as a signal. So `receive` takes a slice of frames
+at a time and keeps the rest; whoever calls it comes back for that when others have had their turn. Nothing is read
+after our own close, and of what can be refused by its header no more than that.
 """
 
 from __future__ import annotations
@@ -30,6 +34,12 @@ except ImportError:
 
 PATH = "/v1"
 
+MAX_HEAD_BYTES = 16_384
+"""Of a handshake: the request line and all headers together."""
+
+SLICE_FRAMES = 32
+"""Frames of one connection that are read before others have their turn."""
+
 RETRY_AFTER_SECONDS = 1
 """When a client that a draining node refuses may try again: another node takes it at once."""
 
@@ -39,6 +49,15 @@ _TEXT = 0x81
 _MASKED = 0x80
 _SIZE_IN_2, _SIZE_IN_8 = 126, 127
 _MASK_BYTES = 4
+
+_HEAD_END = b"\r\n\r\n"
+_METHOD = b"GET "
+_BINARY = (0x82, 0x02)
+_DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
+"""First bytes of frames that may come: others have reserved bits or kinds, or are control frames in fragments."""
+
+_CONTROL = 0x08
+_MAX_CONTROL = 125
 
 _OPEN = State.OPEN
 """Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
@@ -106,28 +125,43 @@ class WebSocket:
         "_fragments",
         "_incomplete",
         "_max_bytes",
+        "_max_head",
         "_missing",
         "_outgoing",
         "_protocol",
+        "_slice",
+        "behind",
         "entrance",
+        "other_frames",
         "source",
     )
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(
+        self, max_message_bytes: int, max_head_bytes: int = MAX_HEAD_BYTES, slice_frames: int = SLICE_FRAMES
+    ) -> None:
+        """Take at most `slice_frames` frames at a time."""
         self._protocol = _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=max_message_bytes)
         self._max_bytes = max_message_bytes
+        self._max_head = max_head_bytes
+        self._slice = range(slice_frames)
         self._incomplete = bytearray()
         self._missing = 0
         self._outgoing: list[bytes] = []
+        self.behind = (
+            False  # the last slice has left whole frames, it may be: receive(b"") takes the next one
+        )
+        self.other_frames = 0  # control frames and fragments of the last slice
         self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
         self._begun = False  # the first bytes have been seen, and a PROXY header is not among those to come
         self.entrance: Entrance | None = None  # until the handshake is through
         self.source: str | None = None  # the client's IP address, as a trusted proxy says
 
     def receive(self, data: bytes) -> Sequence[Event]:
-        """Take what came from the network; what it means, in order."""
+        """Take what came from the network; what a slice of it means, in order."""
         state = self._protocol.state
-        if state is State.CLOSED:
+        if state is not _OPEN and state is not State.CONNECTING:
+            self.behind = False
+            self._incomplete.clear()
             return ()
         if self._incomplete:
             self._incomplete += data
@@ -135,22 +169,47 @@ class WebSocket:
                 self._missing -= len(data)
                 return ()
             data, self._incomplete = bytes(self._incomplete), bytearray()
+        self.behind = False
+        self.other_frames = 0
         events: list[Event] = []
-        if state is State.CONNECTING:
+        if state is _OPEN:
+            at = self._whole_frames(data, events)
+            if at < len(data) and self._protocol.state is _OPEN:
+                self._feed(data[at:], events)
+        elif state is State.CONNECTING:
             self._opening(data, events)
-        elif (at := self._whole_frames(data, events)) < len(data):
-            self._feed(data[at:], events)
         return events
 
     def _opening(self, data: bytes, events: list[Event]) -> None:
-        """Take the handshake; a frame that did not wait for the answer (RFC 6455, 4.1) is a breach."""
+        """Take the handshake when it is whole; a frame that did not wait for the answer (RFC 6455, 4.1) is a breach."""
+        protocol = self._protocol
+        if protocol.handshake_exc is not None:
+            return  # answered already
         if not self._begun:
             data = self._past_header(data, events)
             if not data:
                 return
-        self._feed(data, events)
-        if self._protocol.state is State.OPEN and not data.endswith(b"\n"):
-            self._violate(close_codes.BAD_FRAME, events)
+        head = data.find(_HEAD_END) + len(_HEAD_END)
+        if head < len(_HEAD_END):
+            if not data.startswith(_METHOD[: len(data)]):
+                head = len(data)  # not one of ours: refused by its first line
+            elif len(data) <= self._max_head:
+                self._keep(data, 0, 0)
+                return
+        if head > self._max_head or head < len(_HEAD_END):
+            events.append(self._refuse_head())
+        else:
+            self._feed(data[:head], events)
+            if protocol.state is _OPEN and head < len(data):
+                self._violate(close_codes.BAD_FRAME, events)
+
+    def _refuse_head(self) -> Refused:
+        protocol = self._protocol
+        response = protocol.reject(431, f"the headers have more than {self._max_head:,} bytes together\n")
+        protocol.send_response(response)
+        protocol.handshake_exc = InvalidStatus(response)
+        self._outgoing += protocol.data_to_send()
+        return Refused()
 
     def _past_header(self, data: bytes, events: list[Event]) -> bytes:
         """Take a trusted proxy's PROXY header; what follows it, nothing while it is not whole.
@@ -172,34 +231,56 @@ class WebSocket:
         return data[size:] if size else data
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
-        """Take the frames that are complete, keep one that is not; returns where the library's part begins."""
+        """Take a slice of frames that are complete, keep the rest; returns where the library's part begins."""
         at, end, protocol, limit = 0, len(data), self._protocol, self._max_bytes
-        while at < end and protocol.state is _OPEN:
+        for _ in self._slice:
+            if at >= end or protocol.state is not _OPEN:
+                return at
+            first = data[at]
+            if first != _TEXT and first not in _DEFINED:
+                return self._refuse_frame(first, end, events)
             if end - at < 2:
                 return self._keep(data[at:], 0, end)
             size, body = data[at + 1] - _MASKED, at + 2 + _MASK_BYTES
             if size < 0:
                 return at  # refused by its header
-            if size == _SIZE_IN_2:
-                if end - at < 4:
+            if size >= _SIZE_IN_2:
+                if first & _CONTROL:
+                    return self._refuse_frame(first, end, events)
+                bytes_of_size = 2 if size == _SIZE_IN_2 else 8
+                if end - at < 2 + bytes_of_size:
                     return self._keep(data[at:], 0, end)
-                size, body = data[at + 2] << 8 | data[at + 3], body + 2
-            elif size == _SIZE_IN_8:
-                size, body = int.from_bytes(data[at + 2 : at + 10], "big"), body + 8
+                size = int.from_bytes(data[at + 2 : at + 2 + bytes_of_size], "big")
+                body += bytes_of_size
             if size > limit:
                 return at
             stop = body + size
             if stop > end:
                 return self._keep(data[at:], stop - end, end)
-            if data[at] == _TEXT and self._fragments is None:
+            if first == _TEXT and self._fragments is None:
                 try:
                     events.append(str(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]), "utf-8"))
                 except UnicodeDecodeError:
                     self._violate(close_codes.BAD_FRAME, events)
             else:
+                self.other_frames += 1
                 self._feed(data[at:stop], events)
             at = stop
+        if at < end:
+            self.behind = True
+            return self._keep(data[at:], 0, end)
         return at
+
+    def _refuse_frame(self, first: int, end: int, events: list[Event]) -> int:
+        """Refuse a frame by its first two bytes, however long it is going to be."""
+        if first in _BINARY:
+            self._violate(close_codes.BAD_FRAME, events)
+        else:
+            self._protocol.fail(
+                CloseCode.PROTOCOL_ERROR, "reserved bits, a reserved kind or a long control frame"
+            )
+            self._outgoing += self._protocol.data_to_send()
+        return end
 
     def _keep(self, incomplete: bytes, missing: int, end: int) -> int:
         """Wait for `missing` bytes of a frame at least: what comes in small pieces is looked at once."""
@@ -280,9 +361,9 @@ class WebSocket:
             self._outgoing += self._protocol.data_to_send()
 
     def close(self, code: int, reason: str) -> None:
-        """Queue a close; the client has to answer it."""
+        """Queue a close and the end of the stream: whatever the client still sends is not read any more."""
         if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, reason)
+            self._protocol.fail(code, reason)
             self._outgoing += self._protocol.data_to_send()
 
     def to_send(self) -> list[bytes]:

@@ -20,6 +20,9 @@ _HASTE = {
     "KEEPLINE_ORIGINS": "https://app.example",
     "KEEPLINE_LIMIT_HELLO_SECONDS": "2",
     "KEEPLINE_LIMIT_OUTGOING_BYTES": "65536",
+    # Enough to fill the buffers of the system in no time.
+    "KEEPLINE_LIMIT_WORK_MS": "500",
+    "KEEPLINE_LIMIT_WORK_BURST_MS": "1000",
     "KEEPLINE_AUTH_SECRET": "long enough for every algorithm of the HMAC family, also HS512: 64 bytes",
     # Tests that try one bad token after another all come from one address.
     "KEEPLINE_LIMIT_FAILED_LOGINS": "10000",

@@ -51,6 +51,8 @@ class Wire(asyncio.Transport):
         self._code = ABNORMAL
         self._lost_at_node = False
         self._lost_at_client = False
+        self._paused = False
+        self._came: list[bytes] = []
         self._up_until = self._down_until = 0.0
         self._up(lambda: connection.connection_made(self))
         self._send(_HANDSHAKE)
@@ -77,7 +79,9 @@ class Wire(asyncio.Transport):
             self._up(lambda: self._at_node(data))
 
     def _at_node(self, data: bytes) -> None:
-        if not self._lost_at_node:
+        if self._paused:
+            self._came.append(data)
+        elif not self._lost_at_node:
             self.connection.data_received(data)
 
     def _receive(self, data: bytes) -> None:
@@ -110,6 +114,18 @@ class Wire(asyncio.Transport):
             self._on_close(self._code)
 
     # --- the node's end ---
+
+    def get_write_buffer_size(self) -> int:
+        return 0  # the network takes all at once
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        came, self._came = self._came, []
+        for data in came:
+            self._at_node(data)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass

@@ -94,6 +94,14 @@ class BareClient:
         check_frame(frame)
         return frame
 
+    async def receive_within(self, seconds: float) -> Frame | None:
+        """The next frame, None if there is none within that time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.receive()
+        except TimeoutError:
+            return None
+
     async def expect(self, kind: str, **fields: Any) -> Frame:
         """The next frame, which has to be of that type and to have these fields."""
         frame = await self.receive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,6 +64,14 @@ class RawClient:
         while len(frames) < count and await self._read():
             frames += self._frames()
         assert len(frames) == count, frames
+        return frames
+
+    async def receive_until(self, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """All frames up to the first one for which `last` is true."""
+        frames = self._frames()
+        while not any(map(last, frames)):
+            assert await self._read(), f"closed after {len(frames)} frames"
+            frames += self._frames()
         return frames
 
     async def rest(self) -> tuple[list[dict[str, Any]], int]:

@@ -89,6 +89,9 @@ class Node:
     def replaced_received(self, session: str) -> None:
         raise AssertionError("nobody is replaced")
 
+    def slow_received(self, session: str, room_id: str) -> None:
+        raise AssertionError("nobody reads slowly")
+
     def notice_received(self, data: bytes) -> None:
         self.notices.append(data)
 

@@ -23,6 +23,7 @@ class StillLoop:
     def __init__(self) -> None:
         self.now = 5_000.0
         self._soon: list[Callable[[], object]] = []
+        self._later: list[tuple[float, Callable[[], object]]] = []
 
     def time(self) -> float:
         return self.now
@@ -30,8 +31,13 @@ class StillLoop:
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
         self._soon.append(lambda: callback(*arguments))
 
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: object) -> None:
+        self._later.append((self.now + delay, lambda: callback(*arguments)))
+
     def tick(self) -> None:
-        soon, self._soon = self._soon, []
+        due = [callback for at, callback in self._later if at <= self.now]
+        self._later = [(at, callback) for at, callback in self._later if at > self.now]
+        soon, self._soon = [*due, *self._soon], []
         for callback in soon:
             callback()
 
@@ -46,6 +52,19 @@ class Pipe(asyncio.Transport):
         self.ended = False
         self.aborted = False
         self.half_close = True
+        self.paused = False
+        self.unread = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def pause_reading(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        assert self.paused
+        self.paused = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self.high = high or 0
@@ -77,6 +96,7 @@ class Notes:
         self.misled_by: list[str] = []
         self.trusting = False
         self.leaving = False
+        self.answers_later = False
         self.clients: Connections | None = None
 
     def draining(self) -> bool:
@@ -97,6 +117,8 @@ class Notes:
 
     def perform(self, connection: Connection, effect: Request) -> None:
         self.begun.append(effect)
+        if self.answers_later:
+            connection.answer_pending()
 
     def closed(self, connection: Connection) -> None:
         self.closed_ones.append(connection)

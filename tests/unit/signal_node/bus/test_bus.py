@@ -20,7 +20,7 @@ from signal_node.bus import bus as bus_module
 from signal_node.bus.bus import SILENT_SECONDS, Bus, notice
 from signal_node.protocol.session import SESSION_ID_BYTES
 from tests.helpers.waiting import eventually
-from tests.unit.signal_node.calls import SESSION_1, SESSION_2
+from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2
 from tests.unit.signal_node.stores import turns
 
 WAIT_SECONDS = 10.0
@@ -35,6 +35,10 @@ class Inbox:
         self.notices: list[bytes] = []
         self.gaps = 0
         self.dropped: list[int] = []
+        self.slow: list[tuple[str, str]] = []
+
+    def slow_received(self, session: str, room_id: str) -> None:
+        self.slow.append((session, room_id))
 
     def frame_received(self, session: str, data: bytes) -> None:
         self.items.append((session, data))
@@ -259,12 +263,49 @@ async def test_only_so_many_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None
     node = Node()
     node.redis.open.clear()
     async with running(node.bus.run_sender()):
-        for number in range(4):
-            node.bus.send("there" if number % 2 else "elsewhere", SESSION_1, b"%d" % number)
-        assert node.inbox.dropped == [1, 1]
+        sent = [node.bus.send("there" if n % 2 else "elsewhere", SESSION_1, b"%d" % n) for n in range(4)]
+        assert sent == [True, True, False, False]
         await node.written(1)
-        node.bus.send("there", SESSION_1, b"there is room again")
-        assert node.inbox.dropped == [1, 1]
+        assert node.bus.send("there", SESSION_1, b"there is room again")
+
+
+async def test_only_so_many_bytes_wait_for_one_node_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_module, "MAX_NODE_BYTES", 1_000)
+    monkeypatch.setattr(bus_module, "MAX_QUEUED_BYTES", 1_500)
+    node = Node()
+    assert node.bus.send("there", SESSION_1, b"x" * 900)
+    assert not node.bus.send("there", SESSION_1, b"x" * 100)
+    assert node.bus.send("elsewhere", SESSION_1, b"x" * 400)
+    assert not node.bus.send("third", SESSION_1, b"x" * 200)
+    async with running(node.bus.run_sender()):
+        await node.written(1)
+        assert node.bus.send("there", SESSION_1, b"x" * 100)
+        await node.written(2)
+    assert node.bus.queued == 0
+
+
+async def test_a_packet_is_small_and_what_does_not_fit_follows_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bus_module, "MAX_PACKET_BYTES", 1_000)
+    node = Node()
+    sent = [b"%d" % n * size for n, size in enumerate((10, 900, 300, 300, 2_000, 10))]
+    for data in sent:
+        node.bus.send("there", SESSION_1, data)
+    async with running(node.bus.run_sender()):
+        await node.written(4)
+    packets = [packet for write in node.redis.writes for _, packet in write]
+    assert [item for packet in packets for item in unpacked(packet)] == [(SESSION_1, data) for data in sent]
+    assert max(len(packet) for packet in packets if len(unpacked(packet)) > 1) < 1_100
+
+
+async def test_a_slow_session_is_told_of_by_the_bus() -> None:
+    sender = Node()
+    async with receiving() as node, running(sender.bus.run_sender()):
+        sender.bus.tell_slow("here", SESSION_1, ROOM)
+        ((_, packet),) = (await sender.written(1))[0]
+        await node.redis.publish_here(packet)
+        assert node.inbox.slow == [(SESSION_1, ROOM)]
 
 
 # --- in ---
@@ -424,7 +465,7 @@ def test_unpacking_is_the_inverse_of_packing(items: list[Item], name: str) -> No
             sending.replace("there", item)
         else:
             sending.send("there", *item)
-    assert unpacked(bus_module._pack(name, 2**64 - 1, sending._queues["there"])) == items
+    assert unpacked(bus_module._pack(name, 2**64 - 1, sending._queues["there"].items)) == items
 
 
 @given(st.binary(max_size=100).map(lambda data: b"P" + data))

@@ -17,9 +17,17 @@ from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
 from signal_node.protocol import close_codes
-from signal_node.transport.websocket import Event, Opened, Refused, Violated, WebSocket
+from signal_node.transport.websocket import SLICE_FRAMES, Event, Opened, Refused, Violated, WebSocket
 
 MAX = 1024
+
+
+def all_of(websocket: WebSocket, data: bytes) -> list[Event]:
+    """What a packet means, read slice by slice."""
+    events = list(websocket.receive(data))
+    while websocket.behind:
+        events += websocket.receive(b"")
+    return events
 
 
 class Wire:
@@ -99,6 +107,42 @@ def test_another_path_is_not_found(path: str) -> None:
 @pytest.mark.parametrize("subprotocols", [[], ["keepline.v2"], ["KEEPLINE.V1"]])
 def test_without_our_subprotocol_there_is_no_connection(subprotocols: list[str]) -> None:
     assert refused_with(Wire(subprotocols=subprotocols)) == 400
+
+
+REQUEST = (
+    b"GET /v1 HTTP/1.1\r\nHost: keepline\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: keepline.v1\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("behind", [b"x\n", b"\n", b"\x81", b"\x89\x80\0\0\0\0"])
+def test_what_does_not_wait_for_the_answer_to_the_handshake_is_a_breach(behind: bytes) -> None:
+    websocket = WebSocket(MAX)
+    assert websocket.receive(REQUEST + behind) == [Opened(None), Violated(close_codes.BAD_FRAME)]
+    assert websocket.closing
+
+
+@pytest.mark.parametrize("behind", [b"x\n", b"\0" * 20, REQUEST])
+def test_bytes_behind_a_refused_request_do_no_harm(behind: bytes) -> None:
+    websocket = WebSocket(MAX)
+    assert websocket.receive(REQUEST.replace(b"/v1", b"/v2") + behind) == [Refused()]
+    assert websocket.receive(behind) == []
+    answer, end = websocket.to_send()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert end == b""
+
+
+def test_headers_are_bounded_together_and_in_any_pieces() -> None:
+    head = REQUEST.replace(b"Host:", b"X: y\r\n" * 100 + b"Host:")
+    assert WebSocket(MAX, len(head)).receive(head) == [Opened(None)]
+    assert WebSocket(MAX, len(head) - 1).receive(head) == [Refused()]
+    endless = WebSocket(MAX, 2_000)
+    events = list(endless.receive(b"GET /v1 HTTP/1.1\r\n"))
+    for _ in range(300):
+        events += endless.receive(b"X: yyyy\r\n")
+    assert events == [Refused()]
+    assert endless.to_send()[0].startswith(b"HTTP/1.1 431 ")
 
 
 def refused_with(wire: Wire) -> int:
@@ -215,7 +259,7 @@ def test_empty_fragments_without_end_take_no_memory() -> None:
     wire = Wire()
     wire.frame(Opcode.TEXT, b"x", fin=False)
     many = Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 20_000
-    assert wire.websocket.receive(many) == []
+    assert all_of(wire.websocket, many) == []
     kept = wire.websocket._fragments
     assert kept is not None
     assert len(kept) == 1
@@ -320,10 +364,84 @@ def test_nothing_is_sent_before_the_handshake_or_after_the_close() -> None:
 def test_the_answer_to_our_close_lets_the_connection_end() -> None:
     wire = Wire()
     wire.websocket.close(4503, "draining")
-    wire.back()
-    wire.deliver()
     assert wire.websocket.to_send()[-1] == b"", "an empty item asks for the end of the stream"
     assert wire.websocket.closing
+    assert wire.websocket.ended_by == "4503"
+
+
+def test_nothing_is_read_after_our_close() -> None:
+    wire = Wire()
+    wire.websocket.close(4429, "rate limited")
+    wire.back()
+    ping = Frame(Opcode.PING, b"").serialize(mask=True)
+    assert wire.websocket.receive(ping * 1_000 + Frame(Opcode.TEXT, b"late").serialize(mask=True)) == ()
+    assert not wire.websocket.pending, "no pong"
+    assert not wire.websocket.behind, "and nothing is kept"
+
+
+def test_nothing_is_read_behind_a_breach_in_the_same_packet() -> None:
+    wire = Wire()
+    late = Frame(Opcode.TEXT, b"late").serialize(mask=True) * 100
+    assert wire.websocket.receive(b"\x82\x80" + late) == [Violated(close_codes.BAD_FRAME)]
+    assert not wire.websocket.behind
+
+
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.PING, Opcode.PONG])
+def test_one_packet_is_read_in_slices(opcode: Opcode) -> None:
+    wire = Wire()
+    data = Frame(opcode, b"").serialize(mask=True) * (3 * SLICE_FRAMES) + b"\x81"
+    slices = [wire.websocket.receive(data)]
+    others = [wire.websocket.other_frames]
+    while wire.websocket.behind:
+        slices.append(wire.websocket.receive(b""))
+        others.append(wire.websocket.other_frames)
+    texts = SLICE_FRAMES if opcode is Opcode.TEXT else 0
+    assert [len(events) for events in slices] == [texts, texts, texts, 0]
+    assert others == [*[SLICE_FRAMES - texts] * 3, 0]
+    assert wire.websocket.receive(b"\x80\0\0\0\0") == [""], "the rest was kept"
+
+
+def test_what_comes_while_a_rest_is_kept_is_read_after_it() -> None:
+    wire = Wire()
+    first = [Frame(Opcode.TEXT, b"%d" % n).serialize(mask=True) for n in range(SLICE_FRAMES + 1)]
+    last = Frame(Opcode.TEXT, b"last").serialize(mask=True)
+    assert len(wire.websocket.receive(b"".join(first))) == SLICE_FRAMES
+    assert wire.websocket.receive(last) == [str(SLICE_FRAMES), "last"]
+
+
+EARLY = {
+    "a reserved kind": (b"\x83", 1002),
+    "a reserved bit": (b"\xc1", 1002),
+    "a ping in fragments": (b"\x09", 1002),
+    "a ping that is too long": (b"\x89\xfe", 1002),
+    "a close that is far too long": (b"\x88\xff", 1002),
+    "binary": (b"\x82", 4400),
+    "not masked": (b"\x81\x05", 1002),
+}
+
+
+@pytest.mark.parametrize(("head", "code"), EARLY.values(), ids=EARLY)
+def test_what_can_be_refused_by_its_header_is_not_waited_for(head: bytes, code: int) -> None:
+    wire = Wire()
+    wire.websocket.receive(head)
+    assert wire.close is not None
+    assert wire.close.code == code
+
+
+def test_a_long_size_may_come_in_pieces() -> None:
+    """What is there of it must not be taken for the size, or given to the library."""
+    wire = Wire(max_bytes=70_000)
+    frame = Frame(Opcode.TEXT, b"x" * 70_000).serialize(mask=True)
+    for cut in range(1, 15):
+        assert wire.websocket.receive(frame[:cut]) in ((), []), cut
+        assert wire.websocket.receive(frame[cut:]) == ["x" * 70_000], cut
+
+
+def test_a_size_that_is_too_large_in_pieces_is_refused() -> None:
+    wire = Wire()
+    assert wire.websocket.receive(b"\x81\xff\xff\xff") == []
+    wire.websocket.receive(b"\xff" * 6)
+    assert wire.close == Close(4413, "frame too large")
 
 
 def test_a_close_of_the_clients_is_answered() -> None:
