@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from keepline.ops import redis
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room.rules import Rules
+from keepline.room.writes import write_ids
 from signal_node.bus.bus import Bus
 from signal_node.bus.publisher import Publisher
 from signal_node.cluster.clock import Clock
@@ -78,7 +78,7 @@ class App:
         name = settings.node_id
         cold_start_grace_ms = round(settings.cold_start_grace_seconds * 1_000)
         tombstone_ms = round(settings.tombstone_seconds * 1_000)
-        rules, new_write_id = rules_of(settings), write_ids(name)
+        rules, new_write_id = rules_of(settings), write_ids(name, secrets.token_hex(4))
         self.clock = clock or Clock()
         self.ops_url = advertised(settings, settings.ops_port)
         self.node = Node(name, _clients(settings, loop), loop)
@@ -242,12 +242,6 @@ def rules_of(settings: NodeSettings) -> Rules:
         text_warning_ms=round(settings.text_warning_seconds * 1_000),
         ending_warning_ms=round(settings.ending_seconds * 1_000),
     )
-
-
-def write_ids(node: str) -> Callable[[], str]:
-    """Ids of changes: the node, a number of this process's own, and a count."""
-    prefix, count = f"{node}:{secrets.token_hex(4)}", itertools.count(1)
-    return lambda: f"{prefix}:{next(count)}"
 
 
 def secret_of(value: SecretStr | None) -> str | None:

@@ -1,32 +1,32 @@
 """The JSON of a record, as it stands in Redis, and of the events that are made from it.
 
-Both carry the number of their format. Fields that this release does not know are kept and written back, so
-that an old node in a rolling upgrade loses nothing that a newer one wrote.
+The fields and their types are those of `record`: what is spelled here is only where the written form differs. The users
+stand in the record itself and not in the sides, and what follows from other fields is written for readers of Redis, and
+computed again when it is read.
+
+Both carry the number of their format. A field marked as added may be missing. Fields that this release does not know
+are kept and written back, so that an old node in a rolling upgrade loses nothing that a newer one wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, get_origin
 
+import msgspec
 import orjson
-from msgspec import Struct
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import FieldInfo, asdict, astuple, fields
 
-from keepline.room.record import (
-    NO_EXTRA,
-    ChatMode,
-    EndReason,
-    Message,
-    Room,
-    Side,
-)
-from keepline.room.schema import read_event, read_record
+from keepline.room.record import ADDED, NO_EXTRA, Message, Name, Room, Side
 
 RECORD_FORMAT = 1
 EVENT_FORMAT = 1
 
 EVENT_FIELD = "event"
 """The field of an entry of the event streams that holds the event's JSON."""
+
+_DERIVED = ("status", "started_at", "grace_period_expires", "user_1_connected", "user_2_connected")
 
 
 class BadRecord(ValueError):
@@ -42,103 +42,89 @@ class Event(Struct, frozen=True, gc=False):
     extra: Mapping[str, object] = NO_EXTRA
 
 
-_Test = Callable[[object], bool]
+# --- the written forms ---
 
 
-def _flag(value: object) -> bool:
-    return type(value) is bool
+def _is_added(field: FieldInfo) -> bool:
+    return get_origin(field.type) is Annotated and ADDED in field.type.__metadata__
 
 
-def _text(value: object) -> bool:
-    return type(value) is str
+_ADDED = {field.name: field.default for field in fields(Room) if _is_added(field)}
+"""Fields that may be missing, and are as long as they have these values."""
 
 
-def _name(value: object) -> bool:
-    return type(value) is str and value != ""
+def _form(kind: type[Struct], apart: Collection[str], beside: Mapping[str, Any], *, strict: bool) -> Any:
+    """The written form of a struct: its fields but for some, and then some beside. `strict`: and no others."""
+    own = [
+        (field.name, field.type, field.default if _is_added(field) else NODEFAULT)
+        for field in fields(kind)
+        if field.name not in apart
+    ]
+    written = [*own, *((name, kind, NODEFAULT) for name, kind in beside.items())]
+    if kind is Room:
+        written += [(name, Any, None) for name in _DERIVED]
+    return msgspec.defstruct(
+        kind.__name__, written, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=strict
+    )
 
 
-def _count(value: object) -> bool:
-    return type(value) is int and value >= 0
+def _record_form(*, strict: bool) -> tuple[Any, Any]:
+    side: Any = _form(Side, ("user", "extra"), {}, strict=strict)
+    beside = {"format": Literal[1], "user_1": Name, "user_2": Name, "sides": tuple[side, side]}
+    return side, _form(Room, ("side_1", "side_2", "extra"), beside, strict=strict)
 
 
-def _number_from_1(value: object) -> bool:
-    return type(value) is int and value >= 1
+_UsualSide, _UsualRecord = _record_form(strict=True)
+_AnySide, _AnyRecord = _record_form(strict=False)
+_SIDE_FIELDS: tuple[str, ...] = _AnySide.__struct_fields__
+_RECORD_FIELDS: tuple[str, ...] = _AnyRecord.__struct_fields__
+_OWN_FIELDS = len(Room.__struct_fields__) - 3
+"""Fields of a room, without its sides and what is extra; the written form begins with them, in their order."""
 
 
-def _one_of(*values: object) -> _Test:
-    # By type as well, for True == 1.
-    return lambda value: any(type(value) is type(known) and value == known for known in values)
+class _Event(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    format: Literal[1]
+    kind: Name
+    room: _UsualRecord  # type: ignore[valid-type]
+    message: Message | None = None
 
 
-def _or_null(test: _Test) -> _Test:
-    return lambda value: value is None or test(value)
+_records = msgspec.json.Decoder(_UsualRecord)
+_events = msgspec.json.Decoder(_Event)
+_NOT_USUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-_time = _count
-_PLAIN_FIELDS: dict[str, _Test] = {
-    "room_id": _name,
-    "duration_seconds": _count,
-    "opened_at": _time,
-    "updated_at": _time,
-    "waiting_from": _time,
-    "version": _number_from_1,
-    "write_id": _text,
-    "met_at": _or_null(_time),
-    "timed_from": _or_null(_time),
-    "ending_warned": _flag,
-    "last_seq": _count,
-    "mode_requested_by": _or_null(_one_of(1, 2)),
-    "warning_started_at": _or_null(_time),
-    "ended_at": _or_null(_time),
-}
-_SIDE_FIELDS: dict[str, _Test] = {
-    "node": _or_null(_name),
-    "session": _or_null(_name),
-    "came": _flag,
-    "left": _flag,
-    "absent_since": _or_null(_time),
-    "grace_until": _or_null(_time),
-    "idle_from": _or_null(_time),
-    "last_message_at": _or_null(_time),
-}
-_RECORD_FIELDS: dict[str, _Test] = {
-    **_PLAIN_FIELDS,
-    "user_1": _name,
-    "user_2": _name,
-    "chat_mode": _one_of(*(mode.value for mode in ChatMode)),
-    "ended_reason": _or_null(_one_of(*(reason.value for reason in EndReason))),
-    "sides": lambda value: type(value) is list and len(value) == 2,
-}
-_MESSAGE_FIELDS: dict[str, _Test] = {"seq": _number_from_1, "from": _name, "text": _text, "at": _time}
-_EVENT_FIELDS: dict[str, _Test] = {"kind": _name}
-# Written for readers of Redis, computed again by whoever decodes.
-_DERIVED_FIELDS = ("status", "started_at", "grace_period_expires", "user_1_connected", "user_2_connected")
-_ALL_RECORD_FIELDS = frozenset(("format", *_RECORD_FIELDS, *_DERIVED_FIELDS))
-_ALL_EVENT_FIELDS = frozenset(("format", "room", "message", *_EVENT_FIELDS))
+# --- records ---
 
 
 def record_to_dict(room: Room) -> dict[str, Any]:
     """The record as JSON types, with the derived fields beside the kept ones."""
+    own = asdict(room)
+    for name in ("side_1", "side_2", "extra"):
+        del own[name]
+    for name, default in _ADDED.items():
+        if own[name] == default:
+            del own[name]
     return {
         "format": RECORD_FORMAT,
         "version": room.version,  # so far in front for `is_of_version`
         **room.extra,
-        **{name: getattr(room, name) for name in _PLAIN_FIELDS},
-        "chat_mode": room.chat_mode.value,
-        "status": room.status.value,
-        "started_at": room.started_at,
-        "grace_period_expires": room.grace_period_expires,
+        **own,
         "user_1": room.side_1.user,
         "user_2": room.side_2.user,
+        "sides": [_side_to_dict(side) for side in room.sides],
+        "status": room.status,
+        "started_at": room.started_at,
+        "grace_period_expires": room.grace_period_expires,
         "user_1_connected": room.side_1.connected,
         "user_2_connected": room.side_2.connected,
-        "ended_reason": None if room.ended_reason is None else room.ended_reason.value,
-        "sides": [_side_to_dict(side) for side in room.sides],
     }
 
 
 def _side_to_dict(side: Side) -> dict[str, Any]:
-    return {**side.extra, **{name: getattr(side, name) for name in _SIDE_FIELDS}}
+    own = asdict(side)
+    del own["user"], own["extra"]
+    return {**side.extra, **own} if side.extra else own
 
 
 def encode_record(room: Room) -> bytes:
@@ -146,61 +132,51 @@ def encode_record(room: Room) -> bytes:
     return orjson.dumps(record_to_dict(room))
 
 
-def decode_record(data: bytes | str) -> Room:
-    """The room behind a record's JSON. Raises BadRecord."""
-    room = read_record(data)
-    return record_from_dict(_load(data)) if room is None else room
-
-
 def is_of_version(data: bytes, version: int) -> bool:
     """Whether a record's JSON says that it is of that version, by its first bytes: True is certain, False is not."""
     return data.startswith(b'{"format":%d,"version":%d,' % (RECORD_FORMAT, version))
 
 
+def decode_record(data: bytes | str) -> Room:
+    """The room behind a record's JSON. Raises BadRecord.
+
+    Nearly all are of this release, with nothing wrong, and read in one pass. What is not is read once more, to keep the
+    fields of a newer release and to name mistakes.
+    """
+    try:
+        return _room(_records.decode(data))
+    except _NOT_USUAL:
+        return record_from_dict(_load(data))
+
+
 def record_from_dict(raw: object) -> Room:
     """The room behind a record's JSON object. Raises BadRecord, also for a format of another release."""
     raw = _object(raw, "a room record", RECORD_FORMAT)
-    known = _known(raw, _RECORD_FIELDS, "a room record")
-    if (known["ended_at"] is None) is not (known["ended_reason"] is None):
+    record = _convert(raw, _AnyRecord, "a room record")
+    side_1, side_2 = (_rest(side, _SIDE_FIELDS) for side in raw["sides"])
+    return _room(record, _rest(raw, _RECORD_FIELDS), side_1, side_2)
+
+
+def _room(
+    record: Any,
+    extra: Mapping[str, object] = NO_EXTRA,
+    extra_1: Mapping[str, object] = NO_EXTRA,
+    extra_2: Mapping[str, object] = NO_EXTRA,
+) -> Room:
+    if (record.ended_at is None) is not (record.ended_reason is None):
         raise BadRecord("not a room record: an end needs both its time and its reason")
-    side_1, side_2 = known["sides"]
-    reason = known["ended_reason"]
-    return Room(
-        **{name: known[name] for name in _PLAIN_FIELDS},
-        side_1=_side_from_dict(known["user_1"], side_1),
-        side_2=_side_from_dict(known["user_2"], side_2),
-        chat_mode=ChatMode(known["chat_mode"]),
-        ended_reason=None if reason is None else EndReason(reason),
-        extra=_rest(raw, _ALL_RECORD_FIELDS),
+    own: tuple[Any, ...] = astuple(record)[:_OWN_FIELDS]
+    side_1, side_2 = record.sides
+    return Room(  # type: ignore[call-arg]
+        own[0],
+        Side(record.user_1, *astuple(side_1), extra_1),  # type: ignore[call-arg]
+        Side(record.user_2, *astuple(side_2), extra_2),  # type: ignore[call-arg]
+        *own[1:],
+        extra,
     )
 
 
-def _side_from_dict(user: str, raw: object) -> Side:
-    raw = _object(raw, "a side of a room")
-    return Side(user=user, **_known(raw, _SIDE_FIELDS, "a side of a room"), extra=_rest(raw, _SIDE_FIELDS))
-
-
-def _object(raw: object, what: str, expected_format: int | None = None) -> Mapping[str, Any]:
-    if not isinstance(raw, dict):
-        raise BadRecord(f"not {what}: not a JSON object")
-    if expected_format is not None and not _one_of(expected_format)(raw.get("format")):
-        raise BadRecord(
-            f"{what} of format {raw.get('format')!r}; this release reads format {expected_format}"
-        )
-    return raw
-
-
-def _known(raw: Mapping[str, Any], tests: Mapping[str, _Test], what: str) -> dict[str, Any]:
-    """The fields that `tests` names, each with a value it can have. Errors show no value: it may be chat."""
-    missing = [name for name in tests if name not in raw]
-    wrong = [name for name, test in tests.items() if name in raw and not test(raw[name])]
-    if missing or wrong:
-        raise BadRecord(f"not {what}: missing fields {missing}, wrong values in {wrong}")
-    return {name: raw[name] for name in tests}
-
-
-def _rest(raw: Mapping[str, Any], known: Collection[str]) -> Mapping[str, object]:
-    return {name: value for name, value in raw.items() if name not in known} or NO_EXTRA
+# --- messages and events ---
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:
@@ -210,13 +186,13 @@ def message_to_dict(message: Message) -> dict[str, Any]:
 
 def message_from_dict(raw: object) -> Message:
     """The message behind its JSON object. Raises BadRecord."""
-    known = _known(_object(raw, "a message"), _MESSAGE_FIELDS, "a message")
-    return Message(seq=known["seq"], sender=known["from"], text=known["text"], at=known["at"])
+    message: Message = _convert(raw, Message, "a message")
+    return message
 
 
 def encode_message(message: Message) -> bytes:
     """A message's JSON."""
-    return orjson.dumps(message_to_dict(message))
+    return msgspec.json.encode(message)
 
 
 def decode_message(data: bytes | str) -> Message:
@@ -239,17 +215,43 @@ def encode_event(event: Event) -> bytes:
 
 def decode_event(data: bytes | str) -> Event:
     """The event behind its JSON. Raises BadRecord, also for a format newer than this release."""
-    usual = read_event(data)
-    if usual is not None:
-        return Event(*usual)
-    raw = _object(_load(data), "an event", EVENT_FORMAT)
+    try:
+        event = _events.decode(data)
+        return Event(event.kind, _room(event.room), event.message)
+    except _NOT_USUAL:
+        raw = _object(_load(data), "an event", EVENT_FORMAT)
     message = raw.get("message")
     return Event(
-        **_known(raw, _EVENT_FIELDS, "an event"),
-        room=record_from_dict(raw.get("room")),
-        message=None if message is None else message_from_dict(message),
-        extra=_rest(raw, _ALL_EVENT_FIELDS),
+        _convert(raw.get("kind"), Name, "an event of a kind"),
+        record_from_dict(raw.get("room")),
+        None if message is None else message_from_dict(message),
+        _rest(raw, _Event.__struct_fields__),
     )
+
+
+# --- what is not of the usual form ---
+
+
+def _object(raw: object, what: str, expected_format: int) -> Mapping[str, Any]:
+    if not isinstance(raw, dict):
+        raise BadRecord(f"not {what}: not a JSON object")
+    number = raw.get("format")
+    if type(number) is not int or number != expected_format:
+        raise BadRecord(f"{what} of format {number!r}; this release reads format {expected_format}")
+    return raw
+
+
+def _convert(raw: object, form: Any, what: str) -> Any:
+    """The value in its form. Raises BadRecord, which shows no text of a value: it may be chat."""
+    try:
+        return msgspec.convert(raw, form)
+    except (msgspec.ValidationError, RecursionError) as error:
+        what = "a side of a room" if "$.sides[" in str(error) else what
+        raise BadRecord(f"not {what}: {error}") from None
+
+
+def _rest(raw: Mapping[str, Any], known: Collection[str]) -> Mapping[str, object]:
+    return {name: value for name, value in raw.items() if name not in known} or NO_EXTRA
 
 
 def _load(data: bytes | str) -> object:

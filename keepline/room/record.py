@@ -13,14 +13,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct, field
 
 SideNumber = Literal[1, 2]
 SIDES: tuple[SideNumber, ...] = (1, 2)
 
 NO_EXTRA: Mapping[str, object] = MappingProxyType({})
+
+_MOST = 2**63 - 1
+Name = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=0, le=_MOST)]
+NumberFrom1 = Annotated[int, Meta(ge=1, le=_MOST)]
+
+ADDED = Meta(extra={"added": True})
+"""Marks a field that came after the first release: records without it are read with its default."""
 
 
 class ChatMode(StrEnum):
@@ -66,15 +74,15 @@ class Side(Struct, frozen=True, gc=False):
     does not speak for it. `came` tells a side that was never held from one that was lost.
     """
 
-    user: str
-    node: str | None = None
-    session: str | None = None
+    user: Name
+    node: Name | None = None
+    session: Name | None = None
     came: bool = False
     left: bool = False
-    absent_since: int | None = None
-    grace_until: int | None = None
-    idle_from: int | None = None
-    last_message_at: int | None = None
+    absent_since: Count | None = None
+    grace_until: Count | None = None
+    idle_from: Count | None = None
+    last_message_at: Count | None = None
     extra: Mapping[str, object] = NO_EXTRA
 
     @property
@@ -97,38 +105,41 @@ class Side(Struct, frozen=True, gc=False):
 class Message(Struct, frozen=True, gc=False):
     """One line of a room's text chat. `seq` counts 1, 2, 3 … within the room; `at` is ms since 1970."""
 
-    seq: int
-    sender: str
+    seq: NumberFrom1
+    sender: Name = field(name="from")
     text: str
-    at: int
+    at: Count
 
 
 class Room(Struct, frozen=True, gc=False):
     """A call between exactly two users. Times are ms since 1970 unless the name says otherwise.
 
-    `write_id` is unique to the change that made this version: it lets a commit whose answer was lost be tried
-    again without being taken for somebody else's. `waiting_from` is when both sides could first have come: since
-    then the room waits for them to meet. `extra` holds fields that a newer release wrote.
+    `write_id` is unique to the change that made this version, `earlier_writes` are the last ones of other processes:
+    they let a commit whose answer was lost be found again (see `writes`). `waiting_from` is when both sides could first
+    have come: since then the room waits for them to meet. `extra` holds fields that a newer release wrote.
+
+    These fields and their types are the format of the record in Redis, too; `codec` takes them from here.
     """
 
-    room_id: str
+    room_id: Name
     side_1: Side
     side_2: Side
     chat_mode: ChatMode
-    duration_seconds: int
-    opened_at: int
-    updated_at: int
-    waiting_from: int
-    version: int = 1
+    duration_seconds: Count
+    opened_at: Count
+    updated_at: Count
+    waiting_from: Count
+    version: NumberFrom1 = 1
     write_id: str = ""
-    met_at: int | None = None
-    timed_from: int | None = None
+    met_at: Count | None = None
+    timed_from: Count | None = None
     ending_warned: bool = False
-    last_seq: int = 0
+    last_seq: Count = 0
     mode_requested_by: SideNumber | None = None
-    warning_started_at: int | None = None
-    ended_at: int | None = None
+    warning_started_at: Count | None = None
+    ended_at: Count | None = None
     ended_reason: EndReason | None = None
+    earlier_writes: Annotated[tuple[Name, ...], ADDED] = ()
     extra: Mapping[str, object] = NO_EXTRA
 
     @property

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from keepline.room.codec import BadRecord
 from keepline.room.record import Room, Side
+from keepline.room.writes import node_of
 
 STEP_FIELD = b"step"
 """The field of an entry of the trace that holds the step's JSON."""
@@ -48,8 +49,7 @@ def encode_step(kind: str, room: Room) -> bytes:
     return orjson.dumps(
         {
             "kind": kind,
-            # The id of a change begins with its node: it says who wrote this version.
-            "by": room.write_id.partition(":")[0],
+            "by": node_of(room.write_id),
             "version": room.version,
             "status": room.status.value,
             "mode": room.chat_mode.value,

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from msgspec.structs import replace
 
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
@@ -22,6 +21,7 @@ from keepline.room.deadlines import due
 from keepline.room.record import ChatMode, EndReason, Room, Status
 from keepline.room.rules import Rules
 from keepline.room.state import apply
+from keepline.room.writes import written
 from signal_node.cluster.epochs import Epochs
 from signal_node.cluster.registry import Registry
 from signal_node.limits.address_limits import AddressLimits
@@ -212,7 +212,7 @@ class Recovery:
             command = commands.Revive(self._grace_ms)
             self.counts.revived += 1
         after, _ = apply(room, command, now, self._rules)
-        after = replace(after, write_id=self._new_write_id())
+        after = written(room, after, self._new_write_id())
         deadline = due(after, self._rules)
         kind = type(command).__name__.lower()
         expected = 0 if there is None else there.version

@@ -43,6 +43,9 @@ longer (see `evicted`).
 #                                                heard if it is newer than ours
 #   Conflict         rebase on theirs; clients   rebase on heard; clients know   rebase on heard, which clients
 #                    are told by comparing       what led there                  know, then as if nothing was
+#   Conflict with a  as for Committed, whose answer was lost; the reconciler looks for what has come after ours
+#   record of which
+#   ours is a part
 #   Conflict, with   Redis has lost data: the    the same                        the same
 #   older or none    same change goes on top of
 #                    what is left
@@ -65,6 +68,7 @@ from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.record import Room, Status
 from keepline.room.rules import Rules
+from keepline.room.writes import has_write
 from signal_node.bus import bus
 from signal_node.rooms.committer import Answer, Committer, RoomCounts
 from signal_node.rooms.evicted import Untold
@@ -256,6 +260,9 @@ class Rooms(KnownRooms):
         match answer:
             case Committed():
                 self._committed(entry)
+            case Conflict(current) if current is not None and has_write(current, _first_write(entry)):
+                self._committed(entry)  # earlier: the answer to that was lost, and others have come after it
+                self._on_gap(room_id)
             case Conflict(current):
                 self._resolve(entry, current)
             case Failed(why):
@@ -351,6 +358,10 @@ class Rooms(KnownRooms):
         self.committer.forget(entry.room_id)
         if entry.head is None or all(side.node != self._node for side in entry.head.sides):
             self._leave(entry, self._now())
+
+
+def _first_write(entry: CachedRoom) -> str:
+    return entry.journal[0].after.write_id
 
 
 def _lost_something(current: Room, known: Room | None) -> bool:

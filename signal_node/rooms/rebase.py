@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from msgspec import structs
-
 from keepline.room.commands import Command, Join
 from keepline.room.record import SIDES, Room, Status
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition, apply
+from keepline.room.writes import written
 from signal_node.rooms.fanout import Delivery, route
 from signal_node.rooms.journal import CachedRoom, Done, OnDone, Outcome, Pending, ignore_outcome, message_of
 
@@ -48,7 +47,7 @@ def change(
     after, effects = apply(base, command, here.now if at is None else at, here.rules)
     if after is base:
         return None
-    after = structs.replace(after, write_id=here.new_write_id())
+    after = written(base, after, here.new_write_id())
     routes = route(base, after, effects, here.node, asker)
     return Pending(command, asker, on_done, at, after, message_of(effects), routes)
 

@@ -6,26 +6,30 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec.structs import replace
-
 from keepline.ops.redis.client import Client, servers
 from keepline.room.commands import Command
 from keepline.room.deadlines import due
 from keepline.room.effects import Posted
 from keepline.room.record import Room
 from keepline.room.state import apply
+from keepline.room.writes import written
 from signal_node.rooms.store import Change
 from tests.unit.signal_node.calls import RULES, T0
 
-_write_ids = (f"write-{number}" for number in itertools.count(1))
+_counts = itertools.count(1)
 
 
 def change(
-    before: Room | None, command: Command, *, now: int = T0, notices: Mapping[str, bytes] | None = None
+    before: Room | None,
+    command: Command,
+    *,
+    now: int = T0,
+    notices: Mapping[str, bytes] | None = None,
+    by: str = "node-1",
 ) -> Change:
     """The change that a command makes of a room."""
     after, effects = apply(before, command, now, RULES)
-    after = replace(after, write_id=next(_write_ids))
+    after = written(before, after, f"{by}:test:{next(_counts)}")
     deadline = due(after, RULES)
     return Change(
         kind=type(command).__name__.lower(),

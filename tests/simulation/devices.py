@@ -99,6 +99,10 @@ class Device:
             view.wanted = False
         self._ask(kind, room_id, **fields)
 
+    def write(self, room_id: str) -> None:
+        """Write a line that was never written before."""
+        self.act(room_id, "chat", text=f"{self.name}: {self._out.random.getrandbits(32):08x}")
+
     def signal(self, room_id: str, data: str) -> None:
         """Send the peer a signal."""
         if self.session is not None and self.wire is not None:

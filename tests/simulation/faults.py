@@ -134,6 +134,20 @@ async def node_cut_off(world: World) -> None:
     node.link.cut = False
 
 
+async def answers_overtaken(world: World) -> None:
+    """What one node asks of Redis is done, and it does not hear so; meanwhile all write, from other nodes as well."""
+    if not world.nodes:
+        return
+    node = world.random.choice(world.nodes)
+    world.trace.note(node.name, "loses answers")
+    node.link.lost_answers = 0.7
+    for _ in range(world.random.randint(5, 40)):
+        await asyncio.sleep(world.random.uniform(0.001, 0.05))
+        world.write_lines()
+    node.link.lost_answers = 0.0
+    world.trace.note(node.name, "loses no more answers")
+
+
 async def connections_dropped(world: World) -> None:
     """The connections of one node to Redis break."""
     if world.nodes:
@@ -188,6 +202,8 @@ FAULTS: tuple[Fault, ...] = (
     redis_emptied,
     redis_failed_over,
     node_cut_off,
+    answers_overtaken,
+    answers_overtaken,
     connections_dropped,
     inbox_deaf,
     persister_killed,

@@ -6,6 +6,7 @@ none left is written off. Whatever else is missing in the end is a violation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,12 @@ class Knowledge:
         if seq in promise.lines and seq not in promise.contested:
             self._trace.violate(f"line {seq} of {room_id[:8]} was given out twice")
         promise.lines[seq] = line["text"]
+
+    def chat_stored(self, room_id: str, lines: dict[int, str]) -> None:
+        """Redis has this chat, with texts that were each written once: each is there once."""
+        if len(set(lines.values())) < len(lines):
+            twice = [text for text, count in Counter(lines.values()).items() if count > 1]
+            self._trace.violate(f"{room_id[:8]} has lines twice: {twice}")
 
     def line_shown(self, who: str, room_id: str, line: dict[str, Any]) -> None:
         """A client was shown a line."""

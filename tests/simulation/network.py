@@ -49,7 +49,7 @@ class _Listening:
 
 @dataclass(slots=True, eq=False)
 class RedisLink:
-    """A program's connections to Redis. `cut`: packets of this program alone get lost.
+    """A program's connections to Redis. `cut`: packets of this program alone get lost; `lost_answers`: some answers do.
 
     `troubled_at` is when it last went without an answer.
     """
@@ -57,6 +57,7 @@ class RedisLink:
     redis: Redis
     name: str
     cut: bool = False
+    lost_answers: float = 0.0
     under_way: dict[asyncio.Future[Any], None] = field(default_factory=dict)
     publishing_until: float = 0.0
     troubled_at: float = -math.inf
@@ -151,7 +152,7 @@ class Redis:
         self._after(self._delay(), rest)
 
     def _answer(self, link: RedisLink, answer: T, future: asyncio.Future[T]) -> None:
-        if self._random.random() < self.conditions.lost_answers:
+        if self._random.random() < max(self.conditions.lost_answers, link.lost_answers):
             _fail(future, ConnectionError("connection reset"))
         elif link.cut:
             self._time_out(future)

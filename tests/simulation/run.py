@@ -161,7 +161,7 @@ class _Play:
         elif room_id is None:
             return
         elif chance < 0.7:
-            device.act(room_id, "chat", text=f"{device.name}: {random.getrandbits(32):08x}")
+            device.write(room_id)
         elif chance < 0.8:
             device.signal(room_id, "in passing")
         elif chance < 0.9:

@@ -258,6 +258,12 @@ class World:
         except (IllegalTransition, NotStored, JournalFull, StoreUnavailable):
             return
 
+    def write_lines(self) -> None:
+        """Everybody who is in a room writes a line."""
+        for device in self.devices.values():
+            for room_id in [view.room_id for view in device.views.values() if view.joined]:
+                device.write(room_id)
+
     # --- what there is ---
 
     def record(self, room_id: str) -> Room | None:
@@ -294,6 +300,8 @@ class World:
         self.trace.note(
             "redis", f"{room.room_id[:8]} v{room.version} {room.status} {sides} lines={room.last_seq}"
         )
+        if not self._lossy:
+            self.knowledge.chat_stored(room.room_id, self.lines(room.room_id))
         healing = self.loop.time() < self._healing_until
         self.knowledge.stored(before, room, healing=healing)
         if before is not None and room.ended_at is None and not healing:

@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-from msgspec.structs import replace
-
 from keepline.room.commands import Command, Post
 from keepline.room.record import ChatMode, Room
+from keepline.room.writes import written
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.fanout import Delivery, Notice
 from signal_node.rooms.journal import Done, Outcome
@@ -145,7 +144,7 @@ def text_room(node_2: str = "here", room_id: str = ROOM) -> Room:
 
 def elsewhere(room: Room, *commands: Command) -> Room:
     """The room as another node has changed it."""
-    return replace(after(room, *commands), write_id="elsewhere")
+    return written(room, after(room, *commands), "elsewhere")
 
 
 def heard(room: Room, *frames: Delivery, replaced: tuple[str, ...] = ()) -> Notice:

@@ -286,6 +286,34 @@ async def test_while_redis_is_away_the_same_write_is_tried_again() -> None:
         assert cache.rooms.counts.unavailable == 2
 
 
+async def test_a_change_whose_answer_was_lost_is_not_made_again_when_others_came_after_it() -> None:
+    async with running() as cache:
+        kept = await keep(cache, text_room("there"))
+        outcomes = cache.do(None, Post(1, "mine"), ROOM, SESSION_1)
+        (change,) = await cache.store.asked()
+        await cache.store.answer(AWAY)
+        await cache.store.asked()
+        theirs = elsewhere(elsewhere(change.after, Post(2, "theirs")), Post(2, "more"))
+        await cache.store.answer(Conflict(theirs))
+        (outcome,) = outcomes
+        assert isinstance(outcome, Done), outcome
+        assert outcome.message == change.message
+        assert version_of(outcomes) == kept.version + 1
+        assert (cache.rooms.waiting, cache.store.idle) == (0, True), "nothing is stored a second time"
+        assert (cache.rooms.counts.commits, cache.rooms.counts.conflicts) == (2, 0)
+        assert cache.gaps == [ROOM], "and what came after it is looked into"
+
+
+async def test_a_room_that_was_opened_unheard_is_open_although_somebody_has_joined_it() -> None:
+    async with running() as cache:
+        outcomes = cache.do(None, opening(), ROOM)
+        (change,) = await cache.store.asked()
+        await cache.store.answer(AWAY)
+        await cache.store.asked()
+        await cache.store.answer(Conflict(elsewhere(change.after, Join(1, "there", "new"))))
+        assert version_of(outcomes) == 1
+
+
 async def test_a_server_that_is_away_does_not_hold_up_the_rooms_of_others() -> None:
     away = Unavailable("its server is away")
     async with running() as cache:
