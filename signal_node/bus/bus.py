@@ -66,6 +66,9 @@ SILENT_SECONDS = 3.0
 
 MAX_SENDERS = 10_000
 
+PUT_BACK_SECONDS = 5.0
+"""How long after the loss of a subscription other nodes may take to subscribe again and put back what Redis lacks."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -185,6 +188,7 @@ class Bus:
         self._seen: dict[str, int] = {}
         self._sent_at: dict[str, float] = {}
         self._silent_before = 0.0
+        self._lost_at = float("-inf")
         self.gaps = 0
         self.packets = 0
         self.latency = Timings(_LATENCY_BOUNDS)
@@ -193,6 +197,11 @@ class Bus:
     def inbox_silent(self) -> bool:
         """Whether nothing has come through the own inbox for too long, or ever."""
         return not all(lane.heard for lane in self._lanes) or self._silent_for() > SILENT_SECONDS
+
+    @property
+    def just_lost(self) -> bool:
+        """Whether a subscription was lost in the last seconds: Redis may be another one, and not have all rooms yet."""
+        return self._monotonic() - self._lost_at < PUT_BACK_SECONDS
 
     @property
     def silent_seconds(self) -> float:
@@ -351,6 +360,7 @@ class Bus:
             try:
                 await self._subscription(lane, backoff)
             except RedisError as error:
+                self._lost_at = self._monotonic()
                 delay = backoff.next()
                 _log.warning(
                     "inbox_lost",

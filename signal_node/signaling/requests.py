@@ -83,6 +83,8 @@ class Requests:
         if room is None:
             room = self._node.rooms.known(effect.room_id)  # Redis has just lost it
         side = None if room is None else room.side_of(session.user)
+        if room is None and self._node.bus.just_lost:
+            raise StoreUnavailable("another node may have yet to put the room back")
         if room is None:
             return self._no_room(session, effect)
         if side is None:

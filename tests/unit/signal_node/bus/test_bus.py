@@ -445,6 +445,18 @@ async def test_a_deaf_inbox_is_subscribed_anew() -> None:
         assert node.inbox.gaps == 2
 
 
+async def test_for_some_seconds_after_a_loss_redis_may_not_have_all_rooms_yet() -> None:
+    async with receiving() as node:
+        await node.redis.subscribed()
+        told = [node.bus.just_lost]
+        node.redis.messages.put_nowait(RedisConnectionError("gone"))
+        await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
+        for seconds in (0.0, bus_module.PUT_BACK_SECONDS - 0.1, 0.1):
+            node.now += seconds
+            told.append(node.bus.just_lost)
+        assert told == [False, True, True, False]
+
+
 async def test_a_subscription_that_is_lost_is_made_anew() -> None:
     async with receiving() as node:
         node.redis.messages.put_nowait(RedisConnectionError("gone"))
