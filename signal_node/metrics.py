@@ -153,6 +153,11 @@ class NodeCollector(Collector):
             "Rooms stored again after Redis had lost them.",
             value=compared.put_back,
         )
+        yield CounterMetricFamily(
+            "keepline_rooms_unreadable",
+            "Rooms whose record or chat in Redis could not be read.",
+            value=self._parts.node.store.reader.unreadable,
+        )
 
     def _clients(self) -> Iterator[Metric]:
         clients, logins = self._parts.node.clients, self._parts.login.counts

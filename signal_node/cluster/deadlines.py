@@ -81,5 +81,7 @@ class DeadlineWorker:
                 await self._store.clear_deadline(room_id)
             else:
                 await self._node.execute(room, room_id, commands.Tick(), now)
-        except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:
+        except BadRecord:
+            pass  # the store has logged it; others' deadlines go on
+        except (IllegalTransition, JournalFull, NotStored) as error:
             _log.error("deadline_not_met", room=room_id, error=str(error))

@@ -28,7 +28,7 @@ from signal_node.limits.address_limits import AddressLimits
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
-from signal_node.rooms.store import Change, Committed, Conflict, RoomStore
+from signal_node.rooms.store import Change, Committed, Conflict, Found, RoomStore
 from signal_node.users.ownership import Users
 
 LEASE = "recovery"
@@ -189,15 +189,17 @@ class Recovery:
         await self._put_back_chat(archived, change.after if isinstance(result, Committed) else there)
         return isinstance(result, Committed)
 
-    async def _put_back_chat(self, archived: Archived, there: Room | None) -> None:
+    async def _put_back_chat(self, archived: Archived, there: Found) -> None:
         # Lines beyond the record's last came to Postgres too late: their numbers are given out again.
-        last_seq = 0 if there is None else there.last_seq
+        last_seq = there.last_seq if isinstance(there, Room) else 0
         lines = [line for line in archived.messages if line.seq <= last_seq]
         await self._store.merge_chat(archived.room.room_id, lines)
 
-    def _change(self, archived: Archived, there: Room | None) -> Change | None:
-        """What is to be stored of a room from Postgres, given what Redis has of it."""
+    def _change(self, archived: Archived, there: Found) -> Change | None:
+        """What is to be stored of a room from Postgres, given what Redis has of it. An unreadable record stays."""
         room = archived.room
+        if isinstance(there, BadRecord):
+            return None
         if room.status is Status.ENDED:
             if there is not None and (there.status is Status.ENDED or there.version > room.version):
                 return None

@@ -93,7 +93,7 @@ class Reconciler:
                 for room_id in robbed:
                     await self._put_back_lines(room_id)
                 backoff.reset()
-            except (StoreUnavailable, BadRecord) as error:
+            except StoreUnavailable as error:
                 _log.warning("reconcile_postponed", error=str(error))
                 self._stale |= stale
                 self._robbed |= robbed
@@ -105,7 +105,7 @@ class Reconciler:
         """Take what is newer in Redis, put back what is newer here or missing there.
 
         Clients are told what they missed. `suspected`: there is a reason to look, so Redis may also lack lines of chat
-        of records that it has. Raises StoreUnavailable, BadRecord.
+        of records that it has. A record that cannot be read is left alone. Raises StoreUnavailable.
         """
         wanted = [room for room_id in room_ids if (room := self.rooms.stored(room_id)) is not None]
         for room in wanted:
@@ -115,6 +115,8 @@ class Reconciler:
             found = await self._store.compare(batch)
             behind = []
             for here, there in zip(batch, found, strict=True):
+                if isinstance(there, BadRecord):
+                    continue
                 if there is None or there.version < here.version:
                     behind.append((here, there))
                     continue

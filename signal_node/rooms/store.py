@@ -31,7 +31,6 @@ from keepline.room import keys
 from keepline.room.codec import (
     BadRecord,
     Event,
-    decode_message,
     decode_record,
     encode_event,
     encode_message,
@@ -42,6 +41,7 @@ from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
 from keepline.room.steps import encode_step
 from signal_node.bus.lanes import Channels
+from signal_node.rooms.reading import Reader
 
 MAX_STEPS = 100
 """Steps of a room's trace that are kept; the oldest give way."""
@@ -114,12 +114,16 @@ class Unavailable:
 
 CommitResult = Committed | Conflict | Failed | Unavailable
 
+Found = Room | None | BadRecord
+"""What Redis has of a room: nothing, or a record that may be unreadable."""
+
 
 class RoomStore:
     """Rooms in one Redis."""
 
     def __init__(self, client: Client, partitions: int, tombstone_ms: int) -> None:
         self.partitions = partitions
+        self.reader = Reader()
         self._client = client
         self._channels = Channels(client, partitions)
         self._tombstone_ms = tombstone_ms
@@ -132,7 +136,7 @@ class RoomStore:
         return keys.partition_of(room_id, self.partitions)
 
     async def load(self, room_id: str) -> tuple[Room | None, list[Message]]:
-        """The room and its chat, oldest first; None when there is none.
+        """The room and its chat, oldest first, without lines that cannot be read; None when there is none.
 
         Raises StoreUnavailable, also for a room that is not there while its partition is being recovered; BadRecord.
         """
@@ -145,23 +149,33 @@ class RoomStore:
                 record, lines, whole = await pipe.execute()
         if record is None and not whole:
             raise StoreUnavailable("this part of Redis is recovering")
-        return None if record is None else decode_record(record), _messages(lines)
+        room = None if record is None else self.reader.record(room_id, record)
+        if isinstance(room, BadRecord):
+            raise room
+        return room, self.reader.lines(room_id, lines)
 
-    async def load_many(self, room_ids: Sequence[str]) -> list[Room | None]:
-        """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable, BadRecord."""
+    async def load_many(self, room_ids: Sequence[str]) -> list[Found]:
+        """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable."""
         records = await self._records(room_ids)
-        return [None if record is None else decode_record(record) for record in records]
+        return [
+            None if record is None else self.reader.record(room_id, record)
+            for room_id, record in zip(room_ids, records, strict=True)
+        ]
 
-    async def compare(self, known: Sequence[Room]) -> list[Room | None]:
+    async def compare(self, known: Sequence[Room]) -> list[Found]:
         """The rooms as Redis has them, as `load_many` does. What has the version that is known is not read again.
 
-        Raises StoreUnavailable, BadRecord.
+        Raises StoreUnavailable.
         """
         records = await self._records([room.room_id for room in known])
-        return [
-            None if record is None else room if is_of_version(record, room.version) else decode_record(record)
-            for room, record in zip(known, records, strict=True)
-        ]
+        return [self._compared(room, record) for room, record in zip(known, records, strict=True)]
+
+    def _compared(self, known: Room, record: bytes | None) -> Found:
+        if record is None:
+            return None
+        if is_of_version(record, known.version):
+            return known
+        return self.reader.record(known.room_id, record)
 
     async def _records(self, room_ids: Sequence[str]) -> list[bytes | None]:
         if not room_ids:
@@ -182,12 +196,12 @@ class RoomStore:
         return [found[name] for name in names]
 
     async def lines_after(self, room_id: str, seq: int) -> list[Message]:
-        """The room's chat after line `seq`. Raises StoreUnavailable, BadRecord."""
+        """The room's chat after line `seq`. Raises StoreUnavailable."""
         with translated():
-            lines = await self._client.xrange(
+            lines: Any = await self._client.xrange(
                 keys.chat(self.partition_of(room_id), room_id), min=f"({seq}-{2**63}"
             )
-        return _messages(lines)
+        return self.reader.lines(room_id, lines)
 
     async def chat_of(self, room: Room, known: list[Message]) -> list[Message]:
         """The chat as of a record, read again if somebody wrote since `known` was. Raises StoreUnavailable, BadRecord.
@@ -201,18 +215,21 @@ class RoomStore:
     async def rooms_of(self, user: str) -> list[Room]:
         """The user's rooms that have not ended, as far as the index knows; others are taken out of it.
 
-        Raises StoreUnavailable, BadRecord.
+        Those that cannot be read are left out. Raises StoreUnavailable.
         """
         with translated():
             members = await self._client.smembers(keys.user_rooms(user))
         room_ids = sorted(text(member) for member in members)
         rooms = await self.load_many(room_ids)
-        live = [room for room in rooms if room is not None and room.status is not Status.ENDED]
-        over = set(room_ids) - {room.room_id for room in live}
+        over = [
+            room_id
+            for room_id, room in zip(room_ids, rooms, strict=True)
+            if room is None or (isinstance(room, Room) and room.status is Status.ENDED)
+        ]
         if over:
             with translated():
                 await self._client.srem(keys.user_rooms(user), *over)
-        return live
+        return [room for room in rooms if isinstance(room, Room) and room.status is not Status.ENDED]
 
     async def pop_due(
         self, late_ms: Sequence[int], lease_ms: int, at_most: int
@@ -332,10 +349,6 @@ class RoomStore:
         for node, payload in change.notices.items():
             arguments += [self._channels.name(node, partition), payload]
         return names, arguments
-
-
-def _messages(lines: Any) -> list[Message]:
-    return [decode_message(fields[b"message"]) for _, fields in lines]
 
 
 def _nodes(room: Room) -> set[str]:

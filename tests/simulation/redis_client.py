@@ -157,9 +157,16 @@ class _Commands:
     def hgetall(self, key: Any) -> Any:
         return self._send(["HGETALL", key], lambda flat: dict(zip(flat[::2], flat[1::2], strict=True)))
 
-    def xadd(self, key: Any, fields: Mapping[Any, Any], *, maxlen: int, approximate: bool) -> Any:
+    def xadd(
+        self,
+        key: Any,
+        fields: Mapping[Any, Any],
+        id: str = "*",
+        maxlen: int = 1_000_000,
+        approximate: bool = True,
+    ) -> Any:
         items = [item for pair in fields.items() for item in pair]
-        return self._send(["XADD", key, "MAXLEN", "~" if approximate else "=", maxlen, "*", *items])
+        return self._send(["XADD", key, "MAXLEN", "~" if approximate else "=", maxlen, id, *items])
 
     def xlen(self, key: Any) -> Any:
         return self._send(["XLEN", key])

@@ -1,0 +1,55 @@
+"""Records and lines of chat as Redis has them, read. What cannot be read is skipped, counted, and logged once.
+
+A record may be damaged, or of a later release whose format this one does not know. Nothing here can mend that; what
+matters is that the other rooms go on. `keepline doctor` lists such rooms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from keepline.room.codec import BadRecord, decode_message, decode_record
+from keepline.room.record import Message, Room
+
+MAX_REMEMBERED = 10_000
+"""Rooms that are remembered as logged; the oldest give way."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Reader:
+    """Reads what Redis has of rooms. `unreadable` counts rooms of which something could not be read."""
+
+    def __init__(self) -> None:
+        self.unreadable = 0
+        self._logged: dict[str, None] = {}
+
+    def record(self, room_id: str, data: bytes) -> Room | BadRecord:
+        """The room, or what is wrong with its record."""
+        try:
+            return decode_record(data)
+        except BadRecord as error:
+            self._skip(room_id, error)
+            return error
+
+    def lines(self, room_id: str, entries: Iterable[tuple[Any, Any]]) -> list[Message]:
+        """The lines of a room's chat that can be read."""
+        lines = []
+        for _, fields in entries:
+            try:
+                lines.append(decode_message(fields.get(b"message", b"")))
+            except BadRecord as error:
+                self._skip(room_id, error)
+        return lines
+
+    def _skip(self, room_id: str, error: BadRecord) -> None:
+        if room_id in self._logged:
+            return
+        if len(self._logged) >= MAX_REMEMBERED:
+            del self._logged[next(iter(self._logged))]
+        self._logged[room_id] = None
+        self.unreadable += 1
+        _log.error("room_unreadable", room=room_id, error=str(error))
