@@ -212,6 +212,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     ("sum(rate(keepline_rooms_put_back_total[5m]))", "put back"),
                     ("sum(rate(keepline_rooms_revived_total[5m]))", "from Postgres"),
                     ("sum(rate(keepline_notice_gaps_total[5m]))", "notices missed"),
+                    ("sum(rate(keepline_rooms_unreadable_total[5m]))", "unreadable"),
                 ],
             ),
             Panel(

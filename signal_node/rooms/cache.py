@@ -206,7 +206,7 @@ class Rooms(KnownRooms):
         if known is not None and room.version <= known.told_version:
             return
         if entry is not None and (room.version > entry.latest_version + 1 or entry.untold):
-            if room.room_id in self.committer.in_flight and len(entry.early) < MAX_EARLY:
+            if self.committer.in_flight(room.room_id) and len(entry.early) < MAX_EARLY:
                 entry.early.append(notice)
                 return
             self.counts.gaps += 1
@@ -223,7 +223,7 @@ class Rooms(KnownRooms):
 
     def _adopt(self, entry: CachedRoom, room: Room) -> None:
         """Take a record of which clients have been told."""
-        if room.room_id in self.committer.in_flight:
+        if self.committer.in_flight(room.room_id):
             entry.heard = room
         else:
             self._evict(self._rebase(entry, room, told=True))

@@ -2,6 +2,9 @@
 
 While a write is under way, what is to be stored gathers; then it goes with the next one. So changes of one room are
 stored one after the other, and there is no timer. The answer to each change goes back to the cache.
+
+On a Redis Cluster each partition has a lane of its own, with a write of its own under way: a shard that is slow, or
+away, holds up the rooms that it has, and no others.
 """
 
 from __future__ import annotations
@@ -57,36 +60,59 @@ class Committer:
     """Stores what the journals hold. `run` is to be run as a task."""
 
     def __init__(self, store: RoomStore, journals: Journals, counts: RoomCounts) -> None:
+        self._store = store
+        self._lanes = [_Lane(store, journals, counts) for _ in range(store.lanes)]
+
+    def __len__(self) -> int:
+        """How many rooms have something to store."""
+        return sum(len(lane.dirty) for lane in self._lanes)
+
+    def want(self, room_id: str) -> None:
+        """The room has something to store: soon, after those that were here first."""
+        self._lane(room_id).want(room_id)
+
+    def forget(self, room_id: str) -> None:
+        """The room has nothing to store any more."""
+        self._lane(room_id).dirty.pop(room_id, None)
+
+    def in_flight(self, room_id: str) -> bool:
+        """Whether a change of the room is on its way, and may be stored or not."""
+        return room_id in self._lane(room_id).in_flight
+
+    async def run(self) -> None:
+        """Store what is wanted, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.run())
+
+    def _lane(self, room_id: str) -> _Lane:
+        return self._lanes[self._store.lane_of(room_id)]
+
+
+class _Lane:
+    """The rooms whose changes go together. Those of the first rooms of `dirty` may be in flight."""
+
+    def __init__(self, store: RoomStore, journals: Journals, counts: RoomCounts) -> None:
+        self.dirty: dict[str, None] = {}
         self.in_flight: frozenset[str] = frozenset()
         self._store = store
         self._journals = journals
         self._counts = counts
-        self._dirty: dict[str, None] = {}
         self._wanted = asyncio.Event()
 
-    def __len__(self) -> int:
-        """How many rooms have something to store."""
-        return len(self._dirty)
-
     def want(self, room_id: str) -> None:
-        """The room has something to store: soon, after those that were here first."""
-        self._dirty[room_id] = None
+        self.dirty[room_id] = None
         self._wanted.set()
 
-    def forget(self, room_id: str) -> None:
-        """The room has nothing to store any more."""
-        self._dirty.pop(room_id, None)
-
     async def run(self) -> None:
-        """Store what is wanted, until cancelled."""
         backoff = Backoff(0.05, 2.0)
         while True:
-            if not self._dirty:
+            if not self.dirty:
                 self._wanted.clear()
                 await self._wanted.wait()
                 continue
             try:
-                await self._commit(list(islice(self._dirty, MAX_BATCH)))
+                await self._commit(list(islice(self.dirty, MAX_BATCH)))
                 backoff.reset()
             except StoreUnavailable as error:
                 self._counts.unavailable += 1
@@ -110,7 +136,7 @@ class Committer:
             self.in_flight = frozenset()
         away = [result.why for result in results if isinstance(result, Unavailable)]
         for room_id, result in zip(batch, results, strict=True):
-            self.forget(room_id)
+            del self.dirty[room_id]
             if isinstance(result, Unavailable):
                 self.want(room_id)  # the same change again: Redis knows it if it is stored
             else:

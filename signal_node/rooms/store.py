@@ -135,6 +135,15 @@ class RoomStore:
         """The partition of a room."""
         return keys.partition_of(room_id, self.partitions)
 
+    @property
+    def lanes(self) -> int:
+        """In how many lanes rooms are committed, so that one slow server holds up no other's."""
+        return self._channels.lanes
+
+    def lane_of(self, room_id: str) -> int:
+        """The lane of a room; one server may have several."""
+        return self.partition_of(room_id) % self._channels.lanes
+
     async def load(self, room_id: str) -> tuple[Room | None, list[Message]]:
         """The room and its chat, oldest first, without lines that cannot be read; None when there is none.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -13,19 +15,23 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from keepline.ops import redis
-from keepline.ops.redis.client import Client
+from keepline.ops.redis.client import ANSWER_SECONDS, Client
 from keepline.ops.redis.cluster import Cluster
 from keepline.room import keys
+from keepline.room.writes import write_ids
 from persister.stream import Entry, EventStreams, StreamsLost
 from signal_node.bus import bus as bus_module
 from signal_node.bus.bus import Bus, notice
 from signal_node.bus.publisher import Publisher
+from signal_node.rooms.cache import Rooms
+from signal_node.rooms.journal import Done, Outcome
 from signal_node.rooms.store import Committed, RoomStore
 from tests.contract.changes import change
 from tests.helpers.ports import free_port
 from tests.helpers.redis_cluster import Move, RedisCluster, running_cluster
 from tests.helpers.waiting import eventually
-from tests.unit.signal_node.calls import SESSION_1, opening
+from tests.unit.signal_node.calls import RULES, SESSION_1, T0, opening
+from tests.unit.signal_node.stores import Audience
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -162,6 +168,57 @@ async def test_notices_of_commits_arrive_from_every_partition(client: Cluster) -
         assert await store.commit(changes) == [Committed()] * len(changes)
         wanted = {room.encode() for room in rooms.values()}
         await eventually(lambda: set(there.notices) == wanted, what="all notices arrive")
+
+
+@asynccontextmanager
+async def frozen(servers: RedisCluster, partition: int, client: Cluster) -> AsyncIterator[set[int]]:
+    """A master does nothing while the context is open; yields the partitions of the others."""
+    owners = [await client.owner(keys.tag(other)) for other in PARTITIONS]
+    (slow,) = (server for server in servers.servers if server.port == owners[partition][1])
+    os.kill(slow.pid, signal.SIGSTOP)
+    try:
+        yield {other for other in PARTITIONS if owners[other] != owners[partition]}
+    finally:
+        os.kill(slow.pid, signal.SIGCONT)
+        await eventually(lambda: whole(client), what="the cluster is whole again")
+
+
+async def test_a_shard_that_does_not_answer_holds_up_its_own_rooms_only(
+    servers: RedisCluster, client: Cluster
+) -> None:
+    store = RoomStore(client, len(PARTITIONS), 60_000)
+    by_partition = {
+        store.partition_of(room): room for room in (f"{n:08d}-0000-4000-8000-{n:012d}" for n in range(500))
+    }
+    stored: dict[int, Outcome] = {}
+    rooms = Rooms(
+        "here",
+        store,
+        RULES,
+        Audience([]),
+        now=lambda: T0,
+        new_write_id=write_ids("here", "life"),
+        on_gap=lambda room_id: None,
+        on_loss=lambda room_id: None,
+    )
+
+    def open_in(partition: int) -> None:
+        room_id = by_partition[partition]
+        rooms.execute(None, room_id, opening(room_id), lambda outcome: stored.__setitem__(partition, outcome))
+
+    task = asyncio.create_task(rooms.run())
+    async with frozen(servers, 7, client) as others:
+        open_in(7)
+        await asyncio.sleep(0)
+        for partition in others:
+            open_in(partition)
+        await eventually(
+            lambda: stored.keys() == others, timeout=ANSWER_SECONDS * 0.8, what="others are stored"
+        )
+    await eventually(lambda: 7 in stored, what="that room is stored, too")
+    assert all(isinstance(outcome, Done) for outcome in stored.values())
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_lanes_follow_a_slot_that_moves(client: Cluster) -> None:

@@ -22,14 +22,18 @@ WAIT_SECONDS = 10.0
 
 
 class ScriptedStore:
-    """Holds every commit until the test answers it."""
+    """Holds every commit until the test answers it. A room is in the lane that its id ends with, or the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
         self.rooms: dict[str, Room] = {}
         self._commits: asyncio.Queue[tuple[Sequence[Change], asyncio.Future[list[CommitResult]]]] = (
             asyncio.Queue()
         )
         self._answer: asyncio.Future[list[CommitResult]] | None = None
+
+    def lane_of(self, room_id: str) -> int:
+        return int(room_id[-1], 16) % self.lanes
 
     async def load(self, room_id: str) -> tuple[Room | None, list[object]]:
         return self.rooms.get(room_id), []
@@ -47,6 +51,12 @@ class ScriptedStore:
                 if changes:
                     return list(changes)
                 self._answer.set_result([])
+
+    def unanswered(self) -> asyncio.Future[list[CommitResult]]:
+        """The answer to the commit in flight, for later: others may be asked for meanwhile."""
+        assert self._answer is not None
+        answer, self._answer = self._answer, None
+        return answer
 
     @property
     def idle(self) -> bool:
@@ -98,12 +108,12 @@ class Audience:
 class Cache:
     """Rooms over a scripted store, as node "here"; the clock stands at T0."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
         self.log: list[str] = []
         self.now = T0
         self.gaps: list[str] = []
         self.losses: list[str] = []
-        self.store = ScriptedStore()
+        self.store = ScriptedStore(lanes)
         self.audience = Audience(self.log)
         count = itertools.count(1)
         self.rooms = Rooms(
@@ -160,9 +170,9 @@ async def keep(cache: Cache, room: Room) -> Room:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Cache]:
+async def running(lanes: int = 1) -> AsyncIterator[Cache]:
     """A cache whose committer runs."""
-    cache = Cache()
+    cache = Cache(lanes)
     task = asyncio.create_task(cache.rooms.run())
     try:
         yield cache

@@ -334,6 +334,29 @@ async def test_a_server_that_is_away_does_not_hold_up_the_rooms_of_others() -> N
         assert version_of(here) == 4
 
 
+async def test_a_server_that_does_not_answer_does_not_hold_up_the_rooms_of_others() -> None:
+    """On a cluster each partition has a lane: neither the wait for an answer nor the one after it is shared."""
+    slow_room, room = ROOM[:-1] + "0", ROOM[:-1] + "1"
+    async with running(lanes=2) as cache:
+        slow = cache.do(text_room(room_id=slow_room), Post(1, "a"), slow_room, SESSION_1)
+        (change,) = await cache.store.asked()
+        unanswered = cache.store.unanswered()
+        assert change.after.room_id == slow_room
+        others = [cache.do(text_room(room_id=room), Post(1, text), room, SESSION_1) for text in "bc"]
+        for each in others:
+            await cache.store.commits()
+            assert len(each) == 1
+        assert slow == []
+        unanswered.set_exception(AWAY)
+        await turns()
+        later = cache.do(None, Post(1, "d"), room, SESSION_1)
+        await cache.store.commits()
+        assert (len(later), slow) == (1, [])
+        assert await cache.store.asked() == [change]
+        await cache.store.answer(Committed())
+        assert len(slow) == 1
+
+
 async def test_only_so_much_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms_module, "MAX_JOURNAL", 2)
     async with running() as cache:
