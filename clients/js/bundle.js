@@ -10,7 +10,8 @@ export const BUNDLE = new URL("keepline.bundle.js", import.meta.url);
 /** The text of the bundle as the sources are now. */
 export async function bundle() {
   const { outputFiles } = await build({
-    entryPoints: [fileURLToPath(new URL("keepline.js", import.meta.url))],
+    absWorkingDir: fileURLToPath(new URL(".", import.meta.url)),
+    entryPoints: ["keepline.js"],
     bundle: true,
     write: false,
     format: "esm",

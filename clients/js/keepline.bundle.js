@@ -104,12 +104,11 @@ var CLOSES = /* @__PURE__ */ new Map([
   [4503, "draining"],
   [4508, "too_slow"]
 ]);
-var FINAL = /* @__PURE__ */ new Set(["bad_frame", "origin_refused", "replaced", "too_large"]);
-var OF_THE_TOKEN = /* @__PURE__ */ new Set(["unauthorized", "bad_request"]);
+var FINAL = /* @__PURE__ */ new Set(["bad_frame", "bad_request", "origin_refused", "replaced", "too_large"]);
 var PASSING = /* @__PURE__ */ new Set(["unavailable", "rate_limited", "timeout", "queue_full", "connection_lost"]);
 function nextStep({ code }) {
   if (FINAL.has(code)) return "stop";
-  return OF_THE_TOKEN.has(code) ? "fresh_token" : "retry";
+  return code === "unauthorized" ? "fresh_token" : "retry";
 }
 function isPassing({ code }) {
   return PASSING.has(code);
@@ -959,7 +958,7 @@ var Call = class extends Emitter {
   _adopt({ media, peerConnection, iceServers } = {}) {
     if (iceServers) this.#media.configure({ iceServers });
     if (media) this.setMedia(media).catch((cause) => this.#reportMedia(cause));
-    if (peerConnection) this.usePeerConnection(peerConnection);
+    if (peerConnection && peerConnection !== this.peerConnection) this.usePeerConnection(peerConnection);
     return this;
   }
   /** @internal The room is held: first join, or back after a reconnect. */
@@ -1660,17 +1659,18 @@ var Connection = class {
     this.#heartbeat.heard();
     const frame = parseFrame(text);
     if (!frame) return;
+    if (frame.type === "queued") return this.#queued(frame);
     const answered = this.#requests.settle(frame);
     if (frame.code === "rate_limited" && answered !== "report") this.#slowDown(frame);
     if (answered) return;
     if (this.#onFrame) this.#onFrame(frame);
-    else if (frame.type === "queued") this.#queued(frame);
     else this.#keepEarly(frame);
   }
   #slowDown({ retry_after_ms: ms = RATE_LIMIT_PAUSE_MS2 }) {
     this.#turns.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
   }
   #queued(frame) {
+    if (this.#onFrame) return;
     this.#waitForWelcome();
     this.#onQueued?.(frame);
   }
@@ -1938,7 +1938,8 @@ var Keepline = class extends Emitter {
     if (next === "stop" || refused) return this.#shut(error);
     this.#urlIndex += 1;
     const { now, setTimeout } = this.#environment;
-    this.#retryTimer = setTimeout(() => this.#attempt(), this.#plan.delay(now(), error.retryAfterMs));
+    const delay = this.#plan.delay(now(), error.retryAfterMs);
+    this.#retryTimer = setTimeout(() => this.#attempt(), next === "fresh_token" ? 0 : delay);
     this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", error.code);
   }
   #disconnect() {

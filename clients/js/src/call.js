@@ -152,7 +152,7 @@ export class Call extends Emitter {
   _adopt({ media, peerConnection, iceServers } = {}) {
     if (iceServers) this.#media.configure({ iceServers });
     if (media) this.setMedia(media).catch((cause) => this.#reportMedia(cause));
-    if (peerConnection) this.usePeerConnection(peerConnection);
+    if (peerConnection && peerConnection !== this.peerConnection) this.usePeerConnection(peerConnection);
     return this;
   }
 

@@ -277,7 +277,8 @@ export class Keepline extends Emitter {
     if (next === "stop" || refused) return this.#shut(error);
     this.#urlIndex += 1;
     const { now, setTimeout } = this.#environment;
-    this.#retryTimer = setTimeout(() => this.#attempt(), this.#plan.delay(now(), error.retryAfterMs));
+    const delay = this.#plan.delay(now(), error.retryAfterMs);
+    this.#retryTimer = setTimeout(() => this.#attempt(), next === "fresh_token" ? 0 : delay);
     this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", error.code);
   }
 

@@ -151,11 +151,11 @@ export class Connection {
     this.#heartbeat.heard();
     const frame = parseFrame(text);
     if (!frame) return;
+    if (frame.type === "queued") return this.#queued(frame);
     const answered = this.#requests.settle(frame);
     if (frame.code === "rate_limited" && answered !== "report") this.#slowDown(frame);
     if (answered) return;
     if (this.#onFrame) this.#onFrame(frame);
-    else if (frame.type === "queued") this.#queued(frame);
     else this.#keepEarly(frame);
   }
 
@@ -164,6 +164,7 @@ export class Connection {
   }
 
   #queued(frame) {
+    if (this.#onFrame) return;
     this.#waitForWelcome();
     this.#onQueued?.(frame);
   }

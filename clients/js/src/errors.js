@@ -50,14 +50,13 @@ export const CLOSES = new Map([
   [4508, "too_slow"],
 ]);
 
-const FINAL = new Set(["bad_frame", "origin_refused", "replaced", "too_large"]);
-const OF_THE_TOKEN = new Set(["unauthorized", "bad_request"]);
+const FINAL = new Set(["bad_frame", "bad_request", "origin_refused", "replaced", "too_large"]);
 const PASSING = new Set(["unavailable", "rate_limited", "timeout", "queue_full", "connection_lost"]);
 
 /** Whether a connection that failed like this must `stop`, needs a `fresh_token`, or may `retry`. */
 export function nextStep({ code }) {
   if (FINAL.has(code)) return "stop";
-  return OF_THE_TOKEN.has(code) ? "fresh_token" : "retry";
+  return code === "unauthorized" ? "fresh_token" : "retry";
 }
 
 /** Whether the same request may succeed later. */

@@ -73,7 +73,8 @@ test("a hello that is queued is waited for as long as the server says so", async
   await browser.socket.accept();
   for (let ahead = 40; ahead > 0; ahead -= 10) {
     await clock.advance(9_000);
-    await browser.socket.say({ type: "queued", ahead, wait_ms: ahead * 100 });
+    const { id } = browser.socket.last("hello");
+    await browser.socket.say({ type: "queued", id, ahead, wait_ms: ahead * 100 });
   }
   await clock.advance(9_000);
   await browser.socket.welcome();
