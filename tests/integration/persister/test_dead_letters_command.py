@@ -1,14 +1,12 @@
 """`keepline dead-letters` over letters that a persister has buried in a real Valkey."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from keepline.cli.cluster.dead_letters import DeadLetters, LetterId
-from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.client import Client
 from keepline.room import keys
@@ -27,20 +25,6 @@ from tests.integration.persister.persister_rig import (
     written,
 )
 from tests.unit.persister.calls import call
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def bury(client: Client, pool: Pool, *calls: list[Event]) -> None:
@@ -156,7 +140,7 @@ async def test_the_newest_come_first_and_a_limit_is_told(client: Client, redis_u
         (["list"], "redis://127.0.0.1:1/0", 1, "cannot reach Redis"),
         (["show", "5"], "redis://127.0.0.1:1/0", 2, "5 is not the id of a dead letter"),
         (["replay"], "redis://127.0.0.1:1/0", 2, "name the letters to replay, or use --all"),
-        (["replay", "00:1-1", "--all"], "redis://127.0.0.1:1/0", 2, "or say --all"),
+        (["replay", "00:1-1", "--all"], "redis://127.0.0.1:1/0", 2, "or use --all"),
     ],
 )
 async def test_wrong_use_is_told_in_one_line(arguments: list[str], url: str, code: int, says: str) -> None:

@@ -1,13 +1,13 @@
 """The worker from the streams to the rows, on a real Valkey and a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from uuid import UUID
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from keepline.ops import postgres, redis
+from keepline.ops import redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.client import Client
 from keepline.room import keys
@@ -31,20 +31,6 @@ from tests.unit.persister.calls import call, encoded
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing of the worker runs after it."""
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def test_events_become_the_last_version_with_all_messages(client: Client, pool: Pool) -> None:

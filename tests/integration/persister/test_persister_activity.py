@@ -1,13 +1,11 @@
 """The rows of `text_room_activity` in a real PostgreSQL."""
 
 import random
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from msgspec.structs import astuple
 
-from keepline.ops import postgres
 from keepline.ops.postgres import Pool
 from keepline.room.codec import Event
 from keepline.room.commands import Command, Join, Post, Tick
@@ -16,13 +14,6 @@ from keepline.room.rows import to_activity
 from persister.database import Database
 from persister.fold import change_of, fold
 from tests.unit.persister.calls import call, changes, encoded, opening, turned_to_video
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def write(pool: Pool, *batches: list[Event]) -> None:

@@ -1,13 +1,11 @@
 """What a sweep removes from a real PostgreSQL, and that late events bring no removed room back."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from keepline.ops import postgres
 from keepline.ops.health import Health, Probe
 from keepline.ops.postgres import Pool
 from keepline.room.codec import Event
@@ -23,13 +21,6 @@ from tests.unit.persister.calls import call, encoded
 PERIODS = Periods(ended=3600, removed=7 * 86_400, referrals=90 * 86_400, interval=0.02)
 ALL_ARE_LATE = -1e9  # whatever day the made-up calls are on
 AT_ONCE = Periods(ended=0, removed=7 * 86_400, referrals=90 * 86_400, interval=0.02)
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 class Sweeper:
@@ -55,7 +46,7 @@ async def write(pool: Pool, *batches: list[Event]) -> None:
 
 async def age(pool: Pool, events: list[Event], interval: str) -> None:
     """Make the row of a room look as if it had been written so long ago."""
-    async with pool.acquire() as connection, connection.transaction():
+    async with pool.transaction() as connection:
         await connection.execute("SET LOCAL session_replication_role = replica")  # or the trigger says now
         await connection.execute(
             f"UPDATE active_rooms SET updated_at = now() - interval '{interval}' WHERE room_id = $1",
@@ -112,10 +103,10 @@ async def test_one_worker_sweeps_and_a_locked_row_holds_it_up_not(pool: Pool) ->
     held, free = call(lines=0), call(lines=0)
     await write(pool, held, free)
     sweeper = Sweeper(pool, AT_ONCE)
-    async with pool.acquire() as other, other.transaction():
+    async with pool.transaction() as other:
         await other.execute("SELECT pg_advisory_xact_lock($1)", cleanup._LOCK)
         assert await sweeper.cleanup.sweep() == 0
-    async with pool.acquire() as other, other.transaction():
+    async with pool.transaction() as other:
         await other.execute(
             "SELECT FROM active_rooms WHERE room_id = $1 FOR UPDATE", UUID(held[0].room.room_id)
         )

@@ -1,13 +1,11 @@
 """Calls that are over in `chat_history` of a real PostgreSQL."""
 
 import random
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from msgspec.structs import astuple
 
-from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.client import Client
 from keepline.room.codec import Event
@@ -16,20 +14,6 @@ from persister.database import Database
 from persister.fold import change_of, fold
 from tests.integration.persister.persister_rig import Rig, all_acknowledged, dead_letters, publish, written
 from tests.unit.persister.calls import call, encoded
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def write(pool: Pool, *batches: list[Event]) -> None:

@@ -1,7 +1,6 @@
 """A worker that is killed at any step: whoever comes next leaves the tables as if nothing had happened."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -30,20 +29,6 @@ TABLES = {
     "text_room_activity": "room_id, user_1_last_message_at, user_2_last_message_at, version",
     "chat_history": "room_id, user_id, partner_id, chat_mode, started_at, ended_at, duration_seconds, room_version",
 }
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def begin(client: Client, pool: Pool, calls: list[list[Event]]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import permutations
 
 import pytest
 
-from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.client import Client
 from keepline.room import keys
@@ -27,20 +25,6 @@ FIRST = Attempts("198.51.100.7", 2, NOW, NOW + 1_000, NOW + 601_000)
 SECOND = replace(FIRST, attempts=3, last_at=NOW + 2_000, expires_at=NOW + 602_000)
 THIRD = replace(FIRST, attempts=4, last_at=NOW + 2_000, expires_at=NOW + 602_000)
 NETWORK = Attempts("2001:db8:1:2::/64", 6, NOW, NOW, NOW + 600_000)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def stored(pool: Pool) -> list[Attempts]:

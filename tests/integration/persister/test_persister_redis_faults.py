@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from keepline.cli.local.servers import Valkey
-from keepline.ops import postgres, redis
+from keepline.ops import redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.client import Client
 from tests.helpers.waiting import eventually
@@ -34,13 +34,6 @@ async def connected(valkey: Valkey) -> AsyncIterator[Client]:
         yield opened
     finally:
         await opened.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def in_hand(rig: Rig) -> None:

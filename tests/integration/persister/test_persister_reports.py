@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import pytest
 
-from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.client import Client
 from keepline.room import keys
@@ -35,20 +32,6 @@ def report(reason: str = "rude", reporter: UUID = ALICE, reported: UUID = BOB) -
 
 def referral(code: str = "Wq3-x_9", target: UUID = ALICE) -> Referral:
     return Referral(code, target, BOB, "Alice", None, T0)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def append(client: Client, *events: bytes) -> None:

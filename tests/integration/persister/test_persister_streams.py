@@ -1,22 +1,13 @@
 """The event streams of a real Valkey as one queue."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from keepline.ops import redis
 from keepline.ops.redis.client import Client
 from keepline.room import keys
 from persister.stream import GROUP, EventStreams, agree_on_partitions
 from tests.integration.persister.persister_rig import dead_letters
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
 
 
 async def test_two_workers_that_give_up_on_an_entry_bury_it_once(client: Client) -> None:
