@@ -106,12 +106,12 @@ async def from_postgres(rooms: list[Room], rounds: int, folder: Path) -> dict[st
         await migrated(server.url)
         pool = await postgres.create_pool(server.url, application="bench")
         archive = Archive(pool)
-        async with pool.acquire() as connection:
+        async with pool.transaction() as connection:
             await insert(connection, rooms)
 
         async def bare() -> int:
             found = 0
-            async with pool.acquire() as connection, connection.transaction(readonly=True):
+            async with pool.transaction() as connection:
                 cursor = await connection.cursor("SELECT * FROM active_rooms WHERE status <> 'ended'")
                 while rows := await cursor.fetch(BATCH):
                     found += len(rows)

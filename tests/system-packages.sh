@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make sure that the programs which the tests drive and pip cannot install are here: Chromium, Redis beside Valkey, HAProxy,
-# coturn, and promtool, which comes with Prometheus.
+# PgBouncer, coturn, and promtool, which comes with Prometheus.
 set -euo pipefail
 
 missing=()
@@ -8,6 +8,7 @@ command -v chromium >/dev/null || missing+=(chromium)
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v promtool >/dev/null || missing+=(prometheus)
 command -v haproxy >/dev/null || missing+=(haproxy)
+command -v pgbouncer >/dev/null || missing+=(pgbouncer)
 command -v turnserver >/dev/null || missing+=(coturn)
 if [[ ${#missing[@]} -eq 0 ]]; then
   exit 0

@@ -75,6 +75,47 @@ class Probe:
         }
 
 
+@dataclass(slots=True)
+class LastTry:
+    """What a program does now and then: `ok` until a try fails, and from then on `degraded` until one succeeds.
+
+    Silence proves nothing here, unlike that of a `Probe`.
+    """
+
+    clock: Clock
+    succeeded_at: float | None = None
+    failed_at: float | None = None
+    error: str | None = None
+
+    def succeeded(self) -> None:
+        """Record that the last try did what it should."""
+        self.succeeded_at = self.clock()
+        self.error = None
+
+    def failed(self, error: str) -> None:
+        """Record that the last try failed, and why."""
+        self.failed_at = self.clock()
+        self.error = error[:_ERROR_CHARACTERS]
+
+    def age(self) -> float | None:
+        """Seconds since a try succeeded, None before the first one."""
+        return None if self.succeeded_at is None else self.clock() - self.succeeded_at
+
+    @property
+    def status(self) -> Status:
+        """How it went."""
+        return "ok" if self.error is None else "degraded"
+
+    def report(self) -> dict[str, Any]:
+        """Describe it as JSON, in the form of a probe's report."""
+        return {
+            "status": self.status,
+            "age_ms": _ms(self.age()),
+            "failed_ms_ago": _ms(None if self.failed_at is None else self.clock() - self.failed_at),
+            "error": self.error,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """A dependency whose proofs come by themselves: `age()` tells the seconds since the last, None before the first."""
@@ -116,6 +157,12 @@ class Health:
         probe = Probe(self.clock, fresh_seconds, down_seconds)
         self._add(name, probe)
         return probe
+
+    def last_try(self, name: str) -> LastTry:
+        """Add something that is tried and return where to record how that went. Raises ValueError for a name taken."""
+        last = LastTry(self.clock)
+        self._add(name, last)
+        return last
 
     def pulse(
         self, name: str, age: Callable[[], float | None], *, fresh_seconds: float, down_seconds: float

@@ -25,12 +25,12 @@ from pydantic_settings import (
 )
 
 from keepline.ops import ice_url, secret_files
+from keepline.ops.postgres import urls as postgres_urls
 from keepline.ops.redis import urls
 from keepline.room.keys import DEFAULT_PREFIX
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 
 PREFIX = "KEEPLINE_"
-POSTGRES_SCHEMES = ("postgres", "postgresql")
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-")
 _PREFIX_CHARACTERS = _NAME_CHARACTERS | {":"}
 NO_PREFIX = "none"
@@ -84,6 +84,11 @@ def check_redis_prefix(prefix: str) -> str:
             f"or {NO_PREFIX}"
         )
     return prefix
+
+
+def _check_database_url(url: str) -> str:
+    postgres_urls.parse(url)
+    return url
 
 
 def _check_origin(origin: str) -> str:
@@ -187,7 +192,7 @@ class CommonSettings(BaseSettings):
     )
     # What all keys and channels begin with; `none` for those of a cluster of the first releases.
     redis_prefix: Annotated[str, AfterValidator(check_redis_prefix)] = DEFAULT_PREFIX
-    database_url: Annotated[str, _url_of(*POSTGRES_SCHEMES)] | None = Field(
+    database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(
         default=None, validation_alias="DATABASE_URL", repr=False
     )
     ops_host: str = Field(default="127.0.0.1", min_length=1)

@@ -33,6 +33,11 @@ def partitions() -> str:
     return f"{_prefix or DEFAULT_PREFIX}partitions"
 
 
+def persisters() -> str:
+    """Hash: what each persister says of itself, by its name."""
+    return f"{_prefix or DEFAULT_PREFIX}persisters"
+
+
 def partition_of(room_id: str, partitions: int) -> int:
     """The partition of a room, or of an IP address or a referral; 0 to partitions - 1."""
     return crc_hqx(room_id.encode(), 0) % partitions

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 from msgspec import Struct
 
+from keepline.ops import postgres
 from keepline.ops.postgres import Pool
 from keepline.room.attempts import Attempts
 from keepline.room.codec import BadRecord, message_from_dict
@@ -55,15 +56,15 @@ class Archive:
         """Prove that Postgres answers. Raises ArchiveUnavailable."""
         try:
             await self._pool.fetchval("SELECT 1")
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        except postgres.ERRORS as error:
+            raise ArchiveUnavailable(self._pool.in_words(error)) from error
 
     async def load(self, room_id: str) -> Archived | None:
         """The room, None when there is none. Raises ArchiveUnavailable, BadRecord."""
         try:
             row = await self._pool.fetchrow(_ONE, room_id)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        except postgres.ERRORS as error:
+            raise ArchiveUnavailable(self._pool.in_words(error)) from error
         return None if row is None else _archived(row)
 
     async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
@@ -72,7 +73,7 @@ class Archive:
         Raises ArchiveUnavailable, BadRecord.
         """
         try:
-            async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            async with self._pool.transaction() as connection:
                 cursor = await connection.cursor(_UNFINISHED, ended_within_seconds)
                 rows = await cursor.fetch(BATCH_ROWS)
                 while rows:
@@ -84,25 +85,25 @@ class Archive:
                     finally:
                         following.cancel()
                         await asyncio.wait([following])
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        except postgres.ERRORS as error:
+            raise ArchiveUnavailable(self._pool.in_words(error)) from error
 
     async def limited(self) -> AsyncIterator[list[Attempts]]:
         """The failed logins that still count, in batches. Raises ArchiveUnavailable."""
         try:
-            async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            async with self._pool.transaction() as connection:
                 cursor = await connection.cursor(_LIMITED)
                 while rows := await cursor.fetch(BATCH_ROWS):
                     yield [Attempts(*row) for row in rows]
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        except postgres.ERRORS as error:
+            raise ArchiveUnavailable(self._pool.in_words(error)) from error
 
     async def referral(self, code: str, keep_seconds: float) -> Referral | None:
         """The referral of a code that is not older than that; None when there is none. Raises ArchiveUnavailable."""
         try:
             row = await self._pool.fetchrow(_REFERRAL, code, keep_seconds)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise ArchiveUnavailable(f"{type(error).__name__}: {error}") from error
+        except postgres.ERRORS as error:
+            raise ArchiveUnavailable(self._pool.in_words(error)) from error
         return None if row is None else Referral(*row)
 
 

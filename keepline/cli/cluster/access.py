@@ -8,10 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
-import asyncpg
 import orjson
 from redis.exceptions import RedisError
 
@@ -20,12 +18,11 @@ from keepline.cli.base.errors import CommandError, UsageError
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.ops.redis.adoption import is_unprefixed
-from keepline.ops.settings import POSTGRES_SCHEMES, check_redis_prefix
+from keepline.ops.settings import check_redis_prefix
 from keepline.room import keys
 
 DATA = Path(".keepline")
 HTTP_SECONDS = 5.0
-POSTGRES_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 T = TypeVar("T")
 
@@ -182,9 +179,10 @@ def redis_is_away(error: Exception) -> str:
 async def _pool(url: str | None) -> Pool | None:
     if not url:
         return None
-    if urlsplit(url).scheme not in POSTGRES_SCHEMES:
-        raise UsageError("DATABASE_URL should be a URL that starts with postgres:// or postgresql://")
-    return await postgres.create_pool(url, application="keepline-cli", max_size=2)
+    try:
+        return await postgres.create_pool(url, application="keepline-cli", max_size=2)
+    except ValueError as error:
+        raise UsageError(f"DATABASE_URL {error}") from None
 
 
 def _service_key(environ: Mapping[str, str], data: Path) -> str | None:

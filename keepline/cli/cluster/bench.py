@@ -20,9 +20,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.cluster.access import POSTGRES_ERRORS, Node, NodeSilent, Reach
+from keepline.cli.cluster.access import Node, NodeSilent, Reach
 from keepline.cli.local.layout import WILDCARDS
 from keepline.client import Call, Keepline, KeeplineError, Options, SignalReceived, State
+from keepline.ops import postgres
 
 FRAMES_A_SECOND = 40
 """What a member sends at the most: by default a node takes 50 frames a second of a connection."""
@@ -253,9 +254,9 @@ async def _in_postgres(reach: Reach, query: str, value: list[Any]) -> Any:
     assert reach.pool is not None
     try:
         return await reach.pool.fetchval(query, value)
-    except POSTGRES_ERRORS as error:
+    except postgres.ERRORS as error:
         raise CommandError(
-            f"Postgres refuses the users of the calls: {str(error) or type(error).__name__}"
+            f"Postgres refuses the users of the calls: {reach.pool.in_words(error)}"
         ) from error
 
 

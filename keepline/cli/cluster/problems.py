@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from keepline.cli.base.time_text import age
 from keepline.cli.cluster.access import HTTP_SECONDS
 from keepline.cli.cluster.findings import Finding
+from keepline.cli.cluster.persisters import problems_of_persisters, who_is_late
 from keepline.cli.cluster.survey import STUCK_MS, Survey
 from keepline.room.deadlines import due
 from keepline.room.record import Room, Side, Status
@@ -222,7 +223,11 @@ def _events(survey: Survey) -> Iterator[Finding]:
         yield Finding("stuck-events", f"persister {name}", what, advice=advice)
     if survey.lag.oldest_ms > STUCK_MS:
         what = f"Postgres is {age(survey.lag.oldest_ms)} behind"
-        yield Finding("lag", "events", what, (), advice="is a persister running? see docs/operations.md")
+        yield Finding(
+            "lag", "events", what, (), advice=f"{who_is_late(survey.persisters)} see docs/operations.md"
+        )
+    for problem in problems_of_persisters(survey.persisters):
+        yield Finding("persister", "persisters", problem, advice="see Bad days in docs/operations.md")
     if survey.lag.dead_letters:
         what = f"{survey.lag.dead_letters} events could not be written"
         yield Finding("dead-letters", "events", what, advice="keepline dead-letters list")

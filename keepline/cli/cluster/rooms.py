@@ -12,8 +12,8 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from keepline.cli.cluster.access import POSTGRES_ERRORS, NodeSilent, Reach
-from keepline.ops import redis
+from keepline.cli.cluster.access import NodeSilent, Reach
+from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
 from keepline.room import keys
 from keepline.room.codec import BadRecord, decode_record, record_to_dict
@@ -147,8 +147,8 @@ async def _in_redis(reach: Reach, room_id: str) -> View:
 async def _in_postgres(pool: Pool, room_id: str) -> View:
     try:
         row = await pool.fetchrow(_ROW, room_id)
-    except POSTGRES_ERRORS as error:
-        return View("Postgres", None, f"cannot be asked: {type(error).__name__}")
+    except postgres.ERRORS as error:
+        return View("Postgres", None, f"cannot be asked: {pool.in_words(error)}")
     return View("Postgres", None if row is None else fields_of_row(dict(row)))
 
 

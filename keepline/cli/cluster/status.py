@@ -10,8 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from keepline.cli.base.time_text import age
-from keepline.cli.cluster.access import POSTGRES_ERRORS, Node, NodeSilent, Reach, redis_is_away
+from keepline.cli.cluster.access import Node, NodeSilent, Reach, redis_is_away
+from keepline.cli.cluster.persisters import living_persisters, problems_of_persisters, who_is_late
 from keepline.cli.cluster.streams import lag
+from keepline.ops import postgres
+from keepline.room.presence import Presence
 
 _ROOMS = "SELECT status, chat_mode, count(*) AS rooms FROM active_rooms WHERE status <> 'ended' GROUP BY 1, 2"
 SLOW_MS = 10_000
@@ -23,20 +26,23 @@ async def status(reach: Reach) -> dict[str, Any]:
     problems: list[str] = []
     nodes: list[dict[str, Any]] = []
     events: dict[str, Any] | None = None
+    persisters: dict[str, Presence] = {}
     try:
         found = await reach.nodes()
         health = await reach.ask_all(found, "/healthz")
         nodes = [_node(node, health[node.name]) for node in found]
         events = asdict(await lag(reach))
+        persisters = await living_persisters(reach)
     except (RedisError, OSError) as error:
         problems.append(redis_is_away(error))
     rooms = await _rooms(reach, problems)
-    problems += _problems(nodes, events)
+    problems += _problems(nodes, events, persisters) + problems_of_persisters(persisters)
     return {
         "at": round(time.time() * 1_000),
         "nodes": nodes,
         "rooms": rooms,
         "events": events,
+        "persisters": {name: {"error": one.error} for name, one in sorted(persisters.items())},
         "problems": problems,
     }
 
@@ -79,12 +85,14 @@ async def _rooms(reach: Reach, problems: list[str]) -> list[dict[str, Any]] | No
         return None
     try:
         return [dict(row) for row in await reach.pool.fetch(_ROOMS)]
-    except POSTGRES_ERRORS as error:
-        problems.append(f"cannot reach Postgres ({type(error).__name__}): is DATABASE_URL right?")
+    except postgres.ERRORS as error:
+        problems.append(f"cannot reach Postgres: {reach.pool.in_words(error)}")
         return None
 
 
-def _problems(nodes: list[dict[str, Any]], events: dict[str, Any] | None) -> list[str]:
+def _problems(
+    nodes: list[dict[str, Any]], events: dict[str, Any] | None, persisters: dict[str, Presence]
+) -> list[str]:
     problems = []
     for node in nodes:
         why = "; ".join(node["reasons"].values())
@@ -103,7 +111,7 @@ def _problems(nodes: list[dict[str, Any]], events: dict[str, Any] | None) -> lis
         if not nodes:
             problems.append("no node is running")
         if events["oldest_ms"] > SLOW_MS:
-            problems.append(f"Postgres is {age(events['oldest_ms'])} behind: is a persister running?")
+            problems.append(f"Postgres is {age(events['oldest_ms'])} behind: {who_is_late(persisters)}")
         if events["dead_letters"]:
             problems.append(f"{events['dead_letters']} dead letters: keepline dead-letters list")
     return problems

@@ -10,12 +10,14 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from keepline.cli.cluster.access import POSTGRES_ERRORS, Node, NodeSilent, Reach
+from keepline.cli.cluster.access import Node, NodeSilent, Reach
+from keepline.cli.cluster.persisters import living_persisters
 from keepline.cli.cluster.rooms import pages, records_of
 from keepline.cli.cluster.streams import Lag, lag, stuck
-from keepline.ops import redis
+from keepline.ops import postgres, redis
 from keepline.room import keys
 from keepline.room.codec import BadRecord, decode_record
+from keepline.room.presence import Presence
 from keepline.room.record import Room
 
 _ROWS = "SELECT room_id::text, version, status FROM active_rooms"
@@ -51,6 +53,7 @@ class Survey:
     lost_partitions: list[int] = field(default_factory=list)
     lag: Lag = field(default_factory=Lag)
     stuck: dict[str, int] = field(default_factory=dict)  # by persister: events that it has read long ago
+    persisters: dict[str, Presence] = field(default_factory=dict)  # those that live
     servers: list[dict[str, str]] = field(default_factory=list)
     redis_now: float = 0.0
     own_ahead: float = 0.0  # by how many ms this host's clock is ahead of that of Redis
@@ -81,6 +84,7 @@ async def survey(reach: Reach, on_progress: Callable[[int], None]) -> Survey:
     await _look_at_partitions(reach, found)
     await _look_at_users(reach, found)
     await _look_at_postgres(reach, found)
+    found.persisters = await living_persisters(reach)
     found.lag, found.stuck = await lag(reach), await stuck(reach, STUCK_MS)
     await _look_at_servers(reach, found)
     return found
@@ -135,8 +139,8 @@ async def _look_at_postgres(reach: Reach, found: Survey) -> None:
         found.rows = {
             row["room_id"]: Row(row["version"], row["status"]) for row in await reach.pool.fetch(_ROWS)
         }
-    except POSTGRES_ERRORS as error:
-        found.postgres_problem = type(error).__name__
+    except postgres.ERRORS as error:
+        found.postgres_problem = reach.pool.in_words(error)
 
 
 async def _look_at_servers(reach: Reach, found: Survey) -> None:

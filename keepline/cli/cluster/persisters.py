@@ -1,0 +1,45 @@
+"""What the persisters that live say of themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from keepline.cli.cluster.access import Reach
+from keepline.room import keys
+from keepline.room.presence import SILENT_MS, Presence, decode_presence
+
+
+async def living_persisters(reach: Reach) -> dict[str, Presence]:
+    """The persisters that have said something of late, by name. Raises RedisError, OSError."""
+    found: Any = await reach.redis.hgetall(keys.persisters())
+    presences = {name.decode(): decode_presence(value) for name, value in found.items()}
+    since = time.time() * 1000 - SILENT_MS
+    return {name: one for name, one in presences.items() if one.at > since}
+
+
+def problems_of_persisters(living: Mapping[str, Presence]) -> list[str]:
+    """What is wrong with them, a line each."""
+    problems = [
+        f"persister {name} cannot write: {one.error}" for name, one in sorted(living.items()) if one.error
+    ]
+    if writes_to_several(living):
+        problems.append(
+            f"persisters {', '.join(sorted(living))} share one Redis and write to different databases:"
+            " each of these has only some of the rooms; give all of them the same DATABASE_URL"
+        )
+    return problems
+
+
+def writes_to_several(living: Mapping[str, Presence]) -> bool:
+    """Whether they write to different databases."""
+    return len({one.database for one in living.values() if one.database is not None}) > 1
+
+
+def who_is_late(living: Mapping[str, Presence]) -> str:
+    """What to tell when Postgres is behind: the last error of each that has one."""
+    if not living:
+        return "is a persister running?"
+    failing = [f"{name} says: {one.error}" for name, one in sorted(living.items()) if one.error]
+    return "; ".join(failing) or f"{', '.join(sorted(living))} cannot keep up"
