@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 
-import asyncpg
 import structlog
+from redis.exceptions import RedisError
 
 from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
@@ -21,6 +21,7 @@ from persister.cleanup import Cleanup, Periods
 from persister.database import Database
 from persister.housekeeping import Housekeeping
 from persister.metrics import Metrics
+from persister.presence import Presences
 from persister.stream import EventStreams
 from persister.worker import Limits, Worker
 
@@ -59,6 +60,7 @@ async def _start(
     registry = metrics.new_registry("persister")
     health = Health(time.monotonic)
     redis_probe, postgres_probe = health.probe("redis"), health.probe("postgres")
+    writes, one_database = health.last_try("writes"), health.last_try("one_database")
     health.require("running", lambda: "the persister is stopping" if stop.is_set() else None)
     health.require("redis", lambda: _why_not(redis_probe))
     health.require("postgres", lambda: _why_not(postgres_probe))
@@ -76,11 +78,16 @@ async def _start(
     streams = EventStreams(client, settings.worker_id)
     counts = Metrics(registry)
     limits = Limits(settings.batch_entries, settings.claim_idle_seconds, settings.retry_cap_seconds)
-    worker = Worker(streams, database, counts, limits, redis=redis_probe, postgres=postgres_probe)
-    chores = Housekeeping(streams, database, counts, redis=redis_probe, postgres=postgres_probe)
+    worker = Worker(
+        streams, database, counts, limits, redis=redis_probe, postgres=postgres_probe, writes=writes
+    )
+    presences = Presences(client, database, settings.worker_id, writes=writes, one_database=one_database)
+    chores = Housekeeping(streams, database, counts, presences, redis=redis_probe, postgres=postgres_probe)
     cleanup = Cleanup(database, counts, _periods(settings), postgres=postgres_probe)
 
+    stack.push_async_callback(_leave, presences)
     stack.push_async_callback(tasks.aclose)
+    await chores.look_at_postgres()  # what is wrong with the URL is said before anything else
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
     tasks.start("watch-postgres", chores.watch_postgres, restart=True)
     tasks.start("keep-streams", chores.keep_streams, restart=True)
@@ -102,8 +109,13 @@ def _periods(settings: PersisterSettings) -> Periods:
 async def _close(pool: postgres.Pool) -> None:
     try:
         await asyncio.wait_for(pool.close(), _CLOSE_SECONDS)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except postgres.ERRORS:
         pool.terminate()
+
+
+async def _leave(presences: Presences) -> None:
+    with contextlib.suppress(RedisError, OSError, TimeoutError):  # it is soon seen to be silent
+        await asyncio.wait_for(presences.leave(), _CLOSE_SECONDS)
 
 
 def _why_not(probe: Probe) -> str | None:

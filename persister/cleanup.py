@@ -78,7 +78,7 @@ class Cleanup:
 
     async def _remove(self, query: str, seconds: float) -> int | None:
         """Remove one batch in a transaction of its own; None when another worker holds the lock."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.transaction() as connection:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
                 return None
             removed: int = await connection.fetchval(QUERIES[query], seconds, BATCH_ROWS)

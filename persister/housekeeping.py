@@ -5,40 +5,65 @@ from __future__ import annotations
 import asyncio
 import time
 
+import structlog
 from redis.exceptions import RedisError
 
 from keepline.ops.health import Probe
 from keepline.room import keys
 from persister.database import Database, NotNow
 from persister.metrics import Metrics
+from persister.presence import Presences
 from persister.stream import EventStreams, StreamsLost
 
 _INTERVAL_SECONDS = 5.0
 _PRUNE_EVERY = 60
+_SAY_AGAIN_SECONDS = 60.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Housekeeping:
     """Repeats small chores. Every worker does them: each is safe to be done by several at once."""
 
     def __init__(
-        self, streams: EventStreams, database: Database, metrics: Metrics, *, redis: Probe, postgres: Probe
+        self,
+        streams: EventStreams,
+        database: Database,
+        metrics: Metrics,
+        presences: Presences,
+        *,
+        redis: Probe,
+        postgres: Probe,
     ) -> None:
         self._streams = streams
         self._database = database
         self._metrics = metrics
+        self._presences = presences
         self._redis = redis
         self._postgres = postgres
+        self._said_at: float | None = None  # when Postgres was last said to be away; None while it answers
 
     async def watch_postgres(self) -> None:
         """Prove every few seconds that Postgres answers, also while there is nothing to write."""
         while True:
-            try:
-                await self._database.ping()
-            except NotNow as error:
-                self._postgres.failed(error)
-            else:
-                self._postgres.succeeded()
+            await self.look_at_postgres()
             await asyncio.sleep(_INTERVAL_SECONDS)
+
+    async def look_at_postgres(self) -> None:
+        """Prove once that Postgres answers. That it does not is logged at once, and again every minute."""
+        try:
+            await self._database.ping()
+        except NotNow as error:
+            self._postgres.failed(str(error))
+            now = time.monotonic()
+            if self._said_at is None or now - self._said_at > _SAY_AGAIN_SECONDS:
+                self._said_at = now
+                _log.warning("postgres_unavailable", cause=error.cause, error=str(error))
+        else:
+            self._postgres.succeeded()
+            if self._said_at is not None:
+                self._said_at = None
+                _log.info("postgres_available")
 
     async def keep_streams(self) -> None:
         """Trim and measure the streams every few seconds."""
@@ -54,6 +79,7 @@ class Housekeeping:
             self._metrics.trimmed.inc(await self._streams.trim())
             if prune:
                 await self._streams.remove_gone_consumers()
+            await self._presences.tell(self._postgres.error)
             backlog = await self._streams.backlog()
         except StreamsLost:
             return

@@ -47,6 +47,11 @@ class Metrics:
             ["cause"],
             registry=registry,
         )
+        self.postponed = Counter(
+            "keepline_persister_entries_postponed",
+            "Entries that were left for later because what they change stayed locked, or took too long.",
+            registry=registry,
+        )
         self.entries_lost = Counter(
             "keepline_persister_entries_lost",
             "Entries that were read but deleted, by a stream's limit, before they could be written.",

@@ -3,7 +3,10 @@
 The files of `migrations/` are plain SQL that anyone may also run with psql: each is idempotent and sets its
 own transactions. This runner adds order, a record of what ran, a lock against a second runner, and patience
 with locks that the app holds. A file that has changed since it ran is run again. What follows a line `-- by itself` is
-one statement that Postgres refuses to run together with others, such as CREATE INDEX CONCURRENTLY.
+one statement that Postgres refuses to run together with others, such as CREATE INDEX CONCURRENTLY, or, when it ends in
+psql's `\\gexec`, a query for such statements.
+
+Nothing outlives a transaction, so that a pooler such as PgBouncer may stand in between.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ import asyncio
 import hashlib
 import os
 import re
+import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,19 +27,34 @@ from typing import TypeVar
 import asyncpg
 
 from keepline.ops.backoff import Backoff
-from keepline.ops.postgres import CONNECT_SECONDS, Connection
+from keepline.ops.postgres import ERRORS, Connection, Connector, begun, in_words
 from keepline.ops.secret_files import SecretFileError, read_secret_files
 
+RECORD = "keepline_migrations"
+_OLD_RECORD = "schema_migrations"  # many tools call theirs so
+
 _LOCK = 0x6B65_6570_6C69_6E65  # "keepline": the advisory lock that one runner holds
+_HOLDER = """SELECT pid, state LIKE 'idle%' AS idle,
+        concat_ws(', ', nullif(application_name, ''), state, 'since ' || state_change::timestamptz(0)) AS what
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2
+        AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+# The snapshot of a stricter level would hold up CREATE INDEX CONCURRENTLY. Not every version knows every limit.
+_HOLD_FOR_LONG = """SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"""
+
 _STATEMENT_SECONDS = 3600.0
 _PATIENCE_SECONDS = 60.0
+_NAME_SECONDS = 5.0
+_CLOSE_SECONDS = 5.0
 
 _DESCRIPTION = "Bring the database named by DATABASE_URL to the current schema."
 
 T = TypeVar("T")
-_Say = Callable[[str], None]
+Say = Callable[[str], None]
 
 _NOT_THERE = (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
+_BEGIN = re.compile(r"^BEGIN;$", re.MULTILINE)
 _LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
@@ -76,128 +96,201 @@ def read_migrations(folder: Path) -> list[Migration]:
 
 
 async def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
-    """Return those that have not run, or not in their present form. Changes nothing."""
-    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
-        return list(migrations)
-    rows = await connection.fetch("SELECT filename, checksum FROM schema_migrations")
-    applied = {row["filename"]: row["checksum"] for row in rows}
+    """Return those that have not run, or not in their present form. Changes nothing; needs a transaction."""
+    applied = await _recorded(connection, RECORD) or await _recorded(connection, _OLD_RECORD)
     return [migration for migration in migrations if applied.get(migration.name) != migration.checksum]
 
 
-async def migrate(url: str, migrations: Sequence[Migration], say: _Say) -> list[str]:
+async def _recorded(connection: Connection, table: str) -> dict[str, str]:
+    """What a record says has run, by name. A table of another shape under that name is somebody else's."""
+    ours = await connection.fetchval(
+        "SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1)"
+        " AND attname IN ('filename', 'checksum') AND atttypid = 'text'::regtype",
+        table,
+    )
+    rows = await connection.fetch(f"SELECT filename, checksum FROM {table}") if ours else []  # noqa: S608
+    return {row["filename"]: row["checksum"] for row in rows}
+
+
+async def migrate(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
     """Run what is pending and return its names. Raises MigrationError."""
-    connection = await _connect(url)
-    connection.add_log_listener(lambda _, message: say(f"{message.severity.lower()}: {message.message}"))
-    try:
-        await _take_lock(connection, say)
-        await _create_record(connection)
-        todo = await pending(connection, migrations)
+    connector = _connector(url)
+    async with (
+        _connected(connector, say) as lock,
+        _locked(lock, connector, say),
+        _connected(connector, say) as connection,
+    ):
+        connection.add_log_listener(lambda _, message: say(f"{message.severity.lower()}: {message.message}"))
+        runner = _Runner(connection, connector, say)
+        todo = await runner.prepare(migrations)
         for migration in todo:
-            await _run(connection, migration, say)
+            await runner.run(migration)
             say(f"applied {migration.name}")
         return [migration.name for migration in todo]
-    finally:
-        await _close(connection)
 
 
-async def check(url: str, migrations: Sequence[Migration]) -> list[str]:
+async def check(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
     """Return the names of what `migrate` would run. Raises MigrationError."""
-    connection = await _connect(url)
+    connector = _connector(url)
+    async with _connected(connector, say) as connection:
+        with _failing_in_words(connector):
+            async with begun(connection, connector.begin(0, 0)):
+                return [migration.name for migration in await pending(connection, migrations)]
+
+
+def _connector(url: str) -> Connector:
     try:
-        return [migration.name for migration in await pending(connection, migrations)]
-    finally:
-        await _close(connection)
+        return Connector(url, "keepline-migrate", _STATEMENT_SECONDS)
+    except ValueError as error:
+        raise MigrationError(f"DATABASE_URL: {error}") from None
 
 
-async def _connect(url: str) -> Connection:
-    async def connect() -> Connection:
-        connection: Connection = await asyncpg.connect(
-            url,
-            timeout=CONNECT_SECONDS,
-            command_timeout=_STATEMENT_SECONDS,
-            server_settings={"application_name": "keepline-migrate", "statement_timeout": "0"},
+@contextmanager
+def _failing_in_words(connector: Connector, what: str = "") -> Iterator[None]:
+    try:
+        yield
+    except ERRORS as error:
+        raise MigrationError(f"{what}{in_words(error, connector.url)}") from error
+
+
+@asynccontextmanager
+async def _connected(connector: Connector, say: Say) -> AsyncIterator[Connection]:
+    what = "cannot connect to the database: "
+    with _failing_in_words(connector, what):
+        connection = await _patiently(
+            connector.connect,
+            _NOT_THERE,
+            lambda error: say(f"{what}{in_words(error, connector.url)}; trying again"),
         )
-        return connection
-
     try:
-        return await _patiently(connect, _NOT_THERE)
-    except (*_NOT_THERE, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(
-            f"cannot connect to the database: {str(error) or type(error).__name__}"
-        ) from error
+        yield connection
+    finally:
+        try:
+            await connection.close(timeout=_CLOSE_SECONDS)
+        except ERRORS:
+            connection.terminate()
 
 
-async def _close(connection: Connection) -> None:
-    try:
-        await connection.close(timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()
+@asynccontextmanager
+async def _locked(connection: Connection, connector: Connector, say: Say) -> AsyncIterator[None]:
+    """Hold the lock that one runner holds, in a transaction of its own connection.
+
+    So it goes with the transaction, also where a pooler keeps the session. Wait for it by asking again: one that waits
+    inside the server would hold up CREATE INDEX CONCURRENTLY, which an idle transaction does not.
+    """
+    with _failing_in_words(connector):
+        await _patiently(
+            lambda: _lock(connection, connector.begin(0, 0)),
+            _LOCKED,
+            lambda error: say(f"{in_words(error)}; waiting for it"),
+        )
+    yield
 
 
-async def _take_lock(connection: Connection, say: _Say) -> None:
-    """Wait by asking again: one that waits inside the server would hold up CREATE INDEX CONCURRENTLY."""
-    told = False
-
-    async def ask() -> None:
-        nonlocal told
-        if await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
-            return
-        if not told:
-            say("another migration is running; waiting")
-            told = True
-        raise asyncpg.LockNotAvailableError("another migration is still running")
-
-    try:
-        await _patiently(ask, _LOCKED)
-    except asyncpg.LockNotAvailableError as error:
-        raise MigrationError(str(error)) from error
+async def _lock(connection: Connection, begin: str) -> None:
+    await connection.execute(begin)
+    await connection.execute(_HOLD_FOR_LONG)
+    # A statement with parameters would leave its portal open, and with it a snapshot.
+    if await connection.execute(f"SELECT WHERE pg_try_advisory_xact_lock({_LOCK})") == "SELECT 1":
+        return
+    holder = await connection.fetchrow(_HOLDER, _LOCK >> 32, _LOCK & 0xFFFF_FFFF)
+    await connection.execute("ROLLBACK")
+    text = "another migration is running"
+    if holder is not None:
+        text += f" in process {holder['pid']} of Postgres ({holder['what']})"
+        if holder["idle"]:
+            text += f"; if there is none, a pooler has kept its session: SELECT pg_terminate_backend({holder['pid']})"
+    raise asyncpg.LockNotAvailableError(text)
 
 
-async def _create_record(connection: Connection) -> None:
-    await connection.execute(
-        "SET client_min_messages = warning;"
-        "CREATE TABLE IF NOT EXISTS schema_migrations ("
-        " filename TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
-    )
+class _Runner:
+    """Runs migrations on one connection."""
 
+    def __init__(self, connection: Connection, connector: Connector, say: Say) -> None:
+        self._connection = connection
+        self._connector = connector
+        self._begin = connector.begin(0, 0)
+        self._say = say
 
-async def _run(connection: Connection, migration: Migration, say: _Say) -> None:
-    async def attempt() -> None:
+    async def prepare(self, migrations: Sequence[Migration]) -> list[Migration]:
+        """Make the table of what has run where it is missing; return what is pending. Raises MigrationError."""
+        with _failing_in_words(self._connector):
+            if (
+                not self._connector.pooled
+            ):  # of a pooler's session it would stay; the role's limit counts then
+                await self._connection.execute("SET statement_timeout = 0")
+            async with begun(self._connection, self._begin):
+                if await self._connection.fetchval("SELECT to_regclass($1)", RECORD) is None:
+                    await self._create_record({migration.name for migration in migrations})
+                return await pending(self._connection, migrations)
+
+    async def _create_record(self, names: set[str]) -> None:
+        """Make the table, and take over what stands in the one that it was before."""
+        await self._connection.execute(
+            f"CREATE TABLE {RECORD} (filename TEXT PRIMARY KEY, checksum TEXT NOT NULL,"
+            " applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
+        )
+        for name, checksum in (await _recorded(self._connection, _OLD_RECORD)).items():
+            if name in names:
+                await self._note(name, checksum)
+
+    async def run(self, migration: Migration) -> None:
+        """Run one migration and note that it has run. Raises MigrationError."""
+        with _failing_in_words(self._connector, f"{migration.name}: "):
+            await _patiently(
+                lambda: self._attempt(migration),
+                _LOCKED,
+                lambda error: self._say(f"{migration.name}: {error}; trying again"),
+            )
+            async with begun(self._connection, self._begin):
+                await self._note(migration.name, migration.checksum)
+
+    async def _attempt(self, migration: Migration) -> None:
         try:
             for command in migration.commands:
-                await connection.execute(command)
-        except _LOCKED as error:
-            await connection.execute("ROLLBACK")
-            say(f"{migration.name}: {error}; trying again")
+                for statement in await self._statements(command):
+                    await self._connection.execute(_BEGIN.sub(f"{self._begin};", statement))
+        except asyncpg.PostgresError:
+            if self._connection.is_in_transaction():
+                await self._connection.execute("ROLLBACK")
             raise
 
-    try:
-        await _patiently(attempt, _LOCKED)
-        await connection.execute(
-            "INSERT INTO schema_migrations (filename, checksum) VALUES ($1, $2) ON CONFLICT (filename)"
+    async def _statements(self, command: str) -> list[str]:
+        query, gexec, _ = command.rpartition("\\gexec")
+        if not gexec:
+            return [command]
+        async with begun(self._connection, self._begin):
+            return [row[0] for row in await self._connection.fetch(query)]
+
+    async def _note(self, name: str, checksum: str) -> None:
+        await self._connection.execute(
+            f"INSERT INTO {RECORD} (filename, checksum) VALUES ($1, $2) ON CONFLICT (filename)"  # noqa: S608
             " DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = now()",
-            migration.name,
-            migration.checksum,
+            name,
+            checksum,
         )
-    except asyncpg.PostgresError as error:
-        hint = f" ({error.hint})" if getattr(error, "hint", None) else ""
-        raise MigrationError(f"{migration.name}: {error}{hint}") from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"{migration.name}: the connection was lost: {error}") from error
 
 
-async def _patiently(attempt: Callable[[], Awaitable[T]], passing: tuple[type[Exception], ...]) -> T:
-    """Try until it succeeds, as long as what fails may pass and the patience lasts."""
+async def _patiently(
+    attempt: Callable[[], Awaitable[T]],
+    passing: tuple[type[Exception], ...],
+    say: Callable[[Exception], None],
+) -> T:
+    """Try until it succeeds, as long as what fails may pass and the patience lasts; the first failure is said."""
     loop = asyncio.get_running_loop()
     backoff = Backoff(0.1, 2.0)
-    deadline = loop.time() + _PATIENCE_SECONDS
+    started, told = loop.time(), False
     while True:
         try:
             return await attempt()
-        except passing:
+        except passing as error:
             delay = backoff.next()
-            if loop.time() + delay > deadline:
+            patience = _NAME_SECONDS if isinstance(error, socket.gaierror) else _PATIENCE_SECONDS
+            if loop.time() + delay > started + patience:
                 raise
+            if not told:
+                say(error)
+                told = True
         await asyncio.sleep(delay)
 
 
@@ -217,7 +310,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     try:
         migrations = read_migrations(migrations_folder())
         if options.check:
-            names = asyncio.run(check(url, migrations))
+            names = asyncio.run(check(url, migrations, _complain))
             _say("\n".join(f"would apply {name}" for name in names) or "up to date")
             return 1 if names else 0
         names = asyncio.run(migrate(url, migrations, _say))

@@ -69,6 +69,33 @@ ON CONFLICT (room_id, user_id) WHERE room_version IS NOT NULL DO UPDATE SET
     room_version = EXCLUDED.room_version
 WHERE chat_history.room_version < EXCLUDED.room_version;
 
+-- name: update_partitioned_history
+-- In the place of insert_history, with the one below, where the table cannot have the index: upsert_rooms has locked the
+-- room, so nobody else writes its history in between.
+UPDATE chat_history AS known SET
+    chat_mode = new.chat_mode,
+    started_at = new.started_at,
+    ended_at = new.ended_at,
+    duration_seconds = new.duration_seconds,
+    room_version = new.room_version
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::integer[], $8::bigint[]
+) AS new (room_id, user_id, partner_id, chat_mode, started_at, ended_at, duration_seconds, room_version)
+WHERE known.room_id = new.room_id AND known.user_id = new.user_id AND known.room_version < new.room_version;
+
+-- name: insert_partitioned_history
+INSERT INTO chat_history (
+    room_id, user_id, partner_id, chat_mode, started_at, ended_at, duration_seconds, room_version
+)
+SELECT * FROM unnest(
+    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::integer[], $8::bigint[]
+) AS new (room_id, user_id)
+WHERE NOT EXISTS (
+    SELECT FROM chat_history AS known
+    WHERE known.room_id = new.room_id AND known.user_id = new.user_id AND known.room_version IS NOT NULL
+)
+ORDER BY room_id, user_id;
+
 -- name: drop_removed_rooms
 -- After all else: an event that came very late has brought back a room that was removed. It holds the row's lock since
 -- upsert_rooms, so if the room is removed at the same time, either that has ended and is seen here, or it waits.
@@ -149,3 +176,16 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigi
     AS new (keepline_id, room_id, reporter_id, reported_id, reason, reported_at, session_data)
 ORDER BY keepline_id
 ON CONFLICT (keepline_id) WHERE keepline_id IS NOT NULL DO NOTHING;
+
+-- name: insert_partitioned_reports
+-- In the place of insert_reports where the table cannot have the index, under the lock of one who writes reports.
+INSERT INTO reports (keepline_id, room_id, reporter_id, reported_id, reason, reported_at, session_data)
+SELECT keepline_id, room_id, reporter_id, reported_id, reason, to_timestamp(reported_at / 1000.0), session_data
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::jsonb[])
+    AS new (keepline_id, room_id, reporter_id, reported_id, reason, reported_at, session_data)
+WHERE NOT EXISTS (SELECT FROM reports AS known WHERE known.keepline_id = new.keepline_id)
+ORDER BY keepline_id;
+
+-- name: partitioned
+SELECT relname FROM pg_class
+WHERE oid IN (to_regclass('chat_history'), to_regclass('reports')) AND relkind = 'p';

@@ -4,6 +4,10 @@ An entry is acknowledged after the commit and never before, so a worker may die 
 claimed by another one, and writing them a second time changes nothing. While Postgres is busy with a batch the one
 before is acknowledged and the next one read and folded, but not more: while Postgres is away the worker keeps trying
 its batch, and the streams wait.
+
+No row holds up the others. A batch that is refused for a row is written by halves until the row stands alone, and that
+one is buried. So is a batch that waits for a lock, but there the row stays unacknowledged: it comes back when it is
+claimed, and the lock may be gone.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -19,21 +24,26 @@ from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from keepline.ops.backoff import Backoff
-from keepline.ops.health import Probe
+from keepline.ops.health import LastTry, Probe
 from keepline.room.reports import Report
-from persister.database import Database, HistoryFault, NotNow, RowFault
+from persister.database import Database, NotNow, RowFault
 from persister.fold import AnyChange, Batch, Change, Unwritable, change_of, fold, subject_of
 from persister.metrics import Metrics
 from persister.stream import Entry, EventStreams, StreamsLost
 
 _BLOCK_MS = 1000
 _WORD_LIMIT = 500
+_TIMEOUTS_BEFORE_HALVING = 2
 
 _log = structlog.get_logger(__name__)
 
 
 class Stopped(Exception):
     """The worker was asked to stop while it waited; what it had read stays unacknowledged."""
+
+
+class Waiting(Exception):
+    """Something in a batch waits for a lock, or takes too long; the rest need not wait with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +81,16 @@ class Worker:
         *,
         redis: Probe,
         postgres: Probe,
+        writes: LastTry,
     ) -> None:
-        """`redis` and `postgres` are told of every proof for and against the two servers."""
+        """`redis` and `postgres` are told of every proof for and against the two servers, `writes` of every batch."""
         self._streams = streams
         self._database = database
         self._metrics = metrics
         self._limits = limits
         self._redis = redis
         self._postgres = postgres
+        self._writes = writes
         self._prepared = False
         self._own_left = True  # entries may be this worker's without it knowing
         self._claim_at = 0.0
@@ -185,17 +197,23 @@ class Worker:
         self._metrics.batch_seconds.observe(time.monotonic() - started)
 
     async def _write(self, work: _Work, stop: asyncio.Event) -> None:
-        """Write a batch; when a row is at fault, all but that row."""
+        """Write a batch; when a row is at fault or has to wait, all but that row."""
         try:
-            await self._commit(work.batch, stop)
-        except RowFault as error:
+            await self._commit(work.batch, stop, timeouts=_TIMEOUTS_BEFORE_HALVING)
+        except (RowFault, Waiting) as error:
             # Sorted, for events of one room mostly have the same fault: fewer halves hold one then.
             await self._halve(sorted(work.tasks, key=_subject), error, stop)
         else:
             await self._acknowledge(work.tasks)
 
-    async def _halve(self, tasks: Sequence[_Task], error: RowFault, stop: asyncio.Event) -> None:
-        """Write tasks that were refused together by halves, until what is at fault stands alone."""
+    async def _halve(self, tasks: Sequence[_Task], error: RowFault | Waiting, stop: asyncio.Event) -> None:
+        """Write tasks that were refused together by halves, until what is at fault stands alone.
+
+        Tasks that wait are those of one room, and wait for the same.
+        """
+        if isinstance(error, Waiting) and _subject(tasks[0]) == _subject(tasks[-1]):
+            self._postpone(tasks, error)
+            return
         if len(tasks) == 1:
             await self._give_up(tasks[0], error, stop)
             return
@@ -203,7 +221,7 @@ class Worker:
         for half in (tasks[:middle], tasks[middle:]):
             try:
                 await self._commit(fold(task.change for task in half), stop)
-            except RowFault as fault:
+            except (RowFault, Waiting) as fault:
                 await self._halve(half, fault, stop)
             else:
                 await self._acknowledge(half)
@@ -226,51 +244,66 @@ class Worker:
             await acknowledging
             self._backoff.reset()
 
-    async def _give_up(self, task: _Task, error: RowFault, stop: asyncio.Event) -> None:
-        """Bury an entry. When only the history refused it, the room is written: a replay adds the history."""
-        if isinstance(error, HistoryFault) and isinstance(task.change, Change):
+    def _postpone(self, tasks: Sequence[_Task], reason: Waiting) -> None:
+        """Leave entries until they are claimed again, and let new ones come first."""
+        self._metrics.postponed.inc(len(tasks))
+        self._claim_at = time.monotonic() + self._limits.claim_idle_seconds
+        _log.warning("entries_postponed", count=len(tasks), reason=str(reason), **_room_of(tasks[0].change))
+
+    async def _give_up(self, task: _Task, error: RowFault | Waiting, stop: asyncio.Event) -> None:
+        """Bury an entry. When only the history refused it, the room is written: a replay adds the history.
+
+        `chat_history` may be the app's own, and refuse what the other tables take.
+        """
+        cause, reason = "row", str(error)
+        if isinstance(task.change, Change) and task.change.history:
             try:
                 await self._commit(fold([replace(task.change, history=())]), stop)
+                cause = "history"
             except RowFault as other:
-                error = other
-        cause = "history" if isinstance(error, HistoryFault) else "row"
-        await self._bury(task.entry, cause, str(error), task.change)
+                reason = str(other)
+            except Waiting as waiting:
+                self._postpone([task], waiting)
+                return
+        await self._bury(task.entry, cause, reason, task.change)
 
-    async def _commit(self, batch: Batch, stop: asyncio.Event) -> None:
-        """Write until it succeeds or cannot ever. Raises RowFault, or Stopped while waiting."""
+    async def _commit(self, batch: Batch, stop: asyncio.Event, timeouts: int = 1) -> None:
+        """Write until it succeeds or cannot ever. Raises RowFault, Waiting after so many timeouts, or Stopped."""
         backoff = Backoff(0.05, self._limits.retry_cap_seconds)
         while True:
             try:
                 written = await self._database.write(batch)
+            except RowFault as error:
+                self._writes.failed(str(error))
+                raise
             except NotNow as error:
-                self._postgres.failed(error)
-                self._metrics.retries.labels(error.cause).inc()
-                delay = backoff.next()
-                _log.warning(
-                    "write_failed", cause=error.cause, error=str(error), retry_in_ms=round(delay * 1000)
-                )
-                await _sleep(delay, stop)
-                if stop.is_set():
-                    raise Stopped from error
+                timeouts -= error.cause == "timeout"
+                await self._wait_out(error, backoff.next(), stop)
+                if not timeouts:
+                    raise Waiting(str(error)) from error
             else:
                 self._postgres.succeeded()
+                self._writes.succeeded()
                 self._metrics.batches.inc()
                 self._metrics.last_commit.set_to_current_time()
                 self._metrics.rows_written.inc(written)
                 return
 
+    async def _wait_out(self, error: NotNow, delay: float, stop: asyncio.Event) -> None:
+        """Wait after a try that may succeed later. Raises Stopped."""
+        self._postgres.failed(error)
+        self._writes.failed(str(error))
+        self._metrics.retries.labels(error.cause).inc()
+        _log.warning("write_failed", cause=error.cause, error=str(error), retry_in_ms=round(delay * 1000))
+        await _sleep(delay, stop)
+        if stop.is_set():
+            raise Stopped from error
+
     async def _bury(self, entry: Entry, cause: str, reason: str, change: AnyChange | None = None) -> None:
-        await self._streams.bury(entry, reason[:_WORD_LIMIT])
+        reason = reason[:_WORD_LIMIT]
+        await self._streams.bury(entry, reason)
         self._metrics.dead_letters.labels(cause).inc()
-        room = {"room": subject_of(change)} if isinstance(change, Change | Report) else {}
-        _log.error(
-            "dead_letter",
-            **room,
-            cause=cause,
-            reason=reason[:_WORD_LIMIT],
-            partition=entry.partition,
-            entry=entry.id.decode(),
-        )
+        _log.error("dead_letter", cause=cause, reason=reason, **_room_of(change), **_place(entry))
 
 
 def _decode(entries: Sequence[Entry]) -> _Work | None:
@@ -288,6 +321,14 @@ def _decode(entries: Sequence[Entry]) -> _Work | None:
 
 def _subject(task: _Task) -> str:
     return subject_of(task.change)
+
+
+def _room_of(change: AnyChange | None) -> dict[str, str]:
+    return {"room": subject_of(change)} if isinstance(change, Change | Report) else {}
+
+
+def _place(entry: Entry) -> dict[str, Any]:
+    return {"partition": entry.partition, "entry": entry.id.decode()}
 
 
 async def _sleep(seconds: float, stop: asyncio.Event) -> None:

@@ -298,6 +298,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                         "dead letters: {{cause}}",
                     ),
                     ("sum(increase(keepline_persister_entries_lost_total[5m]))", "lost"),
+                    ("sum(increase(keepline_persister_entries_postponed_total[5m]))", "postponed"),
                 ],
                 width=QUARTER,
             ),

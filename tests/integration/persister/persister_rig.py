@@ -19,6 +19,7 @@ from keepline.room.codec import Event, encode_event
 from persister.database import Database
 from persister.housekeeping import Housekeeping
 from persister.metrics import Metrics
+from persister.presence import Presences
 from persister.stream import GROUP, EventStreams
 from persister.worker import Limits, Worker
 from tests.helpers.waiting import eventually
@@ -42,11 +43,17 @@ class Rig:
         self.metrics = Metrics(self.registry)
         self.streams = EventStreams(client, name)
         self.database = Database(pool, create_users=create_users)
-        health = Health(time.monotonic)
-        probes = {name: health.probe(name) for name in ("redis", "postgres")}
+        self.health = health = Health(time.monotonic)
+        redis, postgres = health.probe("redis"), health.probe("postgres")
+        writes, one_database = health.last_try("writes"), health.last_try("one_database")
         limits = Limits(100, claim_idle_seconds, 0.2)
-        self.worker = Worker(self.streams, self.database, self.metrics, limits, **probes)
-        self.chores = Housekeeping(self.streams, self.database, self.metrics, **probes)
+        self.worker = Worker(
+            self.streams, self.database, self.metrics, limits, redis=redis, postgres=postgres, writes=writes
+        )
+        self.presences = Presences(client, self.database, name, writes=writes, one_database=one_database)
+        self.chores = Housekeeping(
+            self.streams, self.database, self.metrics, self.presences, redis=redis, postgres=postgres
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

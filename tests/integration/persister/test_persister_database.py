@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,13 +15,6 @@ from tests.integration.persister.persister_rig import (
     stored,
 )
 from tests.unit.persister.calls import call, encoded, said
-
-
-@pytest.fixture
-async def pool(database_url: str) -> AsyncIterator[Pool]:
-    opened = await postgres.create_pool(database_url, application="tests")
-    yield opened
-    await opened.close()
 
 
 async def test_a_batch_delivered_again_changes_nothing(pool: Pool) -> None:
@@ -104,7 +96,9 @@ async def test_a_fault_names_the_rule_and_not_the_row(pool: Pool) -> None:
     assert event.room.room_id not in str(fault.value)
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:p@127.0.0.1:1/x", "postgresql://127.0.0.1/x?sslmode=odd"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:p@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?sslmode=verify-full"]
+)
 async def test_what_keeps_us_from_connecting_is_never_a_rows_fault(url: str) -> None:
     pool = await postgres.create_pool(url, application="tests")
     with pytest.raises(NotNow):

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from keepline.ops import postgres, redis
+from keepline.ops import postgres
 from keepline.ops.postgres import Connection, Pool
 from keepline.ops.redis.client import Client
 from keepline.room.codec import Event
@@ -26,13 +26,6 @@ from tests.integration.persister.persister_rig import (
 from tests.unit.persister.calls import call, encoded
 
 LOCK = "SELECT FROM active_rooms WHERE room_id = $1 FOR UPDATE"
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    connected = redis.connect(redis_url)
-    yield connected
-    await connected.aclose()
 
 
 @asynccontextmanager
@@ -128,11 +121,11 @@ async def test_a_deadlock_with_the_app(client: Client, database_url: str) -> Non
 async def test_a_lock_that_outlasts_the_time_for_a_statement(
     client: Client, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keepline.ops.postgres.COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr("keepline.ops.postgres.pool.COMMAND_SECONDS", 0.3)
     events = call()
     async with connected(database_url) as app, pool_of(database_url) as pool:
         await begun(pool, [events])
-        rig = Rig(client, pool, "one")
+        rig = Rig(client, pool, "one", claim_idle_seconds=1)
         async with rig.running():
             async with app.transaction():
                 await app.execute(LOCK, UUID(events[0].room.room_id))

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from asyncpg import exceptions
 
+from keepline.ops.postgres import in_words
 from persister.database import Database, NotNow, RowFault, read_queries
 from persister.fold import change_of, fold
 from tests.unit.persister.calls import call, encoded
@@ -16,28 +17,37 @@ BATCH = fold(change_of(data) for data in encoded(call()))
 
 
 class FailingPool:
-    """A pool whose connection fails at the first statement, or that has none to give."""
+    """A pool whose connection fails at the first statement with a row, or that has none to give."""
 
-    def __init__(self, error: BaseException, *, at_acquire: bool = False) -> None:
+    def __init__(self, error: BaseException, *, at_acquire: bool = False, always: bool = False) -> None:
         self.error = error
         self.at_acquire = at_acquire
+        self.always = always  # also when there is no row to write
         self.expired = False
 
     @asynccontextmanager
-    async def acquire(self, timeout: float) -> AsyncIterator["FailingPool"]:
+    async def lend(self) -> AsyncIterator["FailingPool"]:
         if self.at_acquire:
             raise self.error
         yield self
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def begin_on(self, _: "FailingPool") -> AsyncIterator[None]:
         yield
+
+    def in_words(self, error: BaseException) -> str:
+        return in_words(error)
 
     async def expire_connections(self) -> None:
         self.expired = True
 
-    async def execute(self, *_: Any) -> str:
-        raise self.error
+    async def fetch(self, *_: Any) -> list[Any]:
+        return []
+
+    async def execute(self, _: str, *columns: Any) -> str:
+        if self.always or any(columns):
+            raise self.error
+        return "INSERT 0 0"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +73,8 @@ class FailingPool:
 )
 async def test_what_may_pass_is_waited_out(error: Exception, cause: str) -> None:
     for at_acquire in (False, True):
-        database = Database(FailingPool(error, at_acquire=at_acquire), create_users=True)  # type: ignore[arg-type]
+        pool = FailingPool(error, at_acquire=at_acquire, always=True)
+        database = Database(pool, create_users=True)  # type: ignore[arg-type]
         with pytest.raises(NotNow) as caught:
             await database.write(BATCH)
         assert caught.value.cause == cause
@@ -81,6 +92,9 @@ async def test_what_may_pass_is_waited_out(error: Exception, cause: str) -> None
         exceptions.ProgramLimitExceededError("too large"),
         OverflowError("int too big"),
         ValueError("invalid input for query argument"),
+        exceptions.RaiseError("not this one"),  # whatever a trigger of the app says
+        exceptions.InsufficientPrivilegeError("new row violates row-level security policy"),
+        exceptions.UndefinedTableError("relation of a trigger"),
     ],
 )
 async def test_what_will_fail_again_is_the_rows_fault(error: Exception) -> None:

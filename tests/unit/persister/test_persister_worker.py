@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops.health import Health
-from persister.database import HistoryFault, NotNow, RowFault
+from persister.database import NotNow, RowFault
 from persister.fold import Batch
 from persister.metrics import Metrics
 from persister.stream import Entry, StreamsLost
@@ -90,7 +90,7 @@ class Tables:
         if self.poison.intersection(rooms):
             raise RowFault("no such user")
         if batch.history and not self.takes_history:
-            raise HistoryFault("mood may not be null")
+            raise RowFault("mood may not be null")
         self.written += rooms
         self.log.append("commit")
         return len(rooms)
@@ -106,6 +106,7 @@ class Bench:
         self.registry = CollectorRegistry()
         self.health = Health(lambda: 0.0)
         self.redis, self.postgres = self.health.probe("redis"), self.health.probe("postgres")
+        self.writes = self.health.last_try("writes")
         self.stop = asyncio.Event()
         self.worker = Worker(
             self.streams,  # type: ignore[arg-type]
@@ -114,6 +115,7 @@ class Bench:
             LIMITS,
             redis=self.redis,
             postgres=self.postgres,
+            writes=self.writes,
         )
 
     async def run(self) -> None:

@@ -1,0 +1,77 @@
+"""What a persister tells the cluster of itself, for `keepline status` and `doctor`: its database and its last error.
+
+Persisters that read one Redis share its events out among them. When they write to different databases, each of these
+has some of the rooms and none has all; so each looks where the others write.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+
+from keepline.ops.health import LastTry
+from keepline.ops.redis import Client
+from keepline.room import keys
+from keepline.room.presence import SILENT_MS, Presence, decode_presence, encode_presence
+from persister.database import Database, NotNow
+
+_FORGOTTEN_MS = 86_400_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Presences:
+    """The presences of all persisters of this Redis, as one of them keeps them."""
+
+    def __init__(
+        self, client: Client, database: Database, name: str, *, writes: LastTry, one_database: LastTry
+    ) -> None:
+        """`one_database` is told whether all persisters that live write to the same database."""
+        self._client = client
+        self._database = database
+        self._name = name
+        self._writes = writes
+        self._one_database = one_database
+        self._identity: str | None = None
+
+    async def tell(self, error: str | None) -> None:
+        """Say that this one lives, and what is wrong: `error`, or else that a write failed. Raises RedisError."""
+        now = round(time.time() * 1000)
+        await self._identify()
+        own = Presence(now, self._identity, error or self._writes.error)
+        await self._client.hset(keys.persisters(), self._name, encode_presence(own))
+        others = await self._others()
+        forgotten = [name for name, one in others.items() if now - one.at > _FORGOTTEN_MS]
+        if forgotten:
+            await self._client.hdel(keys.persisters(), *forgotten)
+        self._compare({name: one for name, one in others.items() if now - one.at < SILENT_MS})
+
+    async def leave(self) -> None:
+        """Say goodbye. Raises RedisError."""
+        await self._client.hdel(keys.persisters(), self._name)
+
+    async def _identify(self) -> None:
+        """Find out once which database it is; a URL may come to name another one only after a restart."""
+        if self._identity is None:
+            try:
+                self._identity = await self._database.identity()
+            except NotNow:
+                return
+
+    async def _others(self) -> dict[str, Presence]:
+        found: Any = await self._client.hgetall(keys.persisters())
+        presences = {name.decode(): decode_presence(value) for name, value in found.items()}
+        presences.pop(self._name, None)
+        return presences
+
+    def _compare(self, living: dict[str, Presence]) -> None:
+        elsewhere = sorted(name for name, one in living.items() if one.database not in (None, self._identity))
+        if self._identity is None or not elsewhere:
+            self._one_database.succeeded()
+            return
+        text = f"{', '.join(elsewhere)} read the same Redis and write to another database"
+        if self._one_database.error is None:
+            _log.warning("databases_differ", others=elsewhere, problem=text)
+        self._one_database.failed(text)
