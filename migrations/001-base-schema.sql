@@ -9,6 +9,24 @@ BEGIN;
 SET LOCAL lock_timeout = '5s';
 SET LOCAL client_min_messages = warning;
 
+-- An empty table of our own beside the app's would let nobody in, and say so only much later.
+DO $$
+DECLARE
+    elsewhere TEXT;
+BEGIN
+    SELECT string_agg(quote_ident(schemaname), ', ' ORDER BY schemaname) INTO elsewhere
+    FROM pg_tables WHERE tablename = 'users' AND schemaname NOT LIKE 'pg\_%';
+    IF to_regclass('users') IS NULL AND elsewhere IS NOT NULL THEN
+        RAISE EXCEPTION 'there is a table users in schema %, and none in the search path', elsewhere
+            USING HINT = format(
+                'If it has the app''s users: ALTER ROLE %I IN DATABASE %I SET search_path = %s, %s; if Keepline is to have'
+                ' users of its own: CREATE TABLE users (user_id UUID PRIMARY KEY)',
+                current_user, current_database(), coalesce(current_schema(), 'public'), elsewhere
+            );
+    END IF;
+END
+$$;
+
 CREATE TABLE IF NOT EXISTS users (
     user_id UUID PRIMARY KEY,
     name TEXT,

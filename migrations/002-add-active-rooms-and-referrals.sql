@@ -133,5 +133,9 @@ $$;
 
 COMMIT;
 
+BEGIN;
+
 -- Reads the whole table, but lets others read and write it meanwhile.
 ALTER TABLE chat_history VALIDATE CONSTRAINT chat_history_chat_mode_check;
+
+COMMIT;

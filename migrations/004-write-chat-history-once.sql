@@ -36,6 +36,13 @@ BEGIN
             USING HINT = 'Ids should be UUID, times TIMESTAMPTZ, duration_seconds INTEGER, room_version BIGINT.';
     END IF;
 
+    IF (SELECT relkind = 'p' FROM pg_class WHERE oid = 'chat_history'::regclass) AND EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = 'chat_history'::regclass
+            AND attname IN ('user_id', 'room_id') AND atttypid <> 'uuid'::regtype
+    ) THEN
+        RAISE EXCEPTION 'chat_history is partitioned: its user_id and room_id have to be of type UUID then';
+    END IF;
+
     SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) INTO unfit
     FROM pg_attribute a
     WHERE a.attrelid = 'chat_history'::regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -50,17 +57,44 @@ BEGIN
     END IF;
 
     -- What a build that was interrupted has left.
-    IF EXISTS (
-        SELECT FROM pg_index
-        WHERE indexrelid = to_regclass('chat_history_room_id_user_id_idx') AND NOT indisvalid
-    ) THEN
-        DROP INDEX chat_history_room_id_user_id_idx;
-    END IF;
+    FOR unfit IN
+        SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE NOT indisvalid AND relkind = 'i' AND (relname = 'chat_history_room_id_user_id_idx' OR relname LIKE 'keepline_history\_%')
+    LOOP
+        EXECUTE 'DROP INDEX ' || unfit;
+    END LOOP;
 END
 $$;
 
 COMMIT;
 
 -- by itself
-CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS chat_history_room_id_user_id_idx
-    ON chat_history (room_id, user_id) WHERE room_version IS NOT NULL;
+SELECT format(
+    'CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS chat_history_room_id_user_id_idx ON %I.chat_history (room_id, user_id)'
+    ' WHERE room_version IS NOT NULL', nspname
+)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = 'chat_history'::regclass AND relkind = 'r'
+\gexec
+
+-- by itself
+-- A partitioned table cannot have a unique index without its partition key: there the persister looks before it writes.
+-- What it looks into is built partition by partition; the index of the whole table finds these there, and gives new
+-- partitions theirs.
+SELECT format(
+    'CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %I.%I (room_id, user_id) WHERE room_version IS NOT NULL',
+    'keepline_history_' || part.oid, nspname, part.relname
+)
+FROM pg_partition_tree('chat_history'::regclass) JOIN pg_class AS part ON part.oid = relid
+    JOIN pg_namespace ON pg_namespace.oid = part.relnamespace
+WHERE isleaf
+\gexec
+
+-- by itself
+SELECT format(
+    'CREATE INDEX IF NOT EXISTS chat_history_room_id_user_id_idx ON %I.chat_history (room_id, user_id) WHERE room_version IS NOT NULL',
+    nspname
+)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = 'chat_history'::regclass AND relkind = 'p'
+\gexec

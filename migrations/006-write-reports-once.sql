@@ -48,17 +48,44 @@ BEGIN
     END IF;
 
     -- What a build that was interrupted has left.
-    IF EXISTS (
-        SELECT FROM pg_index
-        WHERE indexrelid = to_regclass('reports_keepline_id_idx') AND NOT indisvalid
-    ) THEN
-        DROP INDEX reports_keepline_id_idx;
-    END IF;
+    FOR unfit IN
+        SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE NOT indisvalid AND relkind = 'i' AND (relname = 'reports_keepline_id_idx' OR relname LIKE 'keepline_reports\_%')
+    LOOP
+        EXECUTE 'DROP INDEX ' || unfit;
+    END LOOP;
 END
 $$;
 
 COMMIT;
 
 -- by itself
-CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS reports_keepline_id_idx
-    ON reports (keepline_id) WHERE keepline_id IS NOT NULL;
+SELECT format(
+    'CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS reports_keepline_id_idx ON %I.reports (keepline_id)'
+    ' WHERE keepline_id IS NOT NULL', nspname
+)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = 'reports'::regclass AND relkind = 'r'
+\gexec
+
+-- by itself
+-- A partitioned table cannot have a unique index without its partition key: there the persister looks before it writes.
+-- What it looks into is built partition by partition; the index of the whole table finds these there, and gives new
+-- partitions theirs.
+SELECT format(
+    'CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON %I.%I (keepline_id) WHERE keepline_id IS NOT NULL',
+    'keepline_reports_' || part.oid, nspname, part.relname
+)
+FROM pg_partition_tree('reports'::regclass) JOIN pg_class AS part ON part.oid = relid
+    JOIN pg_namespace ON pg_namespace.oid = part.relnamespace
+WHERE isleaf
+\gexec
+
+-- by itself
+SELECT format(
+    'CREATE INDEX IF NOT EXISTS reports_keepline_id_idx ON %I.reports (keepline_id) WHERE keepline_id IS NOT NULL',
+    nspname
+)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = 'reports'::regclass AND relkind = 'p'
+\gexec

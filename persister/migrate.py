@@ -142,7 +142,7 @@ def _connector(url: str) -> Connector:
     try:
         return Connector(url, "keepline-migrate", _STATEMENT_SECONDS)
     except ValueError as error:
-        raise MigrationError(f"DATABASE_URL: {error}") from None
+        raise MigrationError(f"DATABASE_URL {error}") from None
 
 
 @contextmanager

@@ -75,11 +75,11 @@ async def describe(connection: Connection) -> list[str]:
     rows = await connection.fetch(
         """
         SELECT format('%s.%s %s %s', table_name, column_name, data_type, column_default) AS line
-        FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'schema_migrations'
+        FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'keepline_migrations'
         UNION ALL SELECT conrelid::regclass || ' ' || conname || convalidated FROM pg_constraint
-        WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'schema_migrations'
+        WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'keepline_migrations'
         UNION ALL SELECT indexdef FROM pg_indexes
-        WHERE schemaname = 'public' AND tablename <> 'schema_migrations'
+        WHERE schemaname = 'public' AND tablename <> 'keepline_migrations'
         UNION ALL SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal
         ORDER BY 1
         """
@@ -96,7 +96,7 @@ async def test_an_empty_database_gets_every_table_and_a_second_run_changes_nothi
     await apply(empty_database_url)
     assert await describe(connection) == first
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    assert {row["tablename"] for row in tables} - {"schema_migrations"} == {
+    assert {row["tablename"] for row in tables} - {"keepline_migrations"} == {
         "users",
         "chat_history",
         "reports",
@@ -154,7 +154,7 @@ async def test_an_index_whose_build_was_interrupted_is_built_anew(
     await apply_with_runner(empty_database_url)
     index = "'chat_history_room_id_user_id_idx'::regclass"
     await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {index}")
-    await connection.execute("DELETE FROM schema_migrations WHERE filename LIKE '004%'")
+    await connection.execute("DELETE FROM keepline_migrations WHERE filename LIKE '004%'")
     await apply_with_runner(empty_database_url)
     assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {index}")
 
@@ -266,10 +266,10 @@ async def test_check_names_what_would_run_and_changes_nothing(
     empty_database_url: str, connection: Connection
 ) -> None:
     before = await describe(connection)
-    assert await check(empty_database_url, FILES) == NAMES
+    assert await check(empty_database_url, FILES, ignore) == NAMES
     assert await describe(connection) == before
     assert await migrate(empty_database_url, FILES, ignore) == NAMES
-    assert await check(empty_database_url, FILES) == []
+    assert await check(empty_database_url, FILES, ignore) == []
     assert await migrate(empty_database_url, FILES, ignore) == []
 
 

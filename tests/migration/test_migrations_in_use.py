@@ -79,7 +79,7 @@ def ignore(_: str) -> None:
 async def schema(connection: Connection, *, without: tuple[str, ...] = ()) -> set[tuple[str, str]]:
     """All that makes up the schema, but for the record of migrations and for some tables."""
     rows = await connection.fetch(SCHEMA)
-    left_out = {"schema_migrations", *without}
+    left_out = {"keepline_migrations", *without}
     return {(row["table"], row["line"]) for row in rows if row["table"] not in left_out}
 
 
@@ -252,6 +252,6 @@ async def test_an_index_of_reports_whose_build_was_interrupted_is_built_anew(
     await migrate(empty_database_url, FILES, ignore)
     index = "'reports_keepline_id_idx'::regclass"
     await connection.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = {index}")
-    await connection.execute("DELETE FROM schema_migrations WHERE filename LIKE '006%'")
+    await connection.execute("DELETE FROM keepline_migrations WHERE filename LIKE '006%'")
     assert await migrate(empty_database_url, FILES, ignore) == NAMES[5:6]
     assert await connection.fetchval(f"SELECT indisvalid FROM pg_index WHERE indexrelid = {index}")

@@ -438,14 +438,14 @@ async def test_stuck_events_and_a_missing_migration_need_a_person(fleet: Fleet) 
             if read:
                 ids = [entry for _, entries in read for entry, _ in entries]
                 await fleet.redis.xclaim(stream, "persister", "dead-worker", 0, ids, idle=300_000)
-        await in_postgres(fleet, "UPDATE schema_migrations SET filename = 'x' || filename")
+        await in_postgres(fleet, "UPDATE keepline_migrations SET filename = 'x' || filename")
         found = await told(fleet, "doctor", code=1)
         kinds = {finding["kind"] for finding in found["found"]}
         assert kinds >= {"migrations", "stuck-events"}
         where = {finding["where"] for finding in found["found"] if finding["kind"] == "stuck-events"}
         assert where == {"persister dead-worker"}
     finally:
-        await in_postgres(fleet, "UPDATE schema_migrations SET filename = substr(filename, 2)")
+        await in_postgres(fleet, "UPDATE keepline_migrations SET filename = substr(filename, 2)")
         await program.start()
         await program.until_ready()
 
