@@ -9,7 +9,18 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 pytest_plugins = ["tests.helpers.servers", "tests.helpers.shared_clusters"]
 
-SERVERS = ("tests/acceptance/", "tests/contract/", "tests/integration/")
+TOGETHER = {
+    "tests/acceptance/": "whole clusters",
+    "tests/contract/": "single servers",
+    "tests/integration/": "single servers",
+    "tests/migration/": "single servers",
+    "tests/security/": "single servers",
+}
+"""Folders whose tests share servers: the files of one group run in one process, one after the other.
+
+The two groups take about equally long, so that two processes finish together. Every test has another one running
+beside it: none may depend on how fast or quiet the machine is.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +32,11 @@ def logs_stay_as_they_were() -> Iterator[None]:
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps tests that start servers and time them in one process, one at a time; others go file by file."""
+    """Keeps tests that share servers in one process; the others go file by file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "servers" if nodeid.startswith(SERVERS) else nodeid.partition("::")[0]
+        groups = (group for folder, group in TOGETHER.items() if nodeid.startswith(folder))
+        return next(groups, nodeid.partition("::")[0])
 
 
 @pytest.hookimpl(optionalhook=True)
