@@ -145,7 +145,7 @@ class App:
             draining,
         )
         self.registry = Registry(client, name)
-        self.timekeeper = DeadlineWorker(self.node, store)
+        self.timekeeper = DeadlineWorker(self.node, store, rules, lambda: self.membership.crowded)
         self.membership = Membership(
             self.node,
             self.registry,
@@ -197,6 +197,8 @@ class App:
             "journal": self.rooms.waiting,
             "deaf": self.bus.inbox_silent,
             "turn_down": self.turn.down,
+            "crowded": self.login.crowding.crowded(self.node.now()),
+            "graces_extended": self.timekeeper.extended,
         }
 
     def start(self, tasks: Tasks) -> None:
@@ -238,6 +240,7 @@ def rules_of(settings: NodeSettings) -> Rules:
     return Rules(
         no_show_ms=round(settings.no_show_seconds * 1_000),
         grace_ms=round(settings.grace_seconds * 1_000),
+        crowd_grace_ms=round(settings.crowd_grace_seconds * 1_000),
         text_idle_ms=round(settings.text_idle_seconds * 1_000),
         text_warning_ms=round(settings.text_warning_seconds * 1_000),
         ending_warning_ms=round(settings.ending_seconds * 1_000),

@@ -254,6 +254,21 @@ class NodeCollector(Collector):
             value=parts.membership.buried,
         )
         yield GaugeMetricFamily(
+            "keepline_crowded",
+            "Whether the node is still taking in a crowd: hellos have waited, or were told to come back.",
+            value=parts.login.crowding.crowded(parts.node.now()),
+        )
+        yield GaugeMetricFamily(
+            "keepline_hellos_waiting",
+            "Hellos that have no answer yet.",
+            value=parts.login.crowding.waiting,
+        )
+        yield GaugeMetricFamily(
+            "keepline_rooms_extended",
+            "Rooms that this node has not ended only because a crowd is being taken in.",
+            value=parts.timekeeper.extended,
+        )
+        yield GaugeMetricFamily(
             "keepline_draining", "Whether the node sends its clients away.", value=parts.draining()
         )
         yield GaugeMetricFamily(

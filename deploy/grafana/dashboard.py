@@ -174,12 +174,18 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             Panel(
                 "Errors told a second",
                 [("sum by (code) (rate(keepline_errors_total[1m]))", "{{code}}")],
-                width=WIDE,
             ),
             Panel(
                 "Addresses refused a second",
                 [("sum by (limit) (rate(keepline_limited_total[1m]))", "{{limit}}")],
-                width=WIDE,
+            ),
+            Panel(
+                "Crowds",
+                [
+                    ("keepline_hellos_waiting", "{{instance}} hellos that wait"),
+                    ("keepline_crowded == 1", "{{instance}} is crowded"),
+                    ("sum(keepline_graces_extended)", "calls that wait for clients of a dead node"),
+                ],
             ),
         ),
     ),

@@ -249,6 +249,8 @@ class NodeSettings(CommonSettings):
     drain_linger_seconds: float = Field(default=5, ge=0, le=3600)
 
     grace_seconds: float = Field(default=10, ge=1, le=600)
+    # How long a side that was lost with its node may be away while the cluster is taking in a crowd.
+    crowd_grace_seconds: float = Field(default=60, ge=1, le=600)
     cold_start_grace_seconds: float = Field(default=30, ge=1, le=600)
     text_idle_seconds: float = Field(default=120, ge=1, le=86_400)
     text_warning_seconds: float = Field(default=60, ge=1, le=86_400)

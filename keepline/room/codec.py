@@ -49,7 +49,9 @@ def _is_added(field: FieldInfo) -> bool:
     return get_origin(field.type) is Annotated and ADDED in field.type.__metadata__
 
 
-_ADDED = {field.name: field.default for field in fields(Room) if _is_added(field)}
+_ADDED = {
+    kind: {field.name: field.default for field in fields(kind) if _is_added(field)} for kind in (Room, Side)
+}
 """Fields that may be missing, and are as long as they have these values."""
 
 
@@ -99,12 +101,9 @@ _NOT_USUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 
 def record_to_dict(room: Room) -> dict[str, Any]:
     """The record as JSON types, with the derived fields beside the kept ones."""
-    own = asdict(room)
+    own = _own_fields(room)
     for name in ("side_1", "side_2", "extra"):
         del own[name]
-    for name, default in _ADDED.items():
-        if own[name] == default:
-            del own[name]
     return {
         "format": RECORD_FORMAT,
         "version": room.version,  # so far in front for `is_of_version`
@@ -121,8 +120,16 @@ def record_to_dict(room: Room) -> dict[str, Any]:
     }
 
 
+def _own_fields(struct: Room | Side) -> dict[str, Any]:
+    own = asdict(struct)
+    for name, default in _ADDED[type(struct)].items():
+        if own[name] == default:
+            del own[name]
+    return own
+
+
 def _side_to_dict(side: Side) -> dict[str, Any]:
-    own = asdict(side)
+    own = _own_fields(side)
     del own["user"], own["extra"]
     return {**side.extra, **own} if side.extra else own
 

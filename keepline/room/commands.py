@@ -41,7 +41,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Lose:
-    """The session that holds a side is gone: connection lost, node dead.
+    """The session that holds a side is gone: its connection was lost, or its node died (`with_node`).
 
     `grace_ms` is how long a side of a video room has to come back where it is not what the rules say.
     """
@@ -49,6 +49,7 @@ class Lose:
     side: SideNumber
     session: str
     grace_ms: int | None = None
+    with_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ class Revive:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: do all that is due by now."""
+    """Time has passed: do all that is due by now. `crowded`: the cluster is still taking in a crowd."""
+
+    crowded: bool = False
 
 
 Command = Open | Join | Leave | Lose | Post | RequestVideo | AcceptVideo | DeclineVideo | End | Revive | Tick

@@ -2,6 +2,10 @@
 
 Deadlines follow from the record, so a lost timer can always be set again from it. `due` names the next one;
 `state.apply` with a `Tick` carries it out.
+
+When a node dies all its clients come to the others at once, and the last of them may get in long after a grace period.
+A side that was lost that way is not given up while its client waits to be let in: while the cluster is *crowded*, the
+grace period is as long as `crowd_grace_ms`. The record does not say so, for whether the cluster is crowded changes.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from keepline.room.record import ChatMode, Room, Status
+from keepline.room.record import ChatMode, Room, Side, Status
 from keepline.room.rules import Rules
 
 Kind = Literal["no_show", "grace", "ending", "duration", "idle", "inactivity"]
@@ -24,23 +28,29 @@ class Deadline:
     kind: Kind
 
 
-def due(room: Room, rules: Rules) -> Deadline | None:
+def due(room: Room, rules: Rules, *, crowded: bool = False) -> Deadline | None:
     """The earliest deadline of a room; None for one that has ended or waits for nothing."""
     if room.status is Status.ENDED:
         return None
-    return min(_all(room, rules), default=None)
+    return min(_all(room, rules, crowded), default=None)
 
 
-def _all(room: Room, rules: Rules) -> Iterator[Deadline]:
-    expires = room.grace_period_expires
-    if expires is not None:
-        yield Deadline(expires, "grace")
+def _all(room: Room, rules: Rules, crowded: bool) -> Iterator[Deadline]:
+    for side in room.sides:
+        if side.grace_until is not None:
+            yield Deadline(_grace_end(side, side.grace_until, rules, crowded), "grace")
     if room.met_at is None:
         yield Deadline(room.waiting_from + rules.no_show_ms, "no_show")
     elif room.chat_mode is ChatMode.TEXT:
         yield _inactivity(room, room.met_at, rules)
     elif room.timed_from is not None:
         yield from _duration(room, room.timed_from, rules)
+
+
+def _grace_end(side: Side, grace_until: int, rules: Rules, crowded: bool) -> int:
+    if not (crowded and side.lost_with_node) or side.absent_since is None:
+        return grace_until
+    return max(grace_until, side.absent_since + rules.crowd_grace_ms)
 
 
 def _inactivity(room: Room, met_at: int, rules: Rules) -> Deadline:

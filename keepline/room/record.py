@@ -71,7 +71,8 @@ class Side(Struct, frozen=True, gc=False):
     """One of the two places in a room, and the session that holds it.
 
     All times are ms since 1970. `session` is the fence of this side: a command that names another session
-    does not speak for it. `came` tells a side that was never held from one that was lost.
+    does not speak for it. `came` tells a side that was never held from one that was lost, `lost_with_node` one that was
+    lost because its node died from one whose own connection broke.
     """
 
     user: Name
@@ -83,6 +84,7 @@ class Side(Struct, frozen=True, gc=False):
     grace_until: Count | None = None
     idle_from: Count | None = None
     last_message_at: Count | None = None
+    lost_with_node: Annotated[bool, ADDED] = False
     extra: Mapping[str, object] = NO_EXTRA
 
     @property

@@ -16,10 +16,14 @@ MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 60, 1_800
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long things may take, in ms."""
+    """How long things may take, in ms.
+
+    `crowd_grace_ms` is how long a side that was lost with its node may be away while the cluster takes in a crowd.
+    """
 
     no_show_ms: int = 60_000
     grace_ms: int = 10_000
+    crowd_grace_ms: int = 60_000
     text_idle_ms: int = 120_000
     text_warning_ms: int = 60_000
     ending_warning_ms: int = 30_000

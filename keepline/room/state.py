@@ -124,6 +124,7 @@ def _join(room: Room, command: Join, now: int, rules: Rules) -> Outcome:
         left=False,
         absent_since=None,
         grace_until=None,
+        lost_with_node=False,
     )
     changes: dict[str, Any] = _with_side(command.side, side)
     if room.met_at is None and room.side(other(command.side)).connected:
@@ -147,18 +148,17 @@ def _meet(room: Room, changes: dict[str, Any], now: int) -> dict[str, Any]:
 
 def _lose(room: Room, command: Lose, now: int, rules: Rules) -> Outcome:
     grace_ms = rules.grace_ms if command.grace_ms is None else command.grace_ms
-    return _step_out(room, command.side, command.session, False, now, grace_ms)
+    return _step_out(room, command, now, grace_ms)
 
 
 def _leave(room: Room, command: Leave, now: int, rules: Rules) -> Outcome:
-    return _step_out(room, command.side, command.session, True, now, rules.grace_ms)
+    return _step_out(room, command, now, rules.grace_ms)
 
 
-def _step_out(
-    room: Room, number: SideNumber, session: str, on_purpose: bool, now: int, video_grace_ms: int
-) -> Outcome:
+def _step_out(room: Room, command: Lose | Leave, now: int, video_grace_ms: int) -> Outcome:
+    number, on_purpose = command.side, isinstance(command, Leave)
     before = room.side(number)
-    if before.session != session:
+    if before.session != command.session:
         return room, ()  # the fence: a newer session holds the side, or none does
     grace_ms = video_grace_ms if room.chat_mode is ChatMode.VIDEO else None
     side = replace(
@@ -168,6 +168,7 @@ def _step_out(
         left=on_purpose,
         absent_since=now,
         grace_until=None if grace_ms is None else now + grace_ms,
+        lost_with_node=isinstance(command, Lose) and command.with_node,
     )
     told = PeerChanged(other(number), _absence(on_purpose, grace_ms), grace_ms)
     changes: dict[str, Any] = _with_side(number, side)
@@ -252,7 +253,9 @@ def _ended(room: Room, reason: EndReason, now: int) -> Outcome:
 
 def _vacated(side: Side, now: int) -> Side:
     absent_since = now if side.connected else side.absent_since
-    return replace(side, node=None, session=None, absent_since=absent_since, grace_until=None)
+    return replace(
+        side, node=None, session=None, absent_since=absent_since, grace_until=None, lost_with_node=False
+    )
 
 
 def _revive(room: Room, command: Revive, now: int, rules: Rules) -> Outcome:
@@ -282,13 +285,14 @@ def _absent_again(side: Side, now: int, grace_ms: int | None, rules: Rules) -> S
         session=None,
         absent_since=now,
         grace_until=None if grace_ms is None else now + grace_ms,
+        lost_with_node=True,
         idle_from=None if side.idle_from is None else now,
     )
 
 
 def _tick(room: Room, command: Tick, now: int, rules: Rules) -> Outcome:
     effects: list[Effect] = []
-    while (deadline := due(room, rules)) is not None and deadline.at <= now:
+    while (deadline := due(room, rules, crowded=command.crowded)) is not None and deadline.at <= now:
         if deadline.kind == "ending":
             ends_at = deadline.at + rules.ending_warning_ms
             room = _changed(room, now, ending_warned=True)

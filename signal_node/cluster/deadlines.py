@@ -4,12 +4,15 @@ Each partition has an order of nodes (rendezvous hashing, Thaler and Ravishankar
 once, the second what has been due for a second, and so on. So the work is shared, a node that died is stood in for
 without anybody having to notice its death, and two nodes that take the same room do no harm: the version of the record
 lets only one change through.
+
+While the cluster is crowded, sides that were lost with their node have longer to come back (`keepline.room.deadlines`).
+A room in which nothing else is due is left alone then, and is taken again when its lease is over.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import structlog
@@ -17,6 +20,9 @@ import structlog
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
 from keepline.room.codec import BadRecord
+from keepline.room.deadlines import due
+from keepline.room.record import Room
+from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition
 from signal_node.rooms.journal import JournalFull, NotStored
 from signal_node.rooms.store import RoomStore
@@ -46,9 +52,13 @@ def _weight(node: str, partition: int) -> bytes:
 class DeadlineWorker:
     """Ticks the rooms that are due. `run` is to be run as a task."""
 
-    def __init__(self, node: Node, store: RoomStore) -> None:
+    def __init__(self, node: Node, store: RoomStore, rules: Rules, crowded: Callable[[], bool]) -> None:
+        """Take `crowded()`, whether a node of the cluster is still taking in a crowd."""
         self._node = node
         self._store = store
+        self._rules = rules
+        self._crowded = crowded
+        self._extended: dict[str, int] = {}
         self._nodes: Sequence[str] = ()
         self._ranks: list[int] = []
         self.use_nodes(())
@@ -58,6 +68,11 @@ class DeadlineWorker:
         self._nodes = nodes
         partitions = range(self._store.partitions)
         self._ranks = [rank(self._node.id, nodes, partition) for partition in partitions]
+
+    @property
+    def extended(self) -> int:
+        """Rooms that would have ended by now were the cluster not crowded, of those that this node looks after."""
+        return len(self._extended)
 
     async def run(self) -> None:
         """Look five times a second, until cancelled."""
@@ -72,6 +87,7 @@ class DeadlineWorker:
         """Take and carry out what is due now. Raises StoreUnavailable."""
         late_ms = [place * STAND_IN_MS for place in self._ranks]
         taken = await self._store.pop_due(late_ms, LEASE_MS, AT_MOST)
+        self._forget_extended(max((now for now, _ in taken), default=0))
         await asyncio.gather(*(self._tick(room_id, now) for now, room_ids in taken for room_id in room_ids))
 
     async def _tick(self, room_id: str, now: int) -> None:
@@ -80,8 +96,20 @@ class DeadlineWorker:
             if room is None:
                 await self._store.clear_deadline(room_id)
             else:
-                await self._node.execute(room, room_id, commands.Tick(), now)
+                after = await self._node.execute(room, room_id, commands.Tick(self._crowded()), now)
+                self._note(after, now)
         except BadRecord:
             pass  # the store has logged it; others' deadlines go on
         except (IllegalTransition, JournalFull, NotStored) as error:
             _log.error("deadline_not_met", room=room_id, error=str(error))
+
+    def _note(self, room: Room, now: int) -> None:
+        deadline = due(room, self._rules)
+        if deadline is not None and deadline.at <= now:
+            self._extended[room.room_id] = now
+        else:
+            self._extended.pop(room.room_id, None)
+
+    def _forget_extended(self, now: int) -> None:
+        """What is not taken again has been settled meanwhile, here or elsewhere."""
+        self._extended = {room_id: at for room_id, at in self._extended.items() if now - at < 2 * LEASE_MS}

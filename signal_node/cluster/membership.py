@@ -59,6 +59,8 @@ class Membership:
     ) -> None:
         """Take `status()`, what the heartbeat says of this node, and `on_nodes(live)`, called when they change.
 
+        `crowded` is whether any node says that it is taking in a crowd.
+
         `cold_start_grace_ms` is how long sides have to come back that were lost with the whole cluster.
         """
         self._cold_start_grace_ms = cold_start_grace_ms
@@ -71,6 +73,7 @@ class Membership:
         self._live: list[str] = []
         self._seen_at: dict[str, float] = {}
         self._processes: set[str] = set()
+        self.crowded = False
         self._started_at: int | None = None
         self._in_touch_since: float | None = None
         self._own_at: float | None = None
@@ -151,6 +154,7 @@ class Membership:
                 await self.bury(node, self._grace_ms(nodes))
 
     def _meet(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
+        self.crowded = any(status.get("crowded") for status in nodes.values())
         self._processes = {
             process_name(name, status.get("started_at", 0))
             for name, status in nodes.items()
@@ -224,7 +228,9 @@ class Membership:
             for number in held:
                 session = None if room is None else room.side(number).session
                 if session is not None and not self._node.has(session):
-                    room = await self._node.execute(room, room_id, commands.Lose(number, session, grace_ms))
+                    room = await self._node.execute(
+                        room, room_id, commands.Lose(number, session, grace_ms, with_node=True)
+                    )
             if not held:
                 await self._registry.let_go(partition, dead, room_id)
         except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:

@@ -19,6 +19,7 @@ from signal_node.limits.address_limits import AddressLimits
 from signal_node.protocol import frames
 from signal_node.protocol.session import Authenticate, Session
 from signal_node.rooms.journal import Done, JournalFull
+from signal_node.signaling.crowding import Crowding
 from signal_node.signaling.node import Node
 from signal_node.signaling.work import AWAY, RETRY_AFTER_MS, STORED_SECONDS, Work
 from signal_node.transport.connection import Connection
@@ -53,6 +54,7 @@ class Login:
         self._ice = ice
         self._limits = limits
         self._work = work
+        self.crowding = Crowding()
 
     def begin(self, connection: Connection, effect: Authenticate) -> None:
         """Begin to let a client in. Frames of peers wait until its hello is answered."""
@@ -61,6 +63,7 @@ class Login:
 
     async def _authenticate(self, connection: Connection, effect: Authenticate) -> None:
         session = connection.session
+        self.crowding.came(session.id, self._node.now())
         logs.bind(session=session.id)  # what this task logs, and nothing else
         try:
             await self._limits.admit(connection)
@@ -88,6 +91,7 @@ class Login:
             _log.exception("hello_failed")
             connection.perform(session.postponed(effect.request_id, AWAY, RETRY_AFTER_MS))
         finally:
+            self.crowding.went(session.id, self._node.now())
             connection.answered()
 
     async def _user_of(self, connection: Connection, effect: Authenticate) -> str | None:

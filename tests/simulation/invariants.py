@@ -35,6 +35,7 @@ class Watch:
         self._rules: Rules = rules_of(world._settings("any"))
         self._twice: dict[tuple[str, int], float] = {}
         self._waiting: dict[tuple[bytes, float], int] = {}
+        self._crowded_at = float("-inf")
 
     def look(self, calm_since: float | None) -> None:
         """Check what must hold at every moment."""
@@ -45,14 +46,22 @@ class Watch:
     def _deadlines(self, calm_since: float | None) -> None:
         world = self._world
         now = world.now_ms()
+        crowded = self._crowded()
         if calm_since is None or world.loop.time() - calm_since < OVERDUE_MS / 1_000:
             return
         for room_id in world.knowledge.rooms:
             room = world.record(room_id)
-            deadline = None if room is None else due(room, self._rules)
+            deadline = None if room is None else due(room, self._rules, crowded=crowded)
             if deadline is not None and now - deadline.at > OVERDUE_MS:
                 late = (now - deadline.at) / 1_000
                 world.trace.violate(f"{deadline.kind} of {room_id[:8]} is {late:.1f} s late")
+
+    def _crowded(self) -> bool:
+        """Whether a node took itself for crowded so lately that rooms may have waited for it until now."""
+        now = self._world.loop.time()
+        if any(node.accepting and node.parts.membership.crowded for node in self._world.nodes):
+            self._crowded_at = now
+        return now - self._crowded_at < OVERDUE_MS / 1_000
 
     def _untaken(self) -> None:
         world = self._world

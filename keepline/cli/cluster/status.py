@@ -58,6 +58,8 @@ def _node(node: Node, health: Any) -> dict[str, Any]:
         "journal": beat.get("journal"),
         "started_at": beat.get("started_at"),
         "turn_down": beat.get("turn_down", {}),
+        "crowded": beat.get("crowded", False),
+        "graces_extended": beat.get("graces_extended", 0),
         "ops": node.url,
         "reasons": {"ops": str(health)} if silent else health["reasons"],
         "dependencies": {}
@@ -103,6 +105,12 @@ def _problems(
             problems.append(f"{node['node']}: {why}")
         if down:
             problems.append(f"{node['node']} has trouble with {', '.join(down)}")
+        if node["crowded"]:
+            problems.append(f"{node['node']} is taking in a crowd: clients wait to be let in")
+        if node["graces_extended"]:
+            problems.append(
+                f"{node['graces_extended']} calls wait longer than usual for clients of a node that died"
+            )
         problems += [
             f"{node['node']} cannot allocate a relay on {url}: {why}"
             for url, why in node["turn_down"].items()

@@ -47,9 +47,9 @@ class Call:
         """Join with a session named after the side unless told otherwise."""
         return self.do(Join(side, node, session or f"session-{side}"))
 
-    def lose(self, side: SideNumber, session: str = "") -> tuple[Effect, ...]:
+    def lose(self, side: SideNumber, session: str = "", *, with_node: bool = False) -> tuple[Effect, ...]:
         """Lose the session of a side."""
-        return self.do(Lose(side, session or f"session-{side}"))
+        return self.do(Lose(side, session or f"session-{side}", with_node=with_node))
 
     def leave(self, side: SideNumber, session: str = "") -> tuple[Effect, ...]:
         """Step out on purpose."""
@@ -59,9 +59,9 @@ class Call:
         """Write a line."""
         return self.do(Post(side, text))
 
-    def tick(self) -> tuple[Effect, ...]:
+    def tick(self, *, crowded: bool = False) -> tuple[Effect, ...]:
         """Let the deadlines be looked at."""
-        return self.do(Tick())
+        return self.do(Tick(crowded))
 
     @property
     def next_due(self) -> tuple[str, int] | None:

@@ -18,7 +18,7 @@ from keepline.room.commands import (
     Revive,
     Tick,
 )
-from keepline.room.deadlines import due
+from keepline.room.deadlines import Deadline, due
 from keepline.room.effects import Effect, Posted, RoomEnded
 from keepline.room.record import ChatMode, Presence, Room, Side, Status, other
 from keepline.room.rules import Rules
@@ -99,6 +99,8 @@ def _of_a_side(room: Room, side: Side) -> Iterator[str]:
         yield "connected, but absent or awaited"
     if side.came and not side.connected and side.absent_since is None:
         yield "came and is gone, nobody knows since when"
+    if side.lost_with_node and (side.connected or room.status is Status.ENDED):
+        yield "lost with its node, but there, or of a room that has ended"
     if room.status is not Status.ENDED and side.came and not side.connected:
         if room.chat_mode is ChatMode.VIDEO and side.grace_until is None:
             yield "absent from a video room without a grace period"
@@ -185,4 +187,18 @@ def deadline_violations(room: Room, rules: Rules) -> list[str]:
     waits_for_nothing = call_without_limit and room.status is Status.ACTIVE
     if (deadline is None) is not waits_for_nothing:
         return [f"the deadline is {deadline}"]
-    return []
+    return list(_of_a_crowd(room, rules, deadline))
+
+
+def _of_a_crowd(room: Room, rules: Rules, deadline: Deadline | None) -> Iterator[str]:
+    crowded = due(room, rules, crowded=True)
+    if (crowded is None) is not (deadline is None):
+        yield f"in a crowd the deadline is {crowded}, else {deadline}"
+    if crowded is None or deadline is None or crowded == deadline:
+        return
+    waiting = [side for side in room.sides if side.grace_until == deadline.at]
+    if not any(side.lost_with_node for side in waiting):
+        yield "a crowd moves a deadline that is not of a side that was lost with its node"
+    latest = max(max(s.grace_until or 0, (s.absent_since or 0) + rules.crowd_grace_ms) for s in waiting)
+    if not deadline.at < crowded.at <= latest:
+        yield f"a crowd moves {deadline} to {crowded}, beyond {latest}"

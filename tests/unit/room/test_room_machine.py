@@ -83,6 +83,15 @@ class RoomMachine(RuleBasedStateMachine):
             self.step_out_of_perhaps_another_side(side, holder[1], on_purpose)
             assert self.holders[side] is None
 
+    @precondition(is_live)
+    @rule(number=sides)
+    def lose_with_the_node(self, number: SideNumber) -> None:
+        holder = self.holders[number]
+        if holder is not None:
+            assert self._do(Lose(number, holder[1], with_node=True)) is not None
+            self.holders[number] = None
+            assert self.room.side(number).lost_with_node
+
     @rule(side=sides, session=sessions, on_purpose=st.booleans())
     def step_out_of_perhaps_another_side(self, side: SideNumber, session: str, on_purpose: bool) -> None:
         before, holder = self.room, self.holders[side]
@@ -135,11 +144,11 @@ class RoomMachine(RuleBasedStateMachine):
         assert self._do(Revive(grace_ms)) == ()
         self.holders = {1: None, 2: None}
 
-    @rule()
-    def tick(self) -> None:
-        deadline = due(self.room, RULES)
+    @rule(crowded=st.booleans())
+    def tick(self, crowded: bool = False) -> None:
+        deadline = due(self.room, RULES, crowded=crowded)
         before = self.room
-        assert self._do(Tick()) is not None
+        assert self._do(Tick(crowded)) is not None
         assert (self.room is before) is (deadline is None or deadline.at > self.now)
         self._forget_holders_of_an_ended_room()
 
@@ -170,13 +179,14 @@ class RoomMachine(RuleBasedStateMachine):
 
     @invariant()
     def ticks_alone_lead_to_rest(self) -> None:
-        room, ticks = self.room, 0
-        while (deadline := due(room, RULES)) is not None:
-            after, told = apply(room, Tick(), deadline.at, RULES)
-            assert after is not room
-            assert step_violations(room, Tick(), deadline.at, after, told) + violations(after) == []
-            room, ticks = after, ticks + 1
-            assert ticks <= MOST_TICKS
+        for tick in (Tick(), Tick(crowded=True)):
+            room, ticks = self.room, 0
+            while (deadline := due(room, RULES, crowded=tick.crowded)) is not None:
+                after, told = apply(room, tick, deadline.at, RULES)
+                assert after is not room
+                assert step_violations(room, tick, deadline.at, after, told) + violations(after) == []
+                room, ticks = after, ticks + 1
+                assert ticks <= MOST_TICKS
 
     def _do(self, command: Command) -> tuple[object, ...] | None:
         """Carry out a command and check the step; None when the room does not allow it."""

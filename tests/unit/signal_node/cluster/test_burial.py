@@ -14,6 +14,7 @@ from signal_node.signaling.node import Node
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, SESSION_2, met, step
 
 PARTITIONS = 2
+LOST_1, LOST_2 = Lose(1, SESSION_1, with_node=True), Lose(2, SESSION_2, with_node=True)
 
 
 class SharedRedis:
@@ -77,7 +78,7 @@ async def bury(redis: SharedRedis) -> None:
 async def test_the_sides_of_a_dead_node_are_lost_and_it_is_forgotten() -> None:
     redis = SharedRedis(met("here", "dead", ROOM), met("dead", "dead", OTHER_ROOM))
     await bury(redis)
-    assert redis.lost == [Lose(2, SESSION_2), Lose(1, SESSION_1), Lose(2, SESSION_2)]
+    assert redis.lost == [LOST_2, LOST_1, LOST_2]
     assert redis.nodes_known == {}
 
 
@@ -85,7 +86,7 @@ async def test_a_node_is_not_forgotten_while_another_is_at_its_share() -> None:
     redis = SharedRedis(met("here", "dead", ROOM), met("here", "dead", OTHER_ROOM))
     redis.leased_by_others = {1}
     await bury(redis)
-    assert redis.lost == [Lose(2, SESSION_2)]
+    assert redis.lost == [LOST_2]
     assert redis.nodes_known == {"dead": 0}
     redis.sets[1].clear()
     await bury(redis)
@@ -96,5 +97,5 @@ async def test_a_node_that_takes_its_sides_again_is_not_fought_over_them() -> No
     redis = SharedRedis(met("here", "dead", ROOM), met("here", "dead", OTHER_ROOM))
     redis.retaken = True
     await bury(redis)
-    assert redis.lost == [Lose(2, SESSION_2), Lose(2, SESSION_2)]
+    assert redis.lost == [LOST_2, LOST_2]
     assert redis.nodes_known == {"dead": 0}

@@ -102,3 +102,15 @@ def test_a_connection_that_has_died_unnoticed_costs_less_than_the_life_of_a_hear
         return loop.time()
 
     assert run_virtual(beats()) < HEARTBEAT_TTL_MS / 1_000 - HEARTBEAT_SECONDS
+
+
+async def test_one_crowded_node_makes_a_crowded_cluster() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.beat()
+    seen = []
+    for status in ({"crowded": False}, {"crowded": True}, {"state": "ready"}):
+        nodes.statuses.append(status)
+        await membership._look()
+        seen.append(membership.crowded)
+    assert seen == [False, True, False], "nodes of before this release say nothing about it"
