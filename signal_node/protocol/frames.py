@@ -6,6 +6,8 @@ this module looks at JSON again. `docs/asyncapi.yaml` is held against these clas
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, final
@@ -29,6 +31,14 @@ from keepline.room.rules import MAX_TEXT
 
 SUBPROTOCOL = "keepline.v1"
 
+MAX_MESSAGE = 200
+"""Characters of what a client is told about a frame: what it sent is not sent back whole."""
+
+_BYTE_ORDER_MARK = "\ufeff"
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+_BAD_LENGTH = re.compile(r"Expected `str` of length [<>]= \d+ - at `\$\.(text|reason)`")
+"""How msgspec speaks of what people write."""
+
 LARGEST_INTEGER = 2**53 - 1
 """The largest that every reader of JSON gets right (RFC 8259, 6)."""
 
@@ -37,7 +47,8 @@ RequestId = (
     | Annotated[int, Meta(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
     | float
 )
-RoomId = Annotated[str, Meta(min_length=36, max_length=36)]
+ROOM_ID_LENGTH = 36
+RoomId = Annotated[str, Meta(min_length=ROOM_ID_LENGTH, max_length=ROOM_ID_LENGTH)]
 StreamId = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 
@@ -148,16 +159,29 @@ _TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args_
 
 
 class BadFrame(Exception):
-    """A text that is no frame of the protocol, with what the client is to be told."""
+    """A text that is no frame of the protocol, with what the client is to be told.
+
+    `kind` is its type where it has one. `is_mistake`: a correct client may send it, when its user writes too much or
+    pastes half a character; all others come from faulty clients only.
+    """
 
     def __init__(
-        self, code: ErrorCode, message: str, request_id: RequestId | UnsetType, room: str | None
+        self,
+        code: ErrorCode,
+        message: str,
+        request_id: RequestId | UnsetType = UNSET,
+        room: str | None = None,
+        *,
+        kind: str | None = None,
+        is_mistake: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message[:MAX_MESSAGE])
         self.code = code
-        self.message = message
+        self.message = message[:MAX_MESSAGE]
         self.request_id = request_id
         self.room = room
+        self.kind = kind
+        self.is_mistake = is_mistake
 
 
 def decode(text: str) -> AnyClientFrame:
@@ -168,24 +192,51 @@ def decode(text: str) -> AnyClientFrame:
         raise _bad_frame(text, str(error)) from None
 
 
+def id_of(text: str) -> RequestId | UnsetType:
+    """The id of a frame that is not looked at any further, where it can be read."""
+    try:
+        raw = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return UNSET
+    return _request_id(raw) if isinstance(raw, dict) else UNSET
+
+
 def _bad_frame(text: str, why: str) -> BadFrame:
     """Look again, slowly, for what the client needs to know about a frame that was refused."""
+    cut = False
     try:
         raw = msgspec.json.decode(text)
     except RecursionError:
-        return BadFrame(ErrorCode.BAD_REQUEST, "nested too deeply", UNSET, None)
-    except (msgspec.MsgspecError, ValueError):
-        return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {why}", UNSET, None)
+        return BadFrame(ErrorCode.BAD_REQUEST, "nested too deeply")
+    except (msgspec.MsgspecError, ValueError) as error:
+        if text.startswith(_BYTE_ORDER_MARK):
+            return BadFrame(ErrorCode.BAD_REQUEST, "not JSON: it begins with a byte order mark (U+FEFF)")
+        if (raw := _with_half_characters(text)) is None:
+            return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {error}")
+        cut, why = True, "a text is cut through a character: half of a surrogate pair is no text"
     if not isinstance(raw, dict):
-        return BadFrame(ErrorCode.BAD_REQUEST, "a frame must be a JSON object", UNSET, None)
-    room, kind = raw.get("room"), raw.get("type")
-    named = (
-        _request_id(raw),
-        room if isinstance(room, str) and len(room) == 36 else None,
-    )
+        return BadFrame(ErrorCode.BAD_REQUEST, "a frame is a JSON object")
+    named, kind = (_request_id(raw), _room(raw)), raw.get("type")
     if isinstance(kind, str) and kind not in _TYPES:
-        return BadFrame(ErrorCode.UNKNOWN_TYPE, f"there is no type {kind[:64]!r}", *named)
-    return BadFrame(ErrorCode.BAD_REQUEST, why, *named)
+        return BadFrame(ErrorCode.UNKNOWN_TYPE, f"there is no type {kind[:64]!r}", *named, kind=kind)
+    kind = kind if isinstance(kind, str) else None
+    mistake = cut or _BAD_LENGTH.fullmatch(why) is not None
+    return BadFrame(ErrorCode.BAD_REQUEST, why, *named, kind=kind, is_mistake=mistake)
+
+
+def _with_half_characters(text: str) -> Any:
+    """The value of a text that would be JSON if halves of surrogate pairs were characters; None for all others."""
+    if not _HALF_CHARACTER.search(text):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _room(raw: dict[str, Any]) -> str | None:
+    room = raw.get("room")
+    return room if isinstance(room, str) and len(room) == ROOM_ID_LENGTH else None
 
 
 def _request_id(raw: dict[str, Any]) -> RequestId | UnsetType:

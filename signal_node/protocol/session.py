@@ -24,6 +24,9 @@ from signal_node.protocol.token_bucket import Bucket
 
 RequestId = frames.RequestId | UnsetType
 _Action = frames.Chat | frames.Mode | frames.LeaveRoom | frames.EndRoom
+_InRoom = _Action | frames.Signal | frames.Ack | frames.Typing
+
+HELLO = "hello"
 
 SESSION_ID_BYTES = 16
 """How long the id of a session is, in ASCII."""
@@ -32,7 +35,11 @@ MAX_ROOMS = 16
 """Rooms that one connection may hold at a time, and ended ones that it remembers."""
 
 MAX_BACKLOG = 64
-"""Frames that may wait for the answer to hello."""
+MAX_BACKLOG_BYTES = 131_072
+"""Frames that may wait for the answer to hello, and how large they may be together."""
+
+STRIKES_SECONDS = 60.0
+"""The time within which so many bad frames end a connection: they are forgotten one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class Session:
 
     __slots__ = (
         "_backlog",
+        "_backlog_bytes",
         "_bucket",
         "_errors",
         "_hello_id",
@@ -151,8 +159,9 @@ class Session:
         self._limits = limits
         self._errors = Counter() if errors is None else errors
         self._bucket = Bucket(limits.frames_per_second, limits.frames_burst)
-        self._strikes = 0
+        self._strikes = Bucket(limits.bad_frames / STRIKES_SECONDS, limits.bad_frames - 1)
         self._backlog: list[str] = []
+        self._backlog_bytes = 0
         self._hello_id: RequestId = UNSET
         self._refusal: tuple[str, int] | None = None
 
@@ -172,7 +181,7 @@ class Session:
         if stage is _CLOSED:
             return ()
         if not self._bucket.take(now):
-            return self._too_many()
+            return self._too_many(text)
         if stage is _AUTHENTICATING:
             return self._wait_for_welcome(text)
         return self._understand(text)
@@ -181,9 +190,7 @@ class Session:
         try:
             frame = decode(text)
         except frames.BadFrame as bad:
-            if self.stage is Stage.NEW:
-                return self._unauthorized(bad.request_id, "the first frame must be hello")
-            return self._strike(bad)
+            return self._bad_hello(bad) if self.stage is Stage.NEW else self._strike(bad)
         if type(frame) is Signal:
             return self._signal(frame)
         if self.stage is Stage.NEW:
@@ -210,50 +217,67 @@ class Session:
         if self._refusal is not None:
             return self.dismissed()
         resume = None if frame.resume is UNSET else frame.resume
-        return (Authenticate(frame.token, resume, frame.id),)
+        return (Authenticate(frame.token.strip(), resume, frame.id),)
+
+    def _bad_hello(self, bad: frames.BadFrame) -> Sequence[Effect]:
+        """A hello that cannot be read is told what is wrong with it; it would be no better the next time."""
+        if bad.kind not in (None, HELLO):
+            return self._unauthorized(bad.request_id, "the first frame must be hello")
+        error = self.failed(bad.code, bad.message, UNSET, bad.request_id)
+        return (*error, *self.close(close_codes.BAD_FRAME))
 
     def _wait_for_welcome(self, text: str) -> Sequence[Effect]:
-        if len(self._backlog) >= MAX_BACKLOG:
+        self._backlog_bytes += len(text.encode())
+        if len(self._backlog) >= MAX_BACKLOG or self._backlog_bytes > MAX_BACKLOG_BYTES:
             return self.close(close_codes.RATE_LIMITED)
         self._backlog.append(text)
         return ()
+
+    def _side_of(self, frame: _InRoom) -> SideNumber | None:
+        """The side that the session holds in a frame's room, whose id may be written in upper case as well."""
+        side = self.rooms.get(frame.room)
+        if side is None:
+            frame.room = frame.room.lower()
+            side = self.rooms.get(frame.room)
+        return side
 
     def _signal(self, frame: frames.Signal) -> Sequence[Effect]:
         if self.stage is _NEW:
             return self._unauthorized(frame.id, "the first frame must be hello")
         if (frame.stream is UNSET) is not (frame.n is UNSET):
             return self._bad_request("send stream and n together, or neither", frame.id, frame.room)
-        side = self.rooms.get(frame.room)
+        side = self._side_of(frame)
         if side is None:
             return self._not_held(frame.room, frame.id)
         return (Relay(frame.room, side, forwarded(frame)),)
 
     def _relay(self, frame: frames.Ack | frames.Typing) -> Sequence[Effect]:
-        side = self.rooms.get(frame.room)
+        side = self._side_of(frame)
         if side is None:
             return self._not_held(frame.room, frame.id)
         return (Relay(frame.room, side, forwarded(frame)),)
 
     def _join(self, frame: frames.JoinRoom) -> Sequence[Effect]:
-        if frame.room not in self.rooms and len(self.rooms) >= MAX_ROOMS:
-            return self._bad_request(
-                f"one connection holds at most {MAX_ROOMS} rooms: leave one first", frame.id, frame.room
-            )
-        return (Join(frame.room, frame.id),)
+        room_id = frame.room.lower()
+        if room_id not in self.rooms and len(self.rooms) >= MAX_ROOMS:
+            why = f"one connection holds at most {MAX_ROOMS} rooms: leave one first"
+            return self.failed(ErrorCode.BAD_REQUEST, why, room_id, frame.id)
+        return (Join(room_id, frame.id),)
 
     def _report(self, frame: frames.ReportRoom) -> Sequence[Effect]:
         if "\0" in frame.reason:
-            return self._bad_request("reason may not contain U+0000", frame.id, frame.room)
-        return (Report(frame.room, frame.reason, frame.id),)
+            return self.failed(ErrorCode.BAD_REQUEST, "reason may not contain U+0000", frame.room, frame.id)
+        return (Report(frame.room.lower(), frame.reason, frame.id),)
 
     def _act(self, frame: _Action) -> Sequence[Effect]:
-        side = self.rooms.get(frame.room)
+        side = self._side_of(frame)
         if side is None:
             return self._not_held(frame.room, frame.id)
         match frame:
             case frames.Chat(text=text):
                 if "\0" in text:
-                    return self._bad_request("text may not contain U+0000", frame.id, frame.room)
+                    why = "text may not contain U+0000"
+                    return self.failed(ErrorCode.BAD_REQUEST, why, frame.room, frame.id)
                 command: Command = Post(side, text)
             case frames.Mode(action="request"):
                 command = RequestVideo(side)
@@ -301,7 +325,7 @@ class Session:
             ),
         )
         effects: list[Effect] = [Send(frames.encode(frame))]
-        backlog, self._backlog = self._backlog, []
+        backlog, self._backlog, self._backlog_bytes = self._backlog, [], 0
         for text in backlog:
             if self.closed():
                 break
@@ -336,6 +360,7 @@ class Session:
             return ()
         self.stage = Stage.NEW
         self._backlog.clear()
+        self._backlog_bytes = 0
         return self.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
 
     def joined(self, room: Room, messages: Sequence[Message], request_id: RequestId) -> Sequence[Effect]:
@@ -414,30 +439,28 @@ class Session:
         error = self.failed(ErrorCode.UNAUTHORIZED, message, UNSET, request_id)
         return (*error, *self.close(close_codes.UNAUTHORIZED))
 
-    def _too_many(self) -> Sequence[Effect]:
-        self._strikes += 1
+    def _too_many(self, text: str) -> Sequence[Effect]:
         error = self.failed(
             ErrorCode.RATE_LIMITED,
             f"at most {self._limits.frames_per_second:g} frames a second; this one was dropped",
             UNSET,
-            UNSET,
+            frames.id_of(text),
             self._bucket.wait_ms(),
         )
-        if self._strikes >= self._limits.bad_frames:
-            return (*error, *self.close(close_codes.RATE_LIMITED))
-        return error
+        return error if self._is_borne() else (*error, *self.close(close_codes.RATE_LIMITED))
 
     def _bad_request(
         self, message: str, request_id: RequestId, room_id: str | UnsetType = UNSET
     ) -> Sequence[Effect]:
-        bad = frames.BadFrame(
-            ErrorCode.BAD_REQUEST, message, request_id, None if room_id is UNSET else room_id
-        )
-        return self._strike(bad)
+        room = None if room_id is UNSET else room_id
+        return self._strike(frames.BadFrame(ErrorCode.BAD_REQUEST, message, request_id, room))
 
     def _strike(self, bad: frames.BadFrame) -> Sequence[Effect]:
-        self._strikes += 1
         error = self.failed(bad.code, bad.message, bad.room or UNSET, bad.request_id)
-        if self._strikes >= self._limits.bad_frames:
-            return (*error, *self.close(close_codes.BAD_FRAME))
-        return error
+        if bad.is_mistake or self._is_borne():
+            return error
+        return (*error, *self.close(close_codes.BAD_FRAME))
+
+    def _is_borne(self) -> bool:
+        """Count a frame that no correct client sends; False when there have been too many of late."""
+        return self._strikes.take(self._bucket.at)

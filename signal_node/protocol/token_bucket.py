@@ -19,6 +19,11 @@ class Bucket:
     def __post_init__(self) -> None:
         self._level = float(self.burst)
 
+    @property
+    def at(self) -> float:
+        """When one was asked for last."""
+        return self._filled_at
+
     def take(self, now: float) -> bool:
         """Take one at `now` (seconds of one monotonic clock); False when there is none."""
         level = self._level

@@ -120,10 +120,31 @@ def test_whatever_comes_before_hello_ends_the_connection(kind: str) -> None:
     assert client.says("hello") == ()
 
 
-@pytest.mark.parametrize("garbage", ["", "[]", '{"type":"hello"}', '{"type":"hello","id":"7","token":1}'])
-def test_what_is_no_hello_ends_the_connection(garbage: str) -> None:
-    error, close = told(new().session.receive(garbage, 0))
-    assert (error["code"], close) == ("unauthorized", 4401)
+@pytest.mark.parametrize(
+    ("hello", "why"),
+    [
+        ('{"type":"hello","id":"7"}', "token"),
+        ('{"type":"hello","id":"7","token":1}', "$.token"),
+        (json.dumps({"type": "hello", "id": "7", "token": "t" * 4097}), "$.token"),
+        ('{"type":"hello","id":"7","token":"t","resume":null}', "$.resume"),
+        ('{"type":"hello","id":"7","token":"t","room":"r"}', "room"),
+        ('{"type":"hello","id":[7],"token":"t"}', "$.id"),
+        ('\ufeff{"type":"hello","token":"t"}', "byte order mark"),
+        ("{", "not JSON"),
+        ("[]", "object"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_hello_that_cannot_be_read_is_told_what_is_wrong_with_it(hello: str, why: str) -> None:
+    error, close = told(new().session.receive(hello, 0))
+    assert (error["code"], close) == ("bad_request", 4400)
+    assert why in error["message"]
+    assert error.get("id") == ("7" if '"7"' in hello else None)
+
+
+@pytest.mark.parametrize("around", ["\n", " ", "\r\n\t"])
+def test_white_space_around_a_token_does_no_harm(around: str) -> None:
+    assert new().says("hello", token=f"{around}t{around}") == (Authenticate("t", None, UNSET),)
 
 
 def test_hello_asks_for_a_look_at_the_token() -> None:
@@ -203,6 +224,17 @@ def test_no_more_than_the_backlog_waits() -> None:
         assert client.says("join") == ()
     assert told(client.says("join")) == [4429]
     assert client.is_welcomed() == ()
+
+
+def test_the_backlog_is_bounded_in_bytes() -> None:
+    client = authenticating()
+    large = text("signal", data="\N{GRINNING FACE}" * 15_000)  # escaped: 180,000 bytes of JSON
+    assert told(client.session.receive(large, client.now)) == [4429]
+    client = authenticating()
+    half = json.dumps({"type": "signal", "data": "\N{GRINNING FACE}" * 16_000}, ensure_ascii=False)
+    assert client.session.receive(half, client.now) == ()
+    assert client.session.receive(half, client.now) == ()
+    assert told(client.session.receive(half, client.now)) == [4429]
 
 
 def test_garbage_in_the_backlog_counts_once_it_is_read() -> None:
@@ -362,7 +394,12 @@ def test_too_many_frames_are_dropped_with_a_word_about_when_to_go_on() -> None:
     client = in_room(Limits(bad_frames=10, frames_per_second=4, frames_burst=3))
     for _ in range(2):  # hello took one of the three
         assert isinstance(client.says("typing")[0], Relay)
-    assert error_of(client.says("typing", id="7")) == {"code": "rate_limited", "retry_after_ms": 250}
+    dropped = error_of(client.says("typing", id="7"))
+    assert dropped == {"code": "rate_limited", "id": "7", "retry_after_ms": 250}
+    assert error_of(client.session.receive("{", client.now)) == {
+        "code": "rate_limited",
+        "retry_after_ms": 250,
+    }
     client.now += 0.25
     assert isinstance(client.says("typing")[0], Relay)
     assert error_of(client.says("typing"))["code"] == "rate_limited"
@@ -392,6 +429,60 @@ def test_ten_bad_frames_end_the_connection(bad: str) -> None:
     error, close = told(client.session.receive(bad, client.now))
     assert (error["type"], close) == ("error", 4400)
     assert client.session.receive(bad, client.now) == ()
+
+
+def test_bad_frames_are_forgotten_one_by_one() -> None:
+    client = ready()
+    for _ in range(9):
+        client.says("nonsense")
+    for _ in range(20):
+        client.now += 6.0
+        assert len(client.says("nonsense")) == 1
+    assert told(client.says("nonsense"))[-1] == 4400
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        text("chat", text="x" * 501),
+        text("chat", text=""),
+        text("chat", text="\0"),
+        text("chat", text="cut \ud83d"),
+        text("signal", data={"app": "cut \ud83d"}),
+        text("report", reason="x" * 501),
+        text("report", reason="\0"),
+        text("report", reason="cut \ud83d"),
+    ],
+)
+def test_mistakes_of_users_end_no_connection(mistake: str) -> None:
+    client = in_room()
+    named = json.dumps(json.loads(mistake) | {"id": 7})
+    for _ in range(50):
+        refused = error_of(client.session.receive(named, client.now))
+        assert refused == {"code": "bad_request", "id": 7, "room": ROOM}
+        client.now += 1
+
+
+def test_a_room_too_many_ends_no_connection() -> None:
+    client = ready()
+    for number in range(MAX_ROOMS):
+        client.session.hold(f"{number:036d}", 1)
+    for _ in range(50):
+        assert error_of(client.says("join"))["code"] == "bad_request"
+        client.now += 1
+
+
+@pytest.mark.parametrize("kind", ["signal", "ack", "typing"])
+def test_a_room_in_upper_case_is_the_same_room_to_the_peer(kind: str) -> None:
+    (relay,) = in_room().says(kind, room=ROOM.upper())
+    assert isinstance(relay, Relay)
+    assert (relay.room_id, json.loads(relay.data)["room"]) == (ROOM, ROOM)
+
+
+@pytest.mark.parametrize("kind", ["join", "chat", "mode", "leave", "end", "report"])
+def test_a_room_in_upper_case_is_the_same_room(kind: str) -> None:
+    client = in_room()
+    assert client.says(kind, room=ROOM.upper()) == client.says(kind)
 
 
 def test_an_unknown_type_is_named_with_its_id_and_room() -> None:
