@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 pytest_plugins = ["tests.helpers.servers", "tests.helpers.shared_clusters"]
+
+hypothesis.settings.register_profile("any machine", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("any machine")  # how long an example takes says nothing about the code
 
 TOGETHER = {
     "tests/acceptance/": "whole clusters",
