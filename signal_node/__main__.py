@@ -52,6 +52,8 @@ async def run(settings: NodeSettings) -> int:
     def end(task: str, error: BaseException) -> None:
         failures[task] = error
         stop.set()
+        if isinstance(error, CannotRun):
+            drains.hurry.set()
 
     tasks = Tasks(end)
     drains = Drains(tasks, settings.drain_seconds, settings.drain_linger_seconds, random.random)
@@ -95,16 +97,19 @@ async def _start(
         parts.membership.beat_age,
         fresh_seconds=_FRESH_BEAT_SECONDS,
         down_seconds=_DOWN_SECONDS,
+        problem=lambda: parts.membership.problem,
     )
+    health.require("heartbeat", parts.membership.why_not_written)
 
     stack.push_async_callback(tasks.aclose)
     stack.push_async_callback(parts.work.aclose)
     redis_probe = health.probe("redis")
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
-    tasks.start("probe-redis", lambda: _watch(redis_probe, client.ping), restart=True)
+    tasks.start("probe-redis", lambda: _watch(redis_probe, lambda: _prove_redis(client, parts)), restart=True)
     if archive is not None:
         postgres_probe = health.probe("postgres")
         tasks.start("probe-postgres", lambda: _watch(postgres_probe, archive.ping), restart=True)
+    await parts.membership.claim_name()
     parts.start(tasks)
     await parts.membership.bury_predecessor()
     listener = Listener(node.accept, settings.host, settings.port)
@@ -149,13 +154,20 @@ async def _partitions(client: redis.Client) -> int:
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
 
 
+async def _prove_redis(client: redis.Client, parts: App) -> None:
+    """Every server answers, and the last heartbeat could be written."""
+    await client.ping()
+    if parts.membership.problem is not None:
+        raise StoreUnavailable(parts.membership.problem)
+
+
 async def _watch(probe: Probe, prove: Callable[[], Awaitable[object]]) -> None:
     while True:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_SECONDS):
                 await prove()
             probe.succeeded()
-        except (RedisError, ArchiveUnavailable, TimeoutError) as error:
+        except (RedisError, StoreUnavailable, ArchiveUnavailable, TimeoutError) as error:
             probe.failed(error)
         await asyncio.sleep(_PROBE_SECONDS)
 
@@ -166,7 +178,7 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=program.new_event_loop) as runner:
             code = runner.run(run(settings))
-    except (CannotRun, OSError, TimeoutError) as error:
+    except (CannotRun, StoreUnavailable, OSError, TimeoutError) as error:
         _log.error("cannot_start", error=str(error) or type(error).__name__)
         code = program.exit_code([error])
     sys.exit(code)

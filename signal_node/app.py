@@ -145,7 +145,9 @@ class App:
             draining,
         )
         self.registry = Registry(client, name)
-        self.timekeeper = DeadlineWorker(self.node, store, rules, lambda: self.membership.crowded)
+        self.timekeeper = DeadlineWorker(
+            self.node, store, rules, lambda: self.membership.crowded, self.clock.now
+        )
         self.membership = Membership(
             self.node,
             self.registry,

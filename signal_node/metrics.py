@@ -276,6 +276,11 @@ class NodeCollector(Collector):
             "By how much Redis' time is ahead of this machine's.",
             value=parts.clock.seconds() - time.time(),
         )
+        yield CounterMetricFamily(
+            "keepline_clock_steps",
+            "Steps of Redis' clock that this node took out of the cluster's time.",
+            value=parts.membership.clock_sync.steps,
+        )
         recovered = parts.recovery.counts
         yield CounterMetricFamily(
             "keepline_partitions_recovered", "Partitions healed by this node.", value=recovered.partitions

@@ -351,6 +351,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "Clock skew",
                 [
                     ("keepline_clock_skew_seconds", "{{instance}}"),
+                    ("increase(keepline_clock_steps_total[5m])", "{{instance}} steps"),
                 ],
                 "s",
                 4,

@@ -118,11 +118,15 @@ class LastTry:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """A dependency whose proofs come by themselves: `age()` tells the seconds since the last, None before the first."""
+    """A dependency whose proofs come by themselves: `age()` tells the seconds since the last, None before the first.
+
+    `problem()` says why the last attempt was no proof, None if it was.
+    """
 
     age: Callable[[], float | None]
     fresh_seconds: float
     down_seconds: float
+    problem: Callable[[], str | None] = lambda: None
 
     @property
     def status(self) -> Status:
@@ -131,7 +135,8 @@ class Pulse:
 
     def report(self) -> dict[str, Any]:
         """Describe it as JSON."""
-        return {"status": self.status, "age_ms": _ms(self.age()), "failed_ms_ago": None, "error": None}
+        error = self.problem()
+        return {"status": self.status, "age_ms": _ms(self.age()), "failed_ms_ago": None, "error": error}
 
 
 def _status_at(age: float | None, fresh_seconds: float, down_seconds: float) -> Status:
@@ -165,10 +170,16 @@ class Health:
         return last
 
     def pulse(
-        self, name: str, age: Callable[[], float | None], *, fresh_seconds: float, down_seconds: float
+        self,
+        name: str,
+        age: Callable[[], float | None],
+        *,
+        fresh_seconds: float,
+        down_seconds: float,
+        problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Add a dependency that somebody else has the proofs of. Raises ValueError for a name taken."""
-        self._add(name, Pulse(age, fresh_seconds, down_seconds))
+        self._add(name, Pulse(age, fresh_seconds, down_seconds, problem))
 
     def _add(self, name: str, dependency: Dependency) -> None:
         if name in self.dependencies:

@@ -66,11 +66,14 @@ class Tasks:
         try:
             await run()
         except CannotRun as error:
-            _log.error("cannot_start", task=name, error=str(error))
-            self._on_fatal(name, error)
+            self._ends_program(name, error)
         except Exception as error:
             _log.exception("task_failed", task=name, restart=False)
             self._on_fatal(name, error)
+
+    def _ends_program(self, name: str, error: CannotRun) -> None:
+        _log.error("cannot_run", task=name, error=str(error))
+        self._on_fatal(name, error)
 
     async def _keep_running(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         backoff = self._new_backoff()
@@ -79,6 +82,9 @@ class Tasks:
             started = loop.time()
             try:
                 await run()
+                return
+            except CannotRun as error:
+                self._ends_program(name, error)
                 return
             except Exception:
                 if loop.time() - started > 60:  # it had recovered: this is a new fault, not the old one

@@ -127,6 +127,16 @@ def nodes() -> str:
     return f"{_prefix}nodes"
 
 
+def addresses() -> str:
+    """Hash: the ops port of each node, known also while its heartbeat cannot be written."""
+    return f"{_prefix}addresses"
+
+
+def clock() -> str:
+    """String: by how much the cluster's time differs from Redis' clock since that has stepped."""
+    return f"{_prefix}clock"
+
+
 def lease(partition: int, name: str) -> str:
     """String with a TTL: who does a piece of work on the partition that one node is to do at a time."""
     return f"{_in(partition)}:lease:{name}"

@@ -8,8 +8,9 @@ or too many bytes. Notices of commits come through the same channel, but are pub
 ordered against frames.
 
 A subscription can fall silent while its connection stays open, so the node sends itself a probe through its own
-inbox. After `SILENT_SECONDS` without one the inbox counts as silent; then the subscription is made anew, and
-`inbox_gap` has the cache compared with Redis. Packets are numbered, so that a gap shows as well.
+inbox, on the connection that frames leave by, which so is never idle. After `SILENT_SECONDS` without one the inbox
+counts as silent; then the subscription is made anew, and `inbox_gap` has the cache compared with Redis. Packets are
+numbered, so that a gap shows as well.
 
 On a Redis Cluster there are several lanes (see `channels`), each with tasks of its own, so that a shard that is away
 holds up no other. All packets from one node to another take the same lane, which keeps them in order and spreads pairs
@@ -112,17 +113,22 @@ class Publisher(Protocol):
 class _Lane:
     """One of the ways between nodes. `nodes` are those to whom something waits to be sent on it."""
 
-    __slots__ = ("heard", "heard_at", "nodes", "number", "wanted")
+    __slots__ = ("heard", "heard_at", "nodes", "number", "probing", "wanted")
 
     def __init__(self, number: int, now: float) -> None:
         self.number = number
         self.nodes: list[str] = []
         self.wanted = asyncio.Event()
+        self.probing = False
         self.heard_at = now
         self.heard = False
 
     def add(self, node: str) -> None:
         self.nodes.append(node)
+        self.wanted.set()
+
+    def probe(self) -> None:
+        self.probing = True
         self.wanted.set()
 
     def take(self) -> list[str]:
@@ -179,6 +185,7 @@ class Bus:
         self._lane_to: dict[str, _Lane] = {}
         self._node = node
         self._name = f"{node}/{secrets.token_hex(4)}"
+        self._probe_data = bytes((_PROBE,)) + self._name.encode()
         self._receiver = receiver
         self._monotonic = monotonic
         self._clock = clock
@@ -300,8 +307,9 @@ class Bus:
                 unheard = await self._publish(lane, queues)
                 backoff.reset()
             except RedisError as error:
-                self._receiver.frames_dropped(frames)
-                _log.warning("bus_publish_failed", error=str(error), dropped=frames)
+                if frames:
+                    self._receiver.frames_dropped(frames)
+                    _log.warning("bus_publish_failed", error=str(error), dropped=frames)
                 self._detour(lane, [*queues, *lane.nodes])
                 await asyncio.sleep(backoff.next())
             else:
@@ -320,6 +328,9 @@ class Bus:
         if self._channels.sharded:
             heard = await self._channels.publish_to_shard(lane.number, packets)
             return [node for node, count in zip(queues, heard, strict=True) if not count]
+        if lane.probing:
+            lane.probing = False
+            packets.append((self._node, self._probe_data))
         await self._publisher.publish_all(
             [(self._channels.name(node, lane.number), data) for node, data in packets]
         )
@@ -340,12 +351,14 @@ class Bus:
         await self._on_each_lane(self._probe)
 
     async def _probe(self, lane: _Lane) -> None:
-        probe = bytes((_PROBE,)) + self._name.encode()
         while True:
-            try:
-                await self._channels.publish(lane.number, self._node, probe)
-            except RedisError as error:
-                _log.debug("probe_not_sent", error=str(error))
+            if self._channels.sharded:
+                try:
+                    await self._channels.publish(lane.number, self._node, self._probe_data)
+                except RedisError as error:
+                    _log.debug("probe_not_sent", error=str(error))
+            else:
+                lane.probe()
             await asyncio.sleep(PROBE_SECONDS)
 
     # --- in ---

@@ -1,7 +1,8 @@
 """Publishing over a connection of its own.
 
 The client takes a connection from its pool for every command, and sets a timeout around each write and each answer:
-that costs two to three times the command itself. Here one connection stays, and one timeout bounds a batch.
+that costs two to three times the command itself. Here one connection stays, and one timeout bounds a batch. The bus
+keeps it in use: what is idle for long may be closed by the server, or forgotten by what lies between.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Publisher:
         """Publish (channel, data) in one write. Raises RedisError; then any part of them may have been published."""
         try:
             async with asyncio.timeout(self._answer_seconds):
-                connection = self._connection or await self._connect()
+                connection = await self._connected()
                 commands = [("PUBLISH", *message) for message in messages]
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
                 for _ in commands:
@@ -40,7 +41,11 @@ class Publisher:
             await self.aclose()
             raise
 
-    async def _connect(self) -> Any:
+    async def _connected(self) -> Any:
+        """The connection, or another when the server has closed it: nothing was written to it since then."""
+        if self._connection is not None and not self._connection.is_lost:
+            return self._connection
+        await self.aclose()
         pool: Any = self._client.connection_pool
         self._connection = pool.make_connection()
         self._connection.socket_timeout = None  # the timeout is ours

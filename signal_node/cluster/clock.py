@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 SAMPLES = 8
 
+STEP_SECONDS = 2.0
+"""A difference from the monotonic clock that no drift, and no slow answer, makes between two looks."""
+
 
 class Clock:
     """Ms since 1970, as Redis has it. Until it has been asked, as this machine has it."""
@@ -37,6 +40,17 @@ class Clock:
         """Redis said `redis_seconds` since 1970 between `asked` and `answered`, seconds of the monotonic clock."""
         self._samples.append((answered - asked, redis_seconds - (asked + answered) / 2))
         self._offset = min(self._samples)[1]
+
+    def step_to(self, seconds: float, asked: float, answered: float) -> float:
+        """By how much a time told between `asked` and `answered` is off this clock; 0 where that is no jump."""
+        if not self._samples:
+            return 0.0
+        off = seconds - (asked + answered) / 2 - self._offset
+        return off if abs(off) > STEP_SECONDS + (answered - asked) / 2 else 0.0
+
+    def forget(self) -> None:
+        """What was learnt until now is no longer true."""
+        self._samples.clear()
 
     @property
     def offset_seconds(self) -> float:

@@ -52,8 +52,16 @@ def _weight(node: str, partition: int) -> bytes:
 class DeadlineWorker:
     """Ticks the rooms that are due. `run` is to be run as a task."""
 
-    def __init__(self, node: Node, store: RoomStore, rules: Rules, crowded: Callable[[], bool]) -> None:
-        """Take `crowded()`, whether a node of the cluster is still taking in a crowd."""
+    def __init__(
+        self,
+        node: Node,
+        store: RoomStore,
+        rules: Rules,
+        crowded: Callable[[], bool],
+        now: Callable[[], int],
+    ) -> None:
+        """Take `crowded()`, whether a node of the cluster is still taking in a crowd, and the clock."""
+        self._now = now
         self._node = node
         self._store = store
         self._rules = rules
@@ -85,10 +93,11 @@ class DeadlineWorker:
 
     async def look(self) -> None:
         """Take and carry out what is due now. Raises StoreUnavailable."""
-        late_ms = [place * STAND_IN_MS for place in self._ranks]
-        taken = await self._store.pop_due(late_ms, LEASE_MS, AT_MOST)
-        self._forget_extended(max((now for now, _ in taken), default=0))
-        await asyncio.gather(*(self._tick(room_id, now) for now, room_ids in taken for room_id in room_ids))
+        now = self._now()
+        by = [now - place * STAND_IN_MS for place in self._ranks]
+        taken = await self._store.pop_due(by, now + LEASE_MS, AT_MOST)
+        self._forget_extended(now)
+        await asyncio.gather(*(self._tick(room_id, now) for room_id in taken))
 
     async def _tick(self, room_id: str, now: int) -> None:
         try:

@@ -18,8 +18,10 @@ from keepline.room import commands
 from keepline.room.codec import BadRecord
 from keepline.room.record import SIDES
 from keepline.room.state import IllegalTransition
+from signal_node.cluster.claim import claim, taken
 from signal_node.cluster.clock import Clock
-from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
+from signal_node.cluster.clock_sync import ClockSync
+from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Namesake, Registry
 from signal_node.rooms.journal import JournalFull, NotStored
 from signal_node.signaling.node import Node
 
@@ -78,21 +80,48 @@ class Membership:
         self._in_touch_since: float | None = None
         self._own_at: float | None = None
         self._touched_at = 0.0
+        self.clock_sync = ClockSync(registry, clock)
+        self.problem: str | None = None
         self.buried = 0
 
+    async def claim_name(self) -> None:
+        """Have this node's name for this process alone. Before all else. Raises StoreUnavailable, CannotRun."""
+        await claim(self._node.id, self._try_beat)
+
     async def beat(self) -> None:
-        """Look at Redis' clock and say that this node lives. Raises StoreUnavailable."""
+        """Look at Redis' clock and say that this node lives. Raises StoreUnavailable, CannotRun."""
+        namesake = await self._try_beat()
+        if namesake is not None:
+            raise taken(self._node.id, namesake)
+
+    async def _try_beat(self, replaces: bytes = b"") -> Namesake | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._beat()
+                namesake = await self._beat(replaces)
         except TimeoutError:
-            raise StoreUnavailable(f"no answer to the heartbeat within {ANSWER_SECONDS} s") from None
+            self.problem = f"no answer to the heartbeat within {ANSWER_SECONDS} s"
+            raise StoreUnavailable(self.problem) from None
+        except StoreUnavailable as error:
+            self.problem = str(error)
+            raise
+        self.problem = None
+        return namesake
 
-    async def _beat(self) -> None:
-        self._clock.learn(*await self._registry.time(self._clock.monotonic))
+    async def _beat(self, replaces: bytes) -> Namesake | None:
+        await self._keep_clock()
         if self._started_at is None:
             self._started_at = self._clock.now()
-        await self._registry.beat({"started_at": self._started_at, **self._status()}, self._clock.now())
+        status = {"started_at": self._started_at, **self._status()}
+        namesake = await self._registry.beat(status, self._clock.now(), replaces)
+        if namesake is None:
+            self._touched()
+        return namesake
+
+    async def _keep_clock(self) -> None:
+        if await self.clock_sync.look():
+            self._in_touch_since = None  # what expires has expired all at once: that is nobody's death
+
+    def _touched(self) -> None:
         now = asyncio.get_running_loop().time()
         if self._in_touch_since is None or now - self._touched_at > HEARTBEAT_TTL_MS / 1_000:
             self._in_touch_since = now
@@ -106,6 +135,13 @@ class Membership:
     def beat_age(self) -> float | None:
         """Seconds since the last heartbeat was written; None before the first one."""
         return asyncio.get_running_loop().time() - self._touched_at if self._touched_at else None
+
+    def why_not_written(self) -> str | None:
+        """Why nothing can be written to Redis for longer than a heartbeat lives; None when it can."""
+        age = self.beat_age()
+        if age is not None and age <= HEARTBEAT_TTL_MS / 1_000:
+            return None
+        return f"nothing can be written to Redis: {self.problem or 'no heartbeat yet'}"
 
     def recently_live(self) -> set[str]:
         """The nodes that lived a moment ago, also if Redis has forgotten them since."""
@@ -137,7 +173,7 @@ class Membership:
             await asyncio.sleep(seconds)
 
     async def _look(self) -> None:
-        nodes, dead = await self._registry.nodes()
+        nodes, dead = await self._registry.nodes(self._clock.now())
         live = list(nodes)
         self._meet(nodes)
         now = asyncio.get_running_loop().time()
@@ -149,6 +185,8 @@ class Membership:
         if self._own_at is not None and now - self._own_at > OWN_SECONDS:
             await self._lose_own_ghosts()
             self._own_at = now
+        if dead and self._may_bury():
+            await self._keep_clock()  # was it set, and all heartbeats have expired at once?
         if dead and self._may_bury():
             for node in dead:
                 await self.bury(node, self._grace_ms(nodes))
@@ -174,7 +212,7 @@ class Membership:
         Raises StoreUnavailable.
         """
         await self.beat()
-        nodes, _ = await self._registry.nodes()
+        nodes, _ = await self._registry.nodes(self._clock.now())
         self._meet(nodes)
         grace_ms = self._grace_ms(nodes)
         for partition in range(self._partitions):

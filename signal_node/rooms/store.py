@@ -240,27 +240,23 @@ class RoomStore:
                 await self._client.srem(keys.user_rooms(user), *over)
         return [room for room in rooms if isinstance(room, Room) and room.status is not Status.ENDED]
 
-    async def pop_due(
-        self, late_ms: Sequence[int], lease_ms: int, at_most: int
-    ) -> list[tuple[int, list[str]]]:
-        """Take rooms whose deadline passed at least `late_ms[partition]` ago: of each partition Redis' time and ids.
+    async def pop_due(self, by: Sequence[int], leased_until: int, at_most: int) -> list[str]:
+        """Take rooms whose deadline passed by `by[partition]`, in ms since 1970; at most so many of a partition.
 
-        They are due again after the lease, unless a commit moves the deadline. Partitions that cannot be reached are
+        They are due again at `leased_until`, unless a commit moves the deadline. Partitions that cannot be reached are
         left out. Raises StoreUnavailable when none can be.
         """
         answers = await self._pop_due.run_many(
             [
-                ([keys.deadlines(partition)], [late, lease_ms, at_most])
-                for partition, late in enumerate(late_ms)
+                ([keys.deadlines(partition)], [passed, leased_until, at_most])
+                for partition, passed in enumerate(by)
             ]
         )
         errors = [answer for answer in answers if isinstance(answer, RedisError)]
         if errors and len(errors) == len(answers):
             raise StoreUnavailable(str(errors[0]))
         return [
-            (answer[0], [text(room_id) for room_id in answer[1:]])
-            for answer in answers
-            if not isinstance(answer, RedisError)
+            text(room_id) for answer in answers if not isinstance(answer, RedisError) for room_id in answer
         ]
 
     async def clear_deadline(self, room_id: str) -> None:

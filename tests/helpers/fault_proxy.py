@@ -106,6 +106,10 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Lead new connections elsewhere, as a name does that is changed; those that are open stay."""
+        self._target = host, port
+
     def reset(self) -> None:
         """End all connections with a reset, at both ends."""
         for writer in list(self._writers):

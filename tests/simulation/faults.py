@@ -60,6 +60,28 @@ async def node_frozen(world: World) -> None:
         node.thawed_at = world.loop.time()
 
 
+async def node_copied(world: World) -> None:
+    """A second process is started under the name of a node that lives, as from a copied file."""
+    living = [node for node in world.nodes if node.ready and not node.doubted]
+    if not living:
+        return
+    node = world.random.choice(living)
+    copy = world.start_node(node.name)
+    while copy.alive and not copy.accepting and not node.doubted:
+        await asyncio.sleep(0.1)
+    if copy.accepting and node.ready and not node.doubted:
+        world.trace.violate(f"two processes are {node.name}")
+    await asyncio.sleep(5.0)  # one that was silent for long has lost its name, and ends
+    world.sweep_up()
+
+
+async def redis_clock_set(world: World) -> None:
+    """The time of day of Redis' machine is set, for all its keys as well."""
+    step = world.random.choice((-3600.0, -20.0, 20.0, 3600.0))
+    world.trace.note("redis", f"has its clock set by {step:+.0f} s")
+    world.redis.clock_off += step
+
+
 async def redis_away(world: World) -> None:
     """Redis is stopped, and started again with all its data."""
     world.trace.note("redis", "is away")
@@ -194,6 +216,8 @@ FAULTS: tuple[Fault, ...] = (
     node_drained,
     node_frozen,
     node_frozen,
+    node_copied,
+    redis_clock_set,
     redis_away,
     redis_stalled,
     redis_flaky,

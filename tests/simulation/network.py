@@ -84,7 +84,8 @@ class Redis:
 
     def __init__(self, loop: SimulationLoop, random: Random) -> None:
         self.conditions = Conditions()
-        self.server = Server(lambda: WALL_AT_START + loop.time(), self._publish)
+        self.clock_off = 0.0
+        self.server = Server(lambda: WALL_AT_START + loop.time() + self.clock_off, self._publish)
         self._loop = loop
         self._random = random
         self._context: Context = WORLD.context()

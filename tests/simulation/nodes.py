@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from keepline.ops.backoff import Backoff
+from keepline.ops.errors import CannotRun
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
@@ -60,6 +61,7 @@ class SimulatedNode:
         self._context = self.process.context()
         self.thawed_at = -math.inf
         self._stopping = False
+        self.refused = False
         self._tasks: Tasks
         self.parts: App
         wall = WALL_AT_START + clock_off_by
@@ -79,18 +81,34 @@ class SimulatedNode:
             lambda: self._stopping,
             self._clock,
         )
+        try:
+            await self._once_redis_answers(self.parts.membership.claim_name)
+        except CannotRun as error:
+            self._end(str(error))
+            return
         self.parts.start(self._tasks)
-        while True:
-            try:
-                await self.parts.membership.bury_predecessor()
-                break
-            except StoreUnavailable as error:  # the program ends, and whoever runs it starts it again
-                around.trace.note(self.name, f"cannot start: {error}")
-                await asyncio.sleep(around.random.uniform(0.2, 1.0))
+        await self._once_redis_answers(self.parts.membership.bury_predecessor)
         self.accepting = True
         around.trace.note(self.name, "accepts")
 
+    async def _once_redis_answers(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+                return
+            except StoreUnavailable as error:  # the program ends, and whoever runs it starts it again
+                self._around.trace.note(self.name, f"cannot start: {error}")
+                await asyncio.sleep(self._around.random.uniform(0.2, 1.0))
+
+    def _end(self, why: str) -> None:
+        self.refused = True
+        self._around.trace.note(self.name, f"ends: {why}")
+        self._around.loop.call_soon(self.kill, context=Process("end").context())
+
     def _failed(self, task: str, error: BaseException) -> None:
+        if isinstance(error, CannotRun):
+            self._end(str(error))
+            return
         self._around.trace.violate(f"task {task} of {self.name} failed: {error!r}")
 
     @property

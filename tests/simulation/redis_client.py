@@ -154,6 +154,9 @@ class _Commands:
     def hset(self, key: Any, field: Any, value: Any) -> Any:
         return self._send(["HSET", key, field, value])
 
+    def hdel(self, key: Any, field: Any) -> Any:
+        return self._send(["HDEL", key, field])
+
     def hgetall(self, key: Any) -> Any:
         return self._send(["HGETALL", key], lambda flat: dict(zip(flat[::2], flat[1::2], strict=True)))
 
@@ -295,6 +298,8 @@ class _PublishingConnection:
 
     def pack_commands(self, commands: Sequence[Sequence[Any]]) -> list[Command]:
         return [_packed(command) for command in commands]
+
+    is_lost = False
 
     async def send_packed_command(self, commands: Sequence[Command], *, check_health: bool) -> None:
         await self._link.publish_in_order(commands)

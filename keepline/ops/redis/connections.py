@@ -3,22 +3,71 @@
 A command that is written in the moment in which its connection is lost fails with RuntimeError under uvloop, which the
 client library hands on as it is. To whoever sent the command that is a loss like any other: ConnectionError.
 
+A primary that is demoted keeps its connections: behind a name that leads to the new one they would go on failing for
+ever. So the first answer that only the wrong server gives closes all connections of the client, as a server does that
+stops; each next command then resolves the name anew.
+
 The library's asyncio connections put commands together in Python, an argument at a time, although they read answers by
 hiredis; here hiredis does both.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from weakref import WeakSet
 
 import hiredis
-from redis.exceptions import ConnectionError, DataError
+import structlog
+from redis.exceptions import ConnectionError, DataError, MasterDownError, ReadOnlyError, ResponseError
+
+_log = structlog.get_logger(__name__)
+
+CUT_SECONDS = 1.0
+"""The least time between two moments in which all connections are closed, should the name still lead to a replica."""
+
+_DEMOTED_WHILE_BLOCKED = "UNBLOCKED"
+
+
+def is_of_wrong_server(error: ResponseError) -> bool:
+    """Whether only a server says so that is not, or no longer, the primary."""
+    return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith(_DEMOTED_WHILE_BLOCKED)
 
 
 def telling_losses(kind: type[Any]) -> type[Any]:
-    """The kind of connection as it is, except that every loss is a ConnectionError, and that hiredis packs commands."""
+    """A kind of connection for one client: every loss is a ConnectionError, the wrong server loses all connections."""
+    opened: WeakSet[Any] = WeakSet()
+    cut_at = -CUT_SECONDS
 
     class Telling(kind):  # type: ignore[misc]  # which class it is depends on the URL
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            opened.add(self)
+
+        async def read_response(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return await super().read_response(*arguments, **options)
+            except ResponseError as error:
+                if is_of_wrong_server(error):
+                    await self._leave(error)
+                raise
+
+        @property
+        def is_lost(self) -> bool:
+            """Whether it is known that the other end has closed it: what is written now would not arrive."""
+            reader = self._reader
+            return reader is None or reader.at_eof() or reader.exception() is not None
+
+        async def _leave(self, error: ResponseError) -> None:
+            nonlocal cut_at
+            now = asyncio.get_running_loop().time()
+            leaving = [self]
+            if now - cut_at >= CUT_SECONDS:
+                cut_at, leaving = now, list(opened)
+                _log.warning("redis_demoted", error=str(error), connections=len(leaving))
+            for connection in leaving:
+                await connection.disconnect(nowait=True)
+
         def pack_command(self, *arguments: Any) -> list[bytes]:
             name, *rest = arguments
             words = name.encode() if isinstance(name, str) else name  # such as XINFO GROUPS

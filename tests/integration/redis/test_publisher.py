@@ -88,3 +88,19 @@ async def test_an_error_among_the_answers_is_not_left_for_the_next_batch(valkey:
         with pytest.raises(RedisError, match="channel"):
             await publisher.publish_all([("mine", b"1"), ("others", b"2"), ("mine", b"3")])
         await publisher.publish_all([("mine", b"4")])
+
+
+async def test_what_was_closed_while_idle_loses_nothing(redis_url: str) -> None:
+    """As a server does with `timeout`."""
+    async with publishing(redis_url) as (client, publisher), client.pubsub() as pubsub:
+        await pubsub.subscribe("one")
+        await publisher.publish_all([("one", b"before")])
+        await client.client_kill_filter(_type="normal", skipme=True)
+        await eventually(lambda: publisher._connection.is_lost, what="the loss is noticed")
+        await publisher.publish_all([("one", b"after")])
+        heard = []
+        while b"after" not in heard:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5.0)
+            if message is not None:
+                heard.append(message["data"])
+        assert heard == [b"before", b"after"]

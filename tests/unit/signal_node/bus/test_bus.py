@@ -411,7 +411,7 @@ async def test_a_node_hears_itself_or_is_deaf() -> None:
     async with receiving() as node:
         await node.redis.subscribed()
         assert node.bus.inbox_silent, "to be subscribed is not to hear"
-        async with running(node.bus.run_prober()):
+        async with running(node.bus.run_prober()), running(node.bus.run_sender()):
             ((channel, probe),) = (await node.written(1))[0]
         assert channel == "keepline:inbox:here"
         await node.redis.publish_here(b"?here/another-start")
@@ -428,8 +428,9 @@ async def test_a_node_hears_itself_or_is_deaf() -> None:
 async def test_probing_goes_on_when_redis_is_away() -> None:
     node = Node()
     node.redis.failures.append(RedisConnectionError("gone"))
-    async with running(node.bus.run_prober()):
+    async with running(node.bus.run_prober()), running(node.bus.run_sender()):
         await node.written(2)
+    assert node.inbox.dropped == []
 
 
 async def test_a_deaf_inbox_is_subscribed_anew() -> None:

@@ -30,10 +30,8 @@ class DueRooms:
         self.taken = True
         self.crowded = True
 
-    async def pop_due(
-        self, late_ms: Sequence[int], lease_ms: int, at_most: int
-    ) -> list[tuple[int, list[str]]]:
-        return [(self.now, [ROOM] if self.taken else [])]
+    async def pop_due(self, by: Sequence[int], leased_until: int, at_most: int) -> list[str]:
+        return [ROOM] if self.taken else []
 
     async def find(self, room_id: str) -> Room:
         return self.room
@@ -44,7 +42,9 @@ class DueRooms:
 
 
 def worker_of(rooms: DueRooms) -> DeadlineWorker:
-    return DeadlineWorker(cast(Node, rooms), cast(RoomStore, rooms), RULES, lambda: rooms.crowded)
+    return DeadlineWorker(
+        cast(Node, rooms), cast(RoomStore, rooms), RULES, lambda: rooms.crowded, lambda: rooms.now
+    )
 
 
 def lost(*, with_node: bool) -> DueRooms:

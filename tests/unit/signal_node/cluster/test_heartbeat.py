@@ -28,10 +28,10 @@ class Nodes:
         self.looked_for_ghosts = 0
         self.silent = 0
 
-    async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float]:
-        return REDIS_SECONDS + monotonic(), monotonic(), monotonic()
+    async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float, None]:
+        return REDIS_SECONDS + monotonic(), monotonic(), monotonic(), None
 
-    async def beat(self, status: Mapping[str, Any], now: int) -> None:
+    async def beat(self, status: Mapping[str, Any], now: int, replaces: bytes) -> None:
         if self.silent:
             self.silent -= 1
             await asyncio.get_running_loop().create_future()
@@ -41,7 +41,7 @@ class Nodes:
         self.looked_for_ghosts += 1
         return []
 
-    async def nodes(self) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    async def nodes(self, now: int) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
         return {self.id: self.statuses[-1]}, []
 
     async def held(self, partition: int, node: str, at_most: int) -> list[str]:

@@ -1,0 +1,52 @@
+"""The cluster's time of day: that of Redis, without its steps.
+
+Deadlines are times of day. Were Redis' clock set forward by an hour, all calls would be over at once; set back, absent
+sides would be waited for until it is that late again. So a step is taken out again: nodes notice it by their monotonic
+clocks, and agree in Redis on a correction (see `signal_node.cluster.clock_sync`). As the clock was set for a reason,
+the correction fades: the cluster's time runs a hundredth faster or slower until it is Redis' again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keepline.ops.redis.client import Client
+from keepline.room import keys
+
+FADES = 0.01
+"""Seconds of a correction that go in a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """The cluster's time was `ahead_ms` ahead of Redis' clock when that said `at_ms`; below 0 it was behind."""
+
+    ahead_ms: int = 0
+    at_ms: int = 0
+
+    def seconds(self, redis_seconds: float) -> float:
+        """What is to be added to Redis' time of day."""
+        left = abs(self.ahead_ms) / 1_000 - FADES * max(0.0, redis_seconds - self.at_ms / 1_000)
+        return max(0.0, left) if self.ahead_ms > 0 else -max(0.0, left)
+
+    def encode(self) -> bytes:
+        """As it is kept in Redis."""
+        return b"%d %d" % (self.ahead_ms, self.at_ms)
+
+
+def decode_correction(value: bytes | None) -> Correction:
+    """What is kept in Redis; none when nothing is, or nothing that can be read."""
+    try:
+        ahead_ms, at_ms = (value or b"0 0").split()
+        return Correction(int(ahead_ms), int(at_ms))
+    except ValueError:
+        return Correction()
+
+
+async def read_time(client: Client) -> tuple[float, bytes | None]:
+    """Redis' time in seconds since 1970, and the correction as it is kept. Raises RedisError."""
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.get(keys.clock())
+        (seconds, microseconds), correction = await pipe.execute()
+    return seconds + microseconds / 1e6, correction
