@@ -112,7 +112,8 @@ async def _start(
     await parts.membership.claim_name()
     parts.start(tasks)
     await parts.membership.bury_predecessor()
-    listener = Listener(node.accept, settings.host, settings.port)
+    listener = Listener(node.accept, settings.host, settings.port, parts.limits.sockets.admits)
+    parts.listener = listener
     drains.connect(node, listener)
     await listener.open()
     stack.callback(listener.close)

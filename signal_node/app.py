@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from keepline.ops import redis
+from keepline.ops import program, redis
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room.rules import Rules
@@ -33,6 +33,8 @@ from signal_node.ice.turn_check import TurnChecks
 from signal_node.limits.address_limits import AddressLimits
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.open_connections import OpenConnections
+from signal_node.limits.rates import Rates
+from signal_node.limits.sockets import Sockets
 from signal_node.protocol.session import Limits
 from signal_node.rooms.archive import Archive
 from signal_node.rooms.cache import Rooms
@@ -47,8 +49,12 @@ from signal_node.telemetry.call_counts import CallCounter
 from signal_node.telemetry.room_gauges import RoomGauges
 from signal_node.transport.budget import Allowances
 from signal_node.transport.connections import Connections
+from signal_node.transport.listener import Listener
 from signal_node.users.ownership import Users
 from signal_node.users.tokens import Jwks, Verifier
+
+RESERVED_DESCRIPTORS = 128
+"""Left for the port of the operators, Redis, Postgres and files, however many clients come."""
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
@@ -73,6 +79,7 @@ class App:
     ) -> None:
         """Take `draining()`, whether the node is about to stop, and the clock where it is not this machine's."""
         self._settings = settings
+        self.listener: Listener | None = None
         self.draining = draining
         self.turn_configured = bool(settings.turn_urls)
         name = settings.node_id
@@ -116,7 +123,22 @@ class App:
             round(settings.limit_failed_login_window_seconds * 1_000),
             self.clock.now,
         )
-        self.limits = AddressLimits(self.node.clients, self.logins, settings.trusted_proxies)
+        self.limits = AddressLimits(
+            self.node.clients,
+            self.logins,
+            settings.trusted_proxies,
+            Sockets(
+                settings.limit_connections or program.descriptors() - RESERVED_DESCRIPTORS,
+                settings.limit_connections_per_ip,
+                settings.trusted_proxies,
+            ),
+            Rates(
+                _allowances(settings),
+                self.node.clients.new_bucket,
+                settings.limit_logins_per_second or settings.limit_connections_per_ip / 4,
+                2 * settings.limit_connections_per_ip,
+            ),
+        )
         self.work = Work(loop)
         self.login = Login(self.node, _verifier(settings), self.ice, self.limits, self.work)
         self.requests = Requests(

@@ -205,7 +205,30 @@ class NodeCollector(Collector):
             "keepline_limited",
             "What was refused because its address had had its share.",
             "limit",
-            {"connections": limits.connections, "logins": limits.logins},
+            {"connections": limits.connections, "logins": limits.logins, "login_rate": limits.login_rate},
+        )
+        sockets, listener = self._parts.limits.sockets, self._parts.listener
+        yield _counter(
+            "keepline_sockets_refused",
+            "Sockets that were closed when they were accepted, or could not be accepted.",
+            "reason",
+            {
+                "address": sockets.refused["address"],
+                "full": sockets.refused["full"],
+                "descriptors": 0 if listener is None else listener.short,
+            },
+        )
+        yield GaugeMetricFamily("keepline_sockets", "Sockets of clients.", value=sockets.count)
+        yield GaugeMetricFamily("keepline_sockets_limit", "Sockets that there may be.", value=sockets.limit)
+        yield CounterMetricFamily(
+            "keepline_reads_paused",
+            "How often a connection was not read for a while: it, or its address, was over its budget of work.",
+            value=clients.turns.pauses,
+        )
+        yield CounterMetricFamily(
+            "keepline_stalled_seconds",
+            "Time in which the node read nothing, in stalls of more than 0.2 s.",
+            value=clients.stalls.total_seconds,
         )
         yield GaugeMetricFamily(
             "keepline_turn_configured",

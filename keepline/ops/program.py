@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -17,6 +18,7 @@ _log = structlog.get_logger(__name__)
 
 USAGE_ERROR = 2
 FAILURE = 1
+MAX_DESCRIPTORS = 1_048_576
 
 
 def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
@@ -39,6 +41,15 @@ def exit_code(failures: Iterable[BaseException]) -> int:
     if any(isinstance(error, CannotRun) for error in errors):
         return USAGE_ERROR
     return FAILURE if errors else 0
+
+
+def descriptors() -> int:
+    """How many descriptors this process may have open, after it has asked for as many as it can get."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -277,6 +277,10 @@ class NodeSettings(CommonSettings):
     limit_address_work_ms: float | None = Field(default=None, gt=0, le=1_000_000)
     limit_address_work_burst_ms: float | None = Field(default=None, gt=0, le=100_000_000)
     limit_header_bytes: int = Field(default=16_384, ge=1024, le=262_144)
+    # Connections of this process altogether; if not set, what the limit of descriptors allows, less a reserve.
+    limit_connections: int | None = Field(default=None, ge=1, le=10_000_000)
+    # Logins with good tokens of one address on a node; if not set, a quarter of its connections each second.
+    limit_logins_per_second: float | None = Field(default=None, gt=0, le=1_000_000)
     limit_connections_per_ip: int = Field(default=100, ge=1, le=1_000_000)
     limit_failed_logins: int = Field(default=6, ge=1, le=10_000)
     limit_failed_login_window_seconds: float = Field(default=600, ge=1, le=86_400)

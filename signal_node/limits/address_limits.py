@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import structlog
 
@@ -14,6 +15,9 @@ from keepline.ops.settings import Network
 from signal_node.limits.addresses import client_address, is_trusted
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.open_connections import OpenConnections
+from signal_node.limits.rates import Rates, Recent
+from signal_node.limits.sockets import Sockets
+from signal_node.transport.budget import COSTS
 from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
 
@@ -28,6 +32,7 @@ TOLD_SECONDS = 60.0
 """A load balancer that writes headers nobody understands does so with every connection; this often it is told of."""
 
 TOO_MANY_CONNECTIONS = "too many connections from this address"
+TOO_MANY_LOGINS = "too many logins of this user or from this address"
 TOO_MANY_FAILURES = "too many failed logins from this address"
 
 _log = structlog.get_logger(__name__)
@@ -39,6 +44,19 @@ class LimitCounts:
 
     connections: int = 0
     logins: int = 0
+    login_rate: int = 0
+
+
+@dataclass(slots=True)
+class _Told:
+    """When the log was last told of an address."""
+
+    at: float = float("-inf")
+
+
+def address_hash(address: str) -> str:
+    """What stands for an address in the log: `printf %s ADDRESS | sha256sum | cut -c -12`."""
+    return sha256(address.encode()).hexdigest()[:12]
 
 
 class AddressLimits:
@@ -49,13 +67,18 @@ class AddressLimits:
         clients: Connections,
         logins: FailedLogins,
         trusted_proxies: Sequence[Network],
+        sockets: Sockets,
+        rates: Rates,
     ) -> None:
         self.counts = LimitCounts()
         self.logins = logins
+        self.sockets = sockets
+        self.rates = rates
         self.connections: OpenConnections
         self._clients = clients
         self._trusted_proxies = trusted_proxies
         self._tell_at = 0.0
+        self._told = Recent(_Told)
 
     def trusts(self, connection: Connection) -> bool:
         """Whether the other end of the socket may say whom it speaks for."""
@@ -72,11 +95,15 @@ class AddressLimits:
         host = connection.websocket.source or connection.peer_host
         address = client_address(host, connection.forwarded_for, self._trusted_proxies)
         connection.address = address
+        if address is not None:
+            connection.budget.belongs_to(self.rates.budget_of(address))
+            connection.spend(COSTS.handshake)
         if address is not None and not self.connections.opened(address, connection.session.id):
             self._refuse(connection)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
+        self.sockets.gone(connection.socket_host)
         if connection.address is not None:
             self.connections.closed(connection.address, connection.session.id)
 
@@ -86,8 +113,16 @@ class AddressLimits:
         if connection is not None:
             self._refuse(connection)
 
+    def _tell(self, connection: Connection, limit: str) -> None:
+        """Say in the log, now and then, which address is over a limit, by a hash: who knows the address knows it."""
+        address, now = connection.address or "", connection.heard_at
+        if now >= self._told.of(address).at + TOLD_SECONDS:
+            self._told.of(address).at = now
+            _log.warning("address_over_limit", limit=limit, address_hash=address_hash(address))
+
     def _refuse(self, connection: Connection) -> None:
         self.counts.connections += 1
+        self._tell(connection, "connections")
         connection.perform(connection.session.limited(TOO_MANY_CONNECTIONS, RETRY_AFTER_MS))
 
     async def admit(self, connection: Connection) -> None:
@@ -99,7 +134,18 @@ class AddressLimits:
         wait_ms = 0 if connection.session.closed() else await self.logins.wait_ms(address)
         if wait_ms:
             self.counts.logins += 1
+            self._tell(connection, "failed_logins")
             connection.perform(connection.session.limited(TOO_MANY_FAILURES, wait_ms))
+
+    def admit_user(self, connection: Connection, user: str) -> None:
+        """Let a client in whose token is good, or refuse it: then the session is closed."""
+        wait_ms = self.rates.login_wait_ms(user, connection.address, connection.heard_at)
+        if wait_ms:
+            self.counts.login_rate += 1
+            self._tell(connection, "login_rate")
+            connection.perform(connection.session.limited(TOO_MANY_LOGINS, wait_ms))
+        else:
+            connection.session.use(self.rates.frames_of(user))
 
     async def login_failed(self, connection: Connection) -> None:
         """Count a token that was not good."""

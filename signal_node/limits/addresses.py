@@ -19,6 +19,12 @@ MAX_FORWARDED = 1_024
 """Characters of the header that are looked at, from its end."""
 
 _CLIENT_PREFIX = 64
+_WIDER_PREFIXES = (_CLIENT_PREFIX, 56, 48)
+WIDER = (1, 4, 16)
+"""How many times the limit of one address those networks have."""
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""RFC 6052: the last 32 bits are the IPv4 address of the one at the other end."""
 
 
 def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
@@ -38,6 +44,19 @@ def client_address(peer: str | None, forwarded: str, trusted: Sequence[Network])
     if forwarded and _is_in(address, trusted):
         address = _forwarded(address, forwarded, trusted)
     return _counted_as(address)
+
+
+def networks_of(host: str | None) -> tuple[str, ...]:
+    """What counts a client besides its own address: of IPv6 also the /56 and the /48 that a customer may have.
+
+    Takes an IP address, or a network as `client_address` writes it; the first one is what that says.
+    """
+    address = _parsed((host or "").partition("/")[0])
+    if address is None:
+        return ()
+    if isinstance(address, IPv4Address):
+        return (str(address),)
+    return tuple(str(IPv6Network((address, prefix), strict=False)) for prefix in _WIDER_PREFIXES)
 
 
 def _forwarded(proxy: IPAddress, forwarded: str, trusted: Sequence[Network]) -> IPAddress:
@@ -69,6 +88,8 @@ def _parsed(text: str) -> IPAddress | None:
     except ValueError:
         return None
     if isinstance(address, IPv6Address):
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFF_FFFF)
         return address.ipv4_mapped or address
     return address
 

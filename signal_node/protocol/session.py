@@ -171,6 +171,10 @@ class Session:
 
     # --- what comes in ---
 
+    def use(self, bucket: Bucket) -> None:
+        """Count frames in the user's bucket from now on, which a new connection does not fill."""
+        self._bucket = bucket
+
     def stalled(self, seconds: float) -> None:
         """The node has read nothing for so long: what comes at once now has come in that time."""
         self._bucket.missed(seconds)

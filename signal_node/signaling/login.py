@@ -72,6 +72,9 @@ class Login:
             user = await self._user_of(connection, effect)
             if user is None or session.closed():
                 return
+            self._limits.admit_user(connection, user)
+            if session.closed():
+                return
             taken = await self._take_user(user, session, effect.resume)
             held = await self._rooms_of(user, session, resumed=taken.resumed)
             if session.closed():

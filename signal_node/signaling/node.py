@@ -114,9 +114,9 @@ class Node:
 
     # --- connections (connection.Handler) ---
 
-    def accept(self) -> Connection:
-        """The protocol factory of the listening socket."""
-        return self.clients.accept(self)
+    def accept(self, host: str | None = None) -> Connection:
+        """The protocol of a connection from an IP address."""
+        return self.clients.accept(self, host)
 
     def draining(self) -> bool:
         """Whether clients that come now are sent to other nodes."""

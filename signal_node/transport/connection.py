@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+from keepline.ops.budget import Budget
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import (
     Authenticate,
@@ -25,7 +26,7 @@ from signal_node.protocol.session import (
     Stage,
 )
 from signal_node.protocol.token_bucket import Bucket
-from signal_node.transport.budget import COSTS, Budget
+from signal_node.transport.budget import COSTS
 from signal_node.transport.stalls import Stalls
 from signal_node.transport.turns import Turns
 from signal_node.transport.websocket import Misled, Opened, Refused, Violated, WebSocket
@@ -103,6 +104,7 @@ class Connection(asyncio.Protocol):
         "_credited",
         "_dirty",
         "_discarded",
+        "_gone",
         "_handler",
         "_held",
         "_held_bytes",
@@ -131,6 +133,7 @@ class Connection(asyncio.Protocol):
         "replaced",
         "session",
         "slow_told_at",
+        "socket_host",
         "websocket",
     )
 
@@ -144,6 +147,7 @@ class Connection(asyncio.Protocol):
         stalls: Stalls,
         *,
         loop: asyncio.AbstractEventLoop,
+        socket_host: str | None,
         budget: Budget,
         other_frames: Bucket,
         max_outgoing: int,
@@ -161,6 +165,7 @@ class Connection(asyncio.Protocol):
         self.forwarded_for = ""
         self.address: str | None = None
         self.budget = budget
+        self.socket_host = socket_host  # the other end of the socket, as it counts from `accept` on
         self._handler = handler
         self._writer = writer
         self._turns = turns
@@ -170,6 +175,7 @@ class Connection(asyncio.Protocol):
         self._paused = False  # nothing is read
         self._continuing = False  # a turn, or a timer, will go on with what is left
         self._discarded = 0
+        self._gone = False
         self._joins: deque[Join] = deque()
         self._loop = loop
         self._max_outgoing = max_outgoing
@@ -237,6 +243,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, for whatever reason."""
+        if self._gone:
+            return
+        self._gone = True
         self._transport = None
         self.websocket.entrance = None
         self.session.stage = Stage.CLOSED
@@ -274,18 +283,18 @@ class Connection(asyncio.Protocol):
                 case CloseConnection(close):
                     self._begin_close(close)
                 case Join():
-                    self._spend(COSTS.read)
+                    self.spend(COSTS.read)
                     self._joins.append(effect)
                     self._begin_joins()
                 case _:
                     if isinstance(effect, Authenticate | Report):
-                        self._spend(COSTS.read)
+                        self.spend(COSTS.read)
                     self._handler.perform(self, effect)
 
     def write(self, data: bytes) -> None:
         """Send a frame that answers the client."""
         if len(data) > LARGE_ANSWER:
-            self._spend(len(data) * _ANSWERED)
+            self.spend(len(data) * _ANSWERED)
             if len(data) > self._largest_answer:
                 self._make_room(len(data))
         self.websocket.send(data)
@@ -385,11 +394,13 @@ class Connection(asyncio.Protocol):
         if not self._continuing:
             self._continuing = True
             if wait:
+                self._turns.pauses += 1
                 self._loop.call_later(wait, self._turns.ask, self)
             else:
                 self._turns.ask(self)
 
-    def _spend(self, cost: float) -> None:
+    def spend(self, cost: float) -> None:
+        """Count work that is done for the client; if it was too much, read later."""
         if wait := self.budget.spend(cost, self._loop.time()):
             self._rest(wait)
 

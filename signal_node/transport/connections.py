@@ -7,11 +7,12 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 
+from keepline.ops.budget import Budget
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import SESSION_ID_BYTES, Limits, Session, Stage
 from signal_node.protocol.token_bucket import Bucket
-from signal_node.transport.budget import Allowances, Budget
+from signal_node.transport.budget import Allowances
 from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
 from signal_node.transport.stalls import Stalls
 from signal_node.transport.turns import Turns
@@ -45,7 +46,7 @@ class Connections:
     ) -> None:
         self._loop = loop
         self._writer = Writer(loop)
-        self._turns = Turns(loop)
+        self.turns = Turns(loop)
         self.stalls = Stalls()
         self._limits = limits
         self.work = work or Allowances()
@@ -69,23 +70,28 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._accepted))
 
-    def accept(self, handler: Handler) -> Connection:
-        """A connection that asyncio is about to make."""
+    def accept(self, handler: Handler, host: str | None = None) -> Connection:
+        """A connection that asyncio is about to make with an IP address."""
         connection = Connection(
             handler,
             Session(new_session_id(), self._limits, self.errors),
             WebSocket(self._max_frame, self._max_head),
             self._writer,
-            self._turns,
+            self.turns,
             self.stalls,
             loop=self._loop,
+            socket_host=host,
             budget=Budget(self.work.connection, self.work.connection_burst),
-            other_frames=Bucket(self._limits.frames_per_second, self._limits.frames_burst),
+            other_frames=self.new_bucket(),
             max_outgoing=self._max_outgoing,
             origins=self._origins,
         )
         self._accepted[connection] = None
         return connection
+
+    def new_bucket(self) -> Bucket:
+        """The frames of somebody who has sent none yet."""
+        return Bucket(self._limits.frames_per_second, self._limits.frames_burst)
 
     def opened(self, connection: Connection) -> None:
         """The handshake is through: the session can be found."""

@@ -29,6 +29,7 @@ class Turns:
         self._loop = loop
         self._waiting: deque[Reader] = deque()
         self._planned = False
+        self.pauses = 0  # of connections that were over their budget, which ask later
 
     def ask(self, reader: Reader) -> None:
         """Let `reader` go on when its turn comes."""

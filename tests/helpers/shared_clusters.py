@@ -7,10 +7,12 @@ import pytest_asyncio
 from tests.helpers.cluster import Cluster, running_cluster
 
 _PATIENCE = {
+    "KEEPLINE_LIMIT_LOGINS_PER_SECOND": "1000",
     "KEEPLINE_LIMIT_FRAMES_PER_SECOND": "5000",
     "KEEPLINE_LIMIT_FRAMES_BURST": "5000",
 }
 _HASTE = {
+    "KEEPLINE_LIMIT_LOGINS_PER_SECOND": "1000",
     "KEEPLINE_GRACE_SECONDS": "1",
     "KEEPLINE_NO_SHOW_SECONDS": "3",
     "KEEPLINE_TEXT_IDLE_SECONDS": "1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any, cast
 
 from websockets.client import ClientProtocol
@@ -12,6 +13,10 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
+from signal_node.limits.address_limits import AddressLimits
+from signal_node.limits.failed_logins import FailedLogins
+from signal_node.limits.rates import Rates
+from signal_node.limits.sockets import Sockets
 from signal_node.protocol.session import Limits, Relay, Request, Stage
 from signal_node.transport.connection import Connection, Handler
 from signal_node.transport.connections import Connections
@@ -137,6 +142,14 @@ def new_clients(loop: StillLoop, **changes: Any) -> Connections:
         "pong_seconds": 20.0,
     }
     return Connections(cast(asyncio.AbstractEventLoop, loop), **{**settings, **changes})
+
+
+def new_limits(clients: Connections, logins: FailedLogins, per_address: int = 100) -> AddressLimits:
+    """The limits of a node that trusts 10.0.0.0/8; who counts open connections is still missing."""
+    trusted = [ip_network("10.0.0.0/8")]
+    sockets = Sockets(1_000, per_address, trusted)
+    rates = Rates(clients.work, clients.new_bucket, per_address / 4, 2 * per_address)
+    return AddressLimits(clients, logins, trusted, sockets, rates)
 
 
 class Browser:

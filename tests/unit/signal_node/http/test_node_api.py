@@ -62,7 +62,7 @@ class FakeNode:
         self.rooms = Rooms()
         self.negotiation_log = NegotiationLog()
 
-    def accept(self) -> asyncio.Protocol:
+    def accept(self, host: str | None) -> asyncio.Protocol:
         return asyncio.Protocol()
 
     def has(self, session: str) -> bool:

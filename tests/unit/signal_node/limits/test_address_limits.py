@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_network
 from typing import Any, cast
 
 import pytest
@@ -13,7 +12,7 @@ from redis.exceptions import ConnectionError
 
 from keepline.ops.redis.client import Client
 from signal_node.limits import failed_logins
-from signal_node.limits.address_limits import RETRY_AFTER_MS, AddressLimits
+from signal_node.limits.address_limits import RETRY_AFTER_MS
 from signal_node.limits.failed_logins import ANSWER_SECONDS, FailedLogins
 from signal_node.limits.open_connections import OpenConnections
 from signal_node.protocol.session import Authenticate, Limits, Session
@@ -22,7 +21,7 @@ from signal_node.transport.websocket import Opened, WebSocket
 from tests.helpers.virtual_time import run_virtual
 from tests.unit.signal_node.calls import T0
 from tests.unit.signal_node.protocol.test_session import text, told
-from tests.unit.signal_node.sockets import Browser, Notes, Pipe, StillLoop, new_clients
+from tests.unit.signal_node.sockets import Browser, Notes, Pipe, StillLoop, new_clients, new_limits
 
 ADDRESS = "198.51.100.7"
 LIMIT = 3
@@ -54,7 +53,7 @@ class Node(Notes):
         super().__init__()
         self.loop = StillLoop()
         clients = self.clients = new_clients(self.loop)
-        self.limits = AddressLimits(clients, alone(Away()), [ip_network("10.0.0.0/8")])
+        self.limits = new_limits(clients, alone(Away()), at_most)
         self.limits.connections = OpenConnections(
             cast(Client, Away()),
             16,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Frame, Opcode
 
+from keepline.ops.budget import MAX_PAUSE_SECONDS, Budget
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import Join, Limits
-from signal_node.transport.budget import COSTS, MAX_PAUSE_SECONDS, Allowances, Budget
+from signal_node.transport.budget import COSTS, Allowances
 from signal_node.transport.connection import MAX_DISCARDED, MAX_HELD_BYTES, MAX_JOINS
 from signal_node.transport.websocket import SLICE_FRAMES
 from tests.unit.signal_node.calls import ROOM, USER_1

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import resource
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keepline.ops.settings import NodeSettings, SettingsError, load
 from signal_node.app import advertised
+from signal_node.transport.listener import Listener
+from tests.helpers.waiting import eventually
 
 NODE = {"REDIS_URL": "redis://localhost", "KEEPLINE_AUTH_SECRET": "s" * 32}
 
@@ -47,3 +54,80 @@ def test_a_host_that_does_not_know_its_own_address(monkeypatch: pytest.MonkeyPat
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(SettingsError, match="KEEPLINE_OPS_ADVERTISE: should be a host"):
         settings(KEEPLINE_OPS_ADVERTISE=address)
+
+
+# --- real sockets ---
+
+
+class Sink(asyncio.Protocol):
+    """Notes that it was made, and lost."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.notes.append("made")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.notes.append("lost")
+
+
+def address_of(listener: Listener) -> tuple[str, int]:
+    host, _, port = listener.addresses[0].rpartition(":")
+    return host, int(port)
+
+
+async def test_who_is_not_admitted_gets_no_protocol() -> None:
+    notes: list[str] = []
+    asked: list[str | None] = []
+
+    def admits(host: str | None) -> bool:
+        asked.append(host)
+        return len(asked) < 2
+
+    listener = Listener(lambda host: Sink(notes), "127.0.0.1", 0, admits)
+    await listener.open()
+    try:
+        first = await asyncio.open_connection(*address_of(listener))
+        second = await asyncio.open_connection(*address_of(listener))
+        assert await second[0].read() == b""
+        assert asked == ["127.0.0.1"] * 2
+        assert notes == ["made"]
+        for _, writer in (first, second):
+            writer.close()
+        await eventually(lambda: notes == ["made", "lost"])
+    finally:
+        listener.close()
+
+
+async def test_without_descriptors_nobody_is_lost_and_one_line_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes: list[str] = []
+    listener = Listener(lambda host: Sink(notes), "127.0.0.1", 0)
+    await listener.open()
+    held: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    clients = [socket.socket() for _ in range(2)]
+    try:
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(address_of(listener))
+        await eventually(lambda: listener.short > 1)
+        assert notes == []
+        for descriptor in held:
+            os.close(descriptor)
+        held.clear()
+        await eventually(lambda: notes == ["made", "made"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
+        for client in clients:
+            client.close()
+        listener.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from itertools import pairwise
 from typing import Any, cast
 
@@ -11,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from signal_node.limits.address_limits import TOLD_SECONDS, AddressLimits
+from signal_node.limits.address_limits import TOLD_SECONDS
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.protocol.session import Stage
 from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
 from signal_node.transport.proxy_header import MAX_BLOCK
 from signal_node.transport.websocket import Event, Misled, Opened, Refused, WebSocket
-from tests.unit.signal_node.sockets import Notes, Pipe, StillLoop, new_clients
+from tests.unit.signal_node.sockets import Notes, Pipe, StillLoop, new_clients, new_limits
 from tests.unit.signal_node.transport.test_proxy_header import (
     BROKEN,
     CLIENT_4,
@@ -149,7 +148,7 @@ class Node(Notes):
         self.here: Connections = new_clients(self.loop)
         self.clients = self.here
         self.counted: list[str] = []
-        self.limits = AddressLimits(self.here, cast(FailedLogins, None), [ip_network("10.0.0.0/8")])
+        self.limits = new_limits(self.here, cast(FailedLogins, None))
         self.limits.connections = cast(Any, self)
         self.peer = peer
 

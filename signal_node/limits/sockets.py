@@ -1,0 +1,55 @@
+"""Sockets by address, from `accept` on: what can be refused before a byte was read costs nothing.
+
+Here only this process counts, and only what it would have to hold: the limit over all nodes is `open_connections`,
+which lets a few more through than it allows so that they can be told why. Of IPv6 the larger blocks are counted as
+well, with wider limits: a customer may have a whole /48 and take another /64 each time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from keepline.ops.settings import Network
+from signal_node.limits.addresses import WIDER, is_trusted, networks_of
+
+TOLD = 20
+"""Connections over the limit of an address that are let in to be told so."""
+
+
+class Sockets:
+    """Counts the sockets of this process."""
+
+    def __init__(self, limit: int, per_address: int, trusted_proxies: Sequence[Network]) -> None:
+        """Take how many there may be, and how many of an address; trusted proxies may have any number."""
+        self.limit = limit
+        self.count = 0
+        self.refused: Counter[str] = Counter()
+        self._per_address = per_address
+        self._trusted = trusted_proxies
+        self._by_network: Counter[str] = Counter()
+
+    def admits(self, host: str | None) -> bool:
+        """Whether a socket from an IP address may be kept. If so it counts until `gone`."""
+        if self.count >= self.limit:
+            self.refused["full"] += 1
+            return False
+        networks = self._networks(host)
+        for network, times in zip(networks, WIDER, strict=False):
+            if self._by_network[network] >= times * self._per_address + TOLD:
+                self.refused["address"] += 1
+                return False
+        self.count += 1
+        self._by_network.update(networks)
+        return True
+
+    def gone(self, host: str | None) -> None:
+        """A socket that was admitted is closed."""
+        self.count -= 1
+        for network in self._networks(host):
+            self._by_network[network] -= 1
+            if self._by_network[network] <= 0:
+                del self._by_network[network]
+
+    def _networks(self, host: str | None) -> tuple[str, ...]:
+        return () if is_trusted(host, self._trusted) else networks_of(host)
