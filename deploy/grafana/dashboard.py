@@ -187,6 +187,18 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     ("sum(keepline_graces_extended)", "calls that wait for clients of a dead node"),
                 ],
             ),
+            Panel(
+                "Sockets",
+                [("sum(keepline_sockets)", "open"), ("sum(keepline_sockets_limit)", "limit")],
+            ),
+            Panel(
+                "Sockets refused and reads paused a second",
+                [
+                    ("sum by (reason) (rate(keepline_sockets_refused_total[1m]))", "{{reason}}"),
+                    ("sum(rate(keepline_reads_paused_total[1m]))", "reads paused"),
+                    ("sum(rate(keepline_stalled_seconds_total[1m]))", "seconds stalled"),
+                ],
+            ),
         ),
     ),
     (

@@ -29,7 +29,9 @@ class Bucket:
         level = self._level
         if now != self._filled_at:  # what came in one packet has come at one time
             if level < self.burst:
-                level = min(level + (now - self._filled_at) * self.rate, self.burst)
+                level += (now - self._filled_at) * self.rate
+                if level > self.burst:
+                    level = self.burst
             self._filled_at = now
         if level < 1.0:
             self._level = level

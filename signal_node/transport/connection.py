@@ -39,6 +39,9 @@ MAX_HELD_FRAMES = 1_000
 
 MAX_HELD_BYTES = 1_048_576
 
+MAX_OWED = 1.0
+"""Milliseconds of work that are noted with the budget together: to do so costs a twentieth of a frame."""
+
 MAX_JOINS = 4
 """Joins of one connection under way: each may bring a long chat into memory. Others wait, in order."""
 
@@ -114,6 +117,7 @@ class Connection(asyncio.Protocol):
         "_max_outgoing",
         "_origins",
         "_other_frames",
+        "_owed",
         "_paused",
         "_pending_answers",
         "_room",
@@ -175,6 +179,7 @@ class Connection(asyncio.Protocol):
         self._paused = False  # nothing is read
         self._continuing = False  # a turn, or a timer, will go on with what is left
         self._discarded = 0
+        self._owed = 0.0  # work that the budget does not know of yet
         self._gone = False
         self._joins: deque[Join] = deque()
         self._loop = loop
@@ -199,16 +204,16 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Read a slice; what was sent while the node stood still counts as sent then."""
-        self.heard_at = now = self._loop.time()
-        self.pinged_at = None
-        if now < self._stalls.credited_until and self._credited != self._stalls.number:
-            self._credit()
-        self._read(data, now)
+        """Read a slice: feed the websocket, then the session with each message, and perform what it decides.
 
-    def _read(self, data: bytes, now: float) -> None:
-        """Feed the websocket, then the session with each message, and perform what it decides."""
-        websocket = self.websocket
+        Nothing is the rest of what came last, and came when that did.
+        """
+        if data:
+            self.heard_at = self._loop.time()
+            self.pinged_at = None
+            if self._credited != self._stalls.number:
+                self._credit()
+        now, websocket = self.heard_at, self.websocket
         events = websocket.receive(data)
         for event in events:
             if type(event) is str:
@@ -227,9 +232,12 @@ class Connection(asyncio.Protocol):
         if not events and websocket.closing:
             self._discard(len(data))
             return
-        wait = self.budget.spend((len(events) + others) * _FRAME + len(data) * _BYTE, now)
-        if wait or websocket.behind:
-            self._rest(wait)
+        self._owed += (len(events) + others) * _FRAME + len(data) * _BYTE
+        if websocket.behind or self._owed > MAX_OWED:
+            owed, self._owed = self._owed, 0.0
+            wait = self.budget.spend(owed, now)
+            if wait or websocket.behind:
+                self._rest(wait)
 
     def eof_received(self) -> bool:
         """The client will send no more."""
@@ -363,7 +371,6 @@ class Connection(asyncio.Protocol):
         if not chunks:
             return
         transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        self._room = self._max_outgoing + self._answers - transport.get_write_buffer_size()
         if not chunks[-1] and transport.can_write_eof():
             # Not close(): what the client is still sending would be answered with a reset, and the reset could
             # overtake the close frame. The client closes; if it does not, the sweep does.
@@ -377,7 +384,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         if self.websocket.behind:
-            self._read(b"", self.heard_at)
+            self.data_received(b"")
         elif wait := self.budget.spend(0.0, self._loop.time()):
             self._rest(wait)
         if not self._continuing and self._paused and not self._transport.is_closing():
@@ -405,7 +412,10 @@ class Connection(asyncio.Protocol):
             self._rest(wait)
 
     def _credit(self) -> None:
+        """Whatever comes first after a stall was sent during it."""
         self._credited = self._stalls.number
+        if self.heard_at > self._stalls.credited_until:
+            return
         self._other_frames.missed(self._stalls.seconds)
         self.session.stalled(self._stalls.seconds)
 
@@ -434,7 +444,7 @@ class Connection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=2 * self._max_outgoing + answer)
 
     def _has_room(self) -> bool:
-        """Look again how much is unread. Room is measured with each write; since then some may have been read."""
+        """Look again how much is unread: most of what was counted has been read since."""
         if self._dirty:
             self.flush()
         if self._transport is not None:

@@ -57,7 +57,6 @@ _DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
 """First bytes of frames that may come: others have reserved bits or kinds, or are control frames in fragments."""
 
 _CONTROL = 0x08
-_MAX_CONTROL = 125
 
 _OPEN = State.OPEN
 """Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
@@ -244,14 +243,18 @@ class WebSocket:
             size, body = data[at + 1] - _MASKED, at + 2 + _MASK_BYTES
             if size < 0:
                 return at  # refused by its header
-            if size >= _SIZE_IN_2:
+            if size == _SIZE_IN_2:
                 if first & _CONTROL:
                     return self._refuse_frame(first, end, events)
-                bytes_of_size = 2 if size == _SIZE_IN_2 else 8
-                if end - at < 2 + bytes_of_size:
+                if end - at < 4:
                     return self._keep(data[at:], 0, end)
-                size = int.from_bytes(data[at + 2 : at + 2 + bytes_of_size], "big")
-                body += bytes_of_size
+                size, body = data[at + 2] << 8 | data[at + 3], body + 2
+            elif size == _SIZE_IN_8:
+                if first & _CONTROL:
+                    return self._refuse_frame(first, end, events)
+                if end - at < 10:
+                    return self._keep(data[at:], 0, end)
+                size, body = int.from_bytes(data[at + 2 : at + 10], "big"), body + 8
             if size > limit:
                 return at
             stop = body + size

@@ -246,6 +246,9 @@ def test_peers_have_to_wait_for_a_client_that_reads_slowly(node: Node) -> None:
     assert not browser.connection.relay(OK)
     browser.pipe.unread = 1_000_000
     assert browser.connection.relay(OK)
+    browser.pipe.unread = 1_100_000
+    assert browser.connection.relay(b"x" * 100_000), "it is not looked at with each frame"
+    assert not browser.connection.relay(OK)
     assert browser.connection.closed_as is None
 
 
