@@ -157,6 +157,11 @@ def reports(partition: int, room_id: str, user_id: str) -> str:
     return f"{_in(partition)}:limit:report:{room_id}:{user_id}"
 
 
+def reported_chat(partition: int, room_id: str) -> str:
+    """String with a TTL: up to which line the chat of a room has been reported, and in which report."""
+    return f"{_in(partition)}:reported:{room_id}"
+
+
 def failed_logins(partition: int, address: str) -> str:
     """Sorted set with a TTL: the failed logins of an address, by their ms."""
     return f"{_in(partition)}:limit:login:{address}"

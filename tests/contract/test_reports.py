@@ -15,7 +15,14 @@ from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.reports import Report, decode_report, report_id
 from signal_node.cluster.epochs import Epochs
 from signal_node.rooms.store import RoomStore
-from signal_node.signaling.reports import WINDOW_MS, NoMember, NoSuchRoom, Reports, TooManyReports
+from signal_node.signaling.reports import (
+    CHAT_WINDOW_MS,
+    WINDOW_MS,
+    NoMember,
+    NoSuchRoom,
+    Reports,
+    TooManyReports,
+)
 from tests.contract.addresses import PARTITIONS
 from tests.contract.changes import change
 from tests.contract.conftest import RedisServer
@@ -108,6 +115,29 @@ async def test_too_many_are_refused_with_a_time_to_come_again(
     assert 0 < await client.pttl(keys.reports(PARTITION, ROOM, USER_1)) <= WINDOW_MS
     await client.delete(keys.reports(PARTITION, ROOM, USER_1))
     await reports.add(USER_1, ROOM, "one more")
+
+
+async def test_the_chat_is_in_the_reports_of_a_room_once(
+    client: Client, store: RoomStore, reports: Reports
+) -> None:
+    """Ten reports of a full chat kept 30 MB for good."""
+    room = await put(store)
+    await reports.add(USER_1, ROOM, "rude")
+    await reports.add(USER_2, ROOM, "loud")
+    said = change(room, Post(2, "no, you are"), now=T0 + 2)
+    await store.commit([said])
+    await reports.add(USER_1, ROOM, "rude again")
+    first, second, third = await told(client)
+    lines = [
+        [m["text"] for m in report.session_data["room"]["messages"]] for report in (first, second, third)
+    ]
+    assert lines == [["you are ugly"], [], ["no, you are"]]
+    assert [report.session_data["chat"] for report in (first, second, third)] == [
+        {"earlier_lines": 0, "earlier_report": None, "left_out": 0},
+        {"earlier_lines": 1, "earlier_report": str(first.report_id), "left_out": 0},
+        {"earlier_lines": 1, "earlier_report": str(first.report_id), "left_out": 0},
+    ]
+    assert 0 < await client.pttl(keys.reported_chat(PARTITION, ROOM)) <= CHAT_WINDOW_MS
 
 
 async def test_strangers_and_rooms_that_are_not_there(

@@ -11,8 +11,16 @@ import pytest
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.commands import End, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
+from keepline.room.reports import encode_report
 from signal_node.protocol.session import Effect, Limits, Report, Send, Session
-from signal_node.signaling.reports import NoMember, NoSuchRoom, Reports, TooManyReports, report_of
+from signal_node.signaling.reports import (
+    MAX_CHAT_BYTES,
+    NoMember,
+    NoSuchRoom,
+    Reports,
+    TooManyReports,
+    report_of,
+)
 from signal_node.signaling.requests import Requests
 from signal_node.signaling.work import Work
 from signal_node.transport.connection import Connection
@@ -44,6 +52,16 @@ def test_it_holds_the_snapshot_with_the_chat_as_plain_json() -> None:
     assert (shown["room_id"], shown["chat_mode"], shown["version"]) == (ROOM, "text", room.version)
     assert shown["messages"] == [{"seq": 1, "from": USER_2, "text": LINE.text, "at": LINE.at}]
     assert json.loads(json.dumps(shown)) == shown
+
+
+def test_a_full_chat_is_bounded_and_the_newest_lines_stay() -> None:
+    lines = [Message(seq, USER_2, "x" * 3_000, T0 + seq) for seq in range(1, 1_001)]
+    report = report_of(met(), lines, 1, "rude", T0)
+    kept = [line["seq"] for line in report.session_data["room"]["messages"]]
+    assert kept == list(range(1_001 - len(kept), 1_001))
+    assert len(kept) > 50
+    assert report.session_data["chat"]["left_out"] == 1_000 - len(kept)
+    assert len(encode_report(report)) < MAX_CHAT_BYTES + 4_096
 
 
 @pytest.mark.parametrize(
