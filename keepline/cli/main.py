@@ -1,30 +1,20 @@
-"""The `keepline` command."""
+"""The `keepline` command.
 
-import asyncio
-import io
-import json
+What a command needs it imports when it runs: together the libraries take a second to load, and a command that prints a
+token, or its help, needs none of them. `tests/unit/cli/test_start.py` says what may be loaded by then.
+"""
+
 import os
-import subprocess
 import sys
-import time
 import uuid
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from keepline.cli.base.credentials import auth_secret
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.base.tokens import mint
 from keepline.cli.commands import dead_letter_commands, operator_commands
 from keepline.cli.local.layout import LOOPBACK, WILDCARDS, Plan
-from keepline.cli.local.ports import lan_address
-from keepline.cli.local.program import python
-from keepline.cli.local.up import run
-from keepline.ops import logs
 from keepline.ops.secret_files import SecretFileError, read_secret_files
 
 DATA = Path(".keepline")
@@ -43,6 +33,8 @@ DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"keepline {version('keepline')}")
         raise typer.Exit
 
@@ -76,6 +68,15 @@ def up(
 
     Redis and PostgreSQL are started too, unless REDIS_URL and DATABASE_URL name running ones.
     """
+    import asyncio
+    import json
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from keepline.cli.local.up import run
+    from keepline.ops import logs
+
     plan = Plan(nodes=nodes, persisters=persisters, port=port, host=host)
     logs.configure(None, "warning")
     progress = Console(stderr=True, highlight=False)
@@ -94,6 +95,11 @@ def up(
 
 def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
     """Tell a person where to go. `cluster` is what `--json` prints."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from keepline.cli.local.ports import lan_address
+
     console = Console(highlight=False)
     console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.")
     if plan.host in WILDCARDS:
@@ -121,6 +127,11 @@ def token(
 
     It is signed with KEEPLINE_AUTH_SECRET, or with the secret of the cluster that `keepline up` made here.
     """
+    import time
+
+    from keepline.cli.base.credentials import auth_secret
+    from keepline.cli.base.tokens import mint
+
     typer.echo(mint(user, auth_secret(os.environ, data), now=time.time(), ttl=ttl, environ=os.environ))
 
 
@@ -131,6 +142,10 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database named by DATABASE_URL to the current schema."""
+    import subprocess
+
+    from keepline.cli.local.program import python
+
     arguments = [*python("persister.migrate"), *(["--check"] if check else [])]
     # No time limit: an index on a large table takes as long as it takes, and the operator is watching.
     raise typer.Exit(subprocess.run(arguments, check=False).returncode)  # noqa: S603
@@ -147,25 +162,8 @@ def _read_secret_files() -> None:
     os.environ.update(environ)
 
 
-class _Stderr(io.TextIOBase):
-    """Whatever stderr is at the time: logs do not belong among the results."""
-
-    def write(self, text: str) -> int:
-        """Write it there."""
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """Show what was written."""
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        """Whether that is a terminal."""
-        return sys.stderr.isatty()
-
-
 def main() -> None:
     """Run the command; errors are one line on stderr and exit code 1, wrong use is 2."""
-    logs.configure(None, "warning", stream=cast(TextIO, _Stderr()))
     try:
         _read_secret_files()
         sys.exit(app(standalone_mode=False))

@@ -26,14 +26,12 @@ from pydantic_settings import (
 
 from keepline.ops import ice_url, secret_files
 from keepline.ops.postgres import urls as postgres_urls
-from keepline.ops.redis import urls
+from keepline.ops.redis import prefix, urls
 from keepline.room.keys import DEFAULT_PREFIX
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 
 PREFIX = "KEEPLINE_"
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-")
-_PREFIX_CHARACTERS = _NAME_CHARACTERS | {":"}
-NO_PREFIX = "none"
 
 AnySettings = TypeVar("AnySettings", bound="CommonSettings")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -72,18 +70,6 @@ def _url_of(*schemes: str) -> AfterValidator:
 def _check_redis_url(url: str) -> str:
     urls.parse(url)
     return url
-
-
-def check_redis_prefix(prefix: str) -> str:
-    """Return what keys begin with: the prefix, nothing for `none`. Raises ValueError."""
-    if prefix == NO_PREFIX:
-        return ""
-    if not prefix.endswith(":") or not 2 <= len(prefix) <= 64 or not _PREFIX_CHARACTERS.issuperset(prefix):
-        raise ValueError(
-            f"should be letters, digits, dots, hyphens and colons with a colon at the end, such as {DEFAULT_PREFIX}, "
-            f"or {NO_PREFIX}"
-        )
-    return prefix
 
 
 def _check_database_url(url: str) -> str:
@@ -191,7 +177,7 @@ class CommonSettings(BaseSettings):
         validation_alias="REDIS_URL", repr=False
     )
     # What all keys and channels begin with; `none` for those of a cluster of the first releases.
-    redis_prefix: Annotated[str, AfterValidator(check_redis_prefix)] = DEFAULT_PREFIX
+    redis_prefix: Annotated[str, AfterValidator(prefix.check)] = DEFAULT_PREFIX
     database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(
         default=None, validation_alias="DATABASE_URL", repr=False
     )

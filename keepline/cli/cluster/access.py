@@ -7,19 +7,22 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import orjson
 from redis.exceptions import RedisError
 
+from keepline.cli.base import command_logs
 from keepline.cli.base.credentials import read_credentials
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.ops import postgres, redis
-from keepline.ops.postgres import Pool
+from keepline.ops import redis
+from keepline.ops.redis import prefix
 from keepline.ops.redis.adoption import is_unprefixed
-from keepline.ops.settings import check_redis_prefix
 from keepline.room import keys
+
+if TYPE_CHECKING:
+    from keepline.ops.postgres import Pool
 
 DATA = Path(".keepline")
 HTTP_SECONDS = 5.0
@@ -159,8 +162,9 @@ async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[
 
 def connect(url: str, environ: Mapping[str, str], *, max_connections: int) -> redis.Client:
     """A client for the keys of the cluster with the prefix that the environment names. Raises UsageError."""
+    command_logs.configure()
     try:
-        keys.use_prefix(check_redis_prefix(environ.get("KEEPLINE_REDIS_PREFIX") or keys.DEFAULT_PREFIX))
+        keys.use_prefix(prefix.check(environ.get("KEEPLINE_REDIS_PREFIX") or keys.DEFAULT_PREFIX))
     except ValueError as error:
         raise UsageError(f"KEEPLINE_REDIS_PREFIX {error}") from None
     try:
@@ -179,6 +183,8 @@ def redis_is_away(error: Exception) -> str:
 async def _pool(url: str | None) -> Pool | None:
     if not url:
         return None
+    from keepline.ops import postgres  # its library takes long to load, and not every cluster has a Postgres
+
     try:
         return await postgres.create_pool(url, application="keepline-cli", max_size=2)
     except ValueError as error:

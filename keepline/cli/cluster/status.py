@@ -13,7 +13,6 @@ from keepline.cli.base.time_text import age
 from keepline.cli.cluster.access import Node, NodeSilent, Reach, redis_is_away
 from keepline.cli.cluster.persisters import living_persisters, problems_of_persisters, who_is_late
 from keepline.cli.cluster.streams import lag
-from keepline.ops import postgres
 from keepline.room.presence import Presence
 
 _ROOMS = "SELECT status, chat_mode, count(*) AS rooms FROM active_rooms WHERE status <> 'ended' GROUP BY 1, 2"
@@ -85,6 +84,8 @@ async def _rooms(reach: Reach, problems: list[str]) -> list[dict[str, Any]] | No
     """How many rooms there are by status and mode, as Postgres has them; None when it cannot be asked."""
     if reach.pool is None:
         return None
+    from keepline.ops import postgres
+
     try:
         return [dict(row) for row in await reach.pool.fetch(_ROOMS)]
     except postgres.ERRORS as error:

@@ -1,18 +1,21 @@
-"""`keepline dead-letters`: what operators see of events that could not be written, and what they do about them."""
+"""`keepline dead-letters`: what operators see of events that could not be written, and what they do about them.
 
-import asyncio
+Each command imports what it needs when it runs: see `keepline.cli.main`.
+"""
+
 import json
 import os
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.cluster.dead_letters import About, Letter, LetterId, dead_letters
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from keepline.cli.cluster.dead_letters import About, Letter, LetterId
 
 commands = typer.Typer(
     name="dead-letters",
@@ -30,6 +33,10 @@ def list_letters(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest, with the reason of each."""
+    import asyncio
+
+    from rich.console import Console
+
     total, letters = asyncio.run(_newest(limit))
     if as_json:
         typer.echo(json.dumps({"total": total, "letters": [_summary(letter) for letter in letters]}))
@@ -46,6 +53,13 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one with its event as it is. Lines of chat are part of it."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from keepline.cli.cluster.dead_letters import LetterId
+
     found = asyncio.run(_one(LetterId.parse(letter)))
     event = _event(found)
     if as_json:
@@ -66,6 +80,10 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Put letters back among the events: persisters try them again, and bury again what still cannot be written."""
+    import asyncio
+
+    from keepline.cli.cluster.dead_letters import LetterId
+
     if bool(letters) is everything:
         raise UsageError("name the letters to replay, or use --all")
     count, missing = asyncio.run(_replay([LetterId.parse(text) for text in letters or []]))
@@ -77,12 +95,16 @@ def replay(
         raise CommandError(f"no such dead letter: {', '.join(missing)}")
 
 
-async def _newest(limit: int) -> tuple[int, list[Letter]]:
+async def _newest(limit: int) -> tuple[int, list["Letter"]]:
+    from keepline.cli.cluster.dead_letters import dead_letters
+
     async with dead_letters(os.environ) as box:
         return await box.count(), await box.newest(limit)
 
 
-async def _one(wanted: LetterId) -> Letter:
+async def _one(wanted: "LetterId") -> "Letter":
+    from keepline.cli.cluster.dead_letters import dead_letters
+
     async with dead_letters(os.environ) as box:
         found = await box.get(wanted)
     if found is None:
@@ -90,8 +112,10 @@ async def _one(wanted: LetterId) -> Letter:
     return found
 
 
-async def _replay(wanted: list[LetterId]) -> tuple[int, list[str]]:
+async def _replay(wanted: list["LetterId"]) -> tuple[int, list[str]]:
     """Replay these, or all when there are none; returns how many were, and which were not there."""
+    from keepline.cli.cluster.dead_letters import dead_letters
+
     async with dead_letters(os.environ) as box:
         if not wanted:
             return await box.replay_all(), []
@@ -99,7 +123,7 @@ async def _replay(wanted: list[LetterId]) -> tuple[int, list[str]]:
     return len(replayed), [str(letter) for letter in wanted if letter not in replayed]
 
 
-def _summary(letter: Letter) -> dict[str, Any]:
+def _summary(letter: "Letter") -> dict[str, Any]:
     """What is told of a letter without its content; `kind` is null when it is unreadable."""
     about = letter.about()
     return {
@@ -113,13 +137,13 @@ def _summary(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _kind(about: About | None) -> str:
+def _kind(about: "About | None") -> str:
     if about is None:
         return "unreadable"
     return about.kind if about.version is None else f"{about.kind} v{about.version}"
 
 
-def _event(letter: Letter) -> Any:
+def _event(letter: "Letter") -> Any:
     """The event as JSON types, or as text when it is not even JSON."""
     text = letter.data.decode(errors="replace")
     try:
@@ -128,7 +152,10 @@ def _event(letter: Letter) -> Any:
         return text
 
 
-def _table(letters: list[Letter]) -> Table:
+def _table(letters: list["Letter"]) -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for name in ("id", "buried at (UTC)", "event", "room", "reason"):
         table.add_column(name, overflow="fold")

@@ -1,34 +1,32 @@
-"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`, `bench`."""
+"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`, `bench`.
 
-import asyncio
+Each imports what it needs when it runs: see `keepline.cli.main`.
+"""
+
 import json
 import os
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from keepline.cli.base.credentials import auth_secret
 from keepline.cli.base.errors import FAILED, CommandError
-from keepline.cli.base.tokens import mint
-from keepline.cli.cluster import bench as bench_of
-from keepline.cli.cluster import doctor as doctor_of
-from keepline.cli.cluster import drains
-from keepline.cli.cluster import rooms as rooms_of
-from keepline.cli.cluster import status as status_of
-from keepline.cli.cluster import trace as trace_of
-from keepline.cli.cluster.access import DATA, reach
-from keepline.cli.cluster.findings import Finding
-from keepline.cli.reports import finding_table, room_tables, trace_table
 from keepline.room.record import ChatMode, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from keepline.cli.cluster.bench import Load
+    from keepline.cli.cluster.doctor import Outcome
+    from keepline.cli.cluster.findings import Finding
+    from keepline.cli.cluster.rooms import Filter, Listing
+    from keepline.cli.cluster.trace import Timeline
+
+T = TypeVar("T")
 
 commands = typer.Typer()
 
@@ -44,8 +42,17 @@ PIPED_WIDTH = 240
 """How wide a line may be where no terminal says so."""
 
 
-def console() -> Console:
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do what a command has to wait for."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def console() -> "Console":
     """Where results go."""
+    from rich.console import Console
+
     on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
 
@@ -59,12 +66,15 @@ def status(
 
     Exit code 1 when Redis cannot be asked or no node is ready.
     """
-    healthy = asyncio.run(_watch(as_json) if watch else _status(as_json))
+    healthy = run(_watch(as_json) if watch else _status(as_json))
     if not healthy:
         raise typer.Exit(FAILED)
 
 
 async def _status(as_json: bool) -> bool:
+    from keepline.cli.cluster import status as status_of
+    from keepline.cli.cluster.access import reach
+
     async with reach(os.environ) as cluster:
         found = await status_of.status(cluster)
     if as_json:
@@ -75,6 +85,13 @@ async def _status(as_json: bool) -> bool:
 
 
 async def _watch(as_json: bool) -> bool:
+    import asyncio
+
+    from rich.live import Live
+
+    from keepline.cli.cluster import status as status_of
+    from keepline.cli.cluster.access import reach
+
     async with reach(os.environ) as cluster:
         if as_json:
             while True:
@@ -105,7 +122,7 @@ def drain(
     as_json: JsonOption = False,
 ) -> None:
     """Send a node's clients to the others: it goes on living, not ready, and takes no new ones."""
-    report = asyncio.run(_undo(node) if undo else _drain(node, seconds, wait, timeout))
+    report = run(_undo(node) if undo else _drain(node, seconds, wait, timeout))
     if as_json:
         typer.echo(json.dumps(report))
     elif report["state"] == "draining":
@@ -115,11 +132,20 @@ def drain(
 
 
 async def _undo(name: str) -> dict[str, Any]:
+    from keepline.cli.cluster import drains
+    from keepline.cli.cluster.access import reach
+
     async with reach(os.environ) as cluster:
         return await drains.undo(cluster, await cluster.node(name))
 
 
 async def _drain(name: str, seconds: float | None, wait: bool, timeout: float | None) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from keepline.cli.cluster import drains
+    from keepline.cli.cluster.access import reach
+
     async with reach(os.environ) as cluster:
         node = await cluster.node(name)
         report = await drains.begin(cluster, node, seconds)
@@ -162,32 +188,42 @@ def rooms(
     as_json: JsonOption = False,
 ) -> None:
     """List the rooms that changed last, or show one as Redis, Postgres and each node have it."""
+    from keepline.cli.cluster.rooms import Filter
+    from keepline.cli.reports import room_tables
+
     if room is not None:
-        asyncio.run(_room(str(room), as_json))
+        run(_room(str(room), as_json))
         return
-    wanted = rooms_of.Filter(
+    wanted = Filter(
         None if status is None else status.value,
         None if mode is None else mode.value,
         None if user is None else str(user),
         node,
         older_than,
     )
-    listing = asyncio.run(_rooms(wanted, limit))
+    listing = run(_rooms(wanted, limit))
     if as_json:
         typer.echo(json.dumps(room_tables.as_json(listing)))
     else:
         console().print(room_tables.listing(listing), soft_wrap=True)
 
 
-async def _rooms(wanted: rooms_of.Filter, limit: int) -> rooms_of.Listing:
+async def _rooms(wanted: "Filter", limit: int) -> "Listing":
+    from keepline.cli.cluster.access import reach
+    from keepline.cli.cluster.rooms import list_rooms
+
     async with reach(os.environ) as cluster:
         with looking_at("rooms") as seen:
-            return await rooms_of.list_rooms(cluster, wanted, limit, seen)
+            return await list_rooms(cluster, wanted, limit, seen)
 
 
 async def _room(room_id: str, as_json: bool) -> None:
+    from keepline.cli.cluster.access import reach
+    from keepline.cli.cluster.rooms import views_of
+    from keepline.cli.reports import room_tables
+
     async with reach(os.environ) as cluster:
-        views = await rooms_of.views_of(cluster, room_id)
+        views = await views_of(cluster, room_id)
     if as_json:
         typer.echo(json.dumps(room_tables.views_as_json(views)))
     else:
@@ -202,7 +238,9 @@ def trace(
     as_json: JsonOption = False,
 ) -> None:
     """Show what happened to a call, over all nodes, in the order in which it happened."""
-    found = asyncio.run(_trace(str(room)))
+    from keepline.cli.reports import trace_table
+
+    found = run(_trace(str(room)))
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     else:
@@ -213,9 +251,12 @@ def trace(
         )
 
 
-async def _trace(room_id: str) -> trace_of.Timeline:
+async def _trace(room_id: str) -> "Timeline":
+    from keepline.cli.cluster.access import reach
+    from keepline.cli.cluster.trace import timeline
+
     async with reach(os.environ) as cluster:
-        return await trace_of.timeline(cluster, room_id)
+        return await timeline(cluster, room_id)
 
 
 @commands.command()
@@ -229,7 +270,9 @@ def doctor(
 
     Nothing is stopped meanwhile. Exit code 1 when something is wrong, with --fix when something still is.
     """
-    found, outcomes, left = asyncio.run(_doctor(fix))
+    from keepline.cli.reports import finding_table
+
+    found, outcomes, left = run(_doctor(fix))
     if as_json:
         typer.echo(json.dumps(finding_table.as_json(found, outcomes, left)))
     else:
@@ -238,8 +281,13 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
-async def _doctor(fix: bool) -> tuple[list[Finding], list[doctor_of.Outcome], list[Finding]]:
+async def _doctor(fix: bool) -> tuple[list["Finding"], list["Outcome"], list["Finding"]]:
     """What was wrong, what became of its repair, and what is wrong now."""
+    import asyncio
+
+    from keepline.cli.cluster import doctor as doctor_of
+    from keepline.cli.cluster.access import reach
+
     async with reach(os.environ) as cluster:
         with looking_at("rooms") as seen:
             found = await doctor_of.examine(cluster, seen)
@@ -255,6 +303,9 @@ async def _doctor(fix: bool) -> tuple[list[Finding], list[doctor_of.Outcome], li
 @contextmanager
 def looking_at(what: str) -> Iterator[Callable[[int], None]]:
     """Show on a terminal how many have been looked at, while that takes time."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
     columns = SpinnerColumn(), TextColumn("{task.completed:.0f} {task.description} looked at")
     stderr = Console(stderr=True)
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
@@ -284,7 +335,9 @@ def bench(
 
     Exit code 1 when signals were lost.
     """
-    found = asyncio.run(_bench(bench_of.Load(calls, rate, seconds), url or [], users))
+    from keepline.cli.cluster import bench as bench_of
+
+    found = run(_bench(bench_of.Load(calls, rate, seconds), url or [], users))
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -293,7 +346,14 @@ def bench(
         raise typer.Exit(FAILED)
 
 
-async def _bench(load: bench_of.Load, urls: list[str], users: bool) -> dict[str, Any]:
+async def _bench(load: "Load", urls: list[str], users: bool) -> dict[str, Any]:
+    import time
+
+    from keepline.cli.base.credentials import auth_secret
+    from keepline.cli.base.tokens import mint
+    from keepline.cli.cluster import bench as bench_of
+    from keepline.cli.cluster.access import DATA, reach
+
     secret, ttl = auth_secret(os.environ, DATA), round(load.seconds) + TOKEN_SECONDS
 
     def token(user: uuid.UUID) -> str:

@@ -1,0 +1,22 @@
+"""The setting that says what all keys and channels begin with."""
+
+from __future__ import annotations
+
+import string
+
+from keepline.room import keys
+
+NONE = "none"
+_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-:")
+
+
+def check(prefix: str) -> str:
+    """Return what keys begin with: the prefix, nothing for `none`. Raises ValueError."""
+    if prefix == NONE:
+        return ""
+    if not prefix.endswith(":") or not 2 <= len(prefix) <= 64 or not _CHARACTERS.issuperset(prefix):
+        raise ValueError(
+            "should be letters, digits, dots, hyphens and colons with a colon at the end, such as"
+            f" {keys.DEFAULT_PREFIX}, or {NONE}"
+        )
+    return prefix
