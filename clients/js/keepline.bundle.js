@@ -239,6 +239,20 @@ var Gate = class {
   }
 };
 
+// src/known_messages.js
+var MAX_KNOWN = 1e3;
+var KnownMessages = class {
+  #seqs = /* @__PURE__ */ new Set();
+  /** Whether the message is one that was not known. */
+  add({ seq }) {
+    if (this.#seqs.has(seq)) return false;
+    this.#seqs.add(seq);
+    const [oldest] = this.#seqs;
+    if (this.#seqs.size > MAX_KNOWN) this.#seqs.delete(oldest);
+    return true;
+  }
+};
+
 // src/ice_recovery.js
 var DISCONNECTED_MS = 2e3;
 var POLITE_EXTRA_MS = 1e3;
@@ -844,9 +858,7 @@ var Signals = class {
 };
 
 // src/call.js
-var MAX_KNOWN_MESSAGES = 1e3;
 var TYPING_INTERVAL_MS = 1e3;
-var GONE = /* @__PURE__ */ new Set(["room_ended", "room_not_found"]);
 var Call = class extends Emitter {
   #link;
   #signals;
@@ -854,7 +866,7 @@ var Call = class extends Emitter {
   #gate;
   // open while the server holds our side
   #isSeated = false;
-  #messages = /* @__PURE__ */ new Set();
+  #messages = new KnownMessages();
   #typedAt = -Infinity;
   #ready = new Deferred();
   #departure = null;
@@ -908,7 +920,7 @@ var Call = class extends Emitter {
   async chat(text) {
     checkText(text, this.#link.limits().chat_length, this.roomId);
     const { message } = await this.#ask({ type: "chat", text });
-    this.#knowMessage(message);
+    this.#messages.add(message);
     return message;
   }
   /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
@@ -1077,14 +1089,8 @@ var Call = class extends Emitter {
     if (this.peerState === "joined") this.#media.negotiator?.resume();
   }
   #readMessage(message, announce) {
-    if (this.#messages.has(message.seq)) return;
-    this.#knowMessage(message);
-    if (announce) this.emit("chat", { message, own: message.from === this.#link.user() });
-  }
-  #knowMessage({ seq }) {
-    this.#messages.add(seq);
-    const [oldest] = this.#messages;
-    if (this.#messages.size > MAX_KNOWN_MESSAGES) this.#messages.delete(oldest);
+    const isNew = this.#messages.add(message);
+    if (isNew && announce) this.emit("chat", { message, own: message.from === this.#link.user() });
   }
   #becomeVideo() {
     if (this.room) this.room = { ...this.room, chat_mode: "video" };
@@ -1107,8 +1113,6 @@ var Call = class extends Emitter {
     this.#media.close();
     try {
       await this.#link.depart(this, type);
-    } catch (error) {
-      if (!GONE.has(error.code)) throw error;
     } finally {
       this._finish(reason, cause);
     }
@@ -1198,12 +1202,10 @@ var Calls = class {
   get anyRoom() {
     return this.#calls.keys().next().value;
   }
-  /** A room that is held, so that joining it once more changes nothing. */
-  get heldRoom() {
-    return [...this.#calls.keys()].find((room) => this.#holding.has(room));
-  }
-  get(roomId) {
-    return this.#calls.get(roomId);
+  /** A request that changes nothing: to join a room that is held. Null when there is none. */
+  probe() {
+    const room = [...this.#calls.keys()].find((held) => this.#holding.has(held));
+    return room === void 0 ? null : { type: "join", room };
   }
   /** A call in the room, the one that is there already with what `options` add to it. */
   join(roomId, options) {
@@ -1245,8 +1247,8 @@ var Calls = class {
     if (frame.type === "ended") this.#holding.delete(frame.room);
     this.#calls.get(frame.room)?._receive(frame);
   }
-  refreshIce(iceServers) {
-    for (const call of this.#calls.values()) call._refreshIce(iceServers);
+  refreshIce() {
+    for (const call of this.#calls.values()) call._refreshIce();
   }
   /** The client is closed for good. */
   close(error) {
@@ -1704,32 +1706,207 @@ function lost(why) {
   return new KeeplineError("connection_lost", why);
 }
 
-// src/client.js
+// src/connector.js
 var TOKEN_MS = 1e4;
 var FAREWELL_MS = 1e3;
-var Keepline = class extends Emitter {
+var Connector = class {
   #environment;
   #urls;
   #urlIndex = 0;
   #token;
-  #roomHint;
-  #gate;
+  #owner;
   #plan;
   #moves;
-  #calls;
   #resume;
-  #iceServers = [];
   #era = 0;
-  #current = null;
   #next = null;
   #last = null;
-  // what `#current` took over from, which may still bring what was on its way
+  // what `current` took over from, which may still bring what was on its way
   #isMoving = false;
   #goodbyeTimer = null;
   #retryTimer = null;
   #refusals = 0;
+  #stopListening = () => {
+  };
+  /** The connection that was welcomed and has not ended, or null. */
+  current = null;
+  /**
+   * @param {object} environment
+   * @param {{urls: string[], token: string | (() => string | Promise<string>), backoff?: object}} options
+   * @param {object} owner
+   * @param {() => string | undefined} owner.roomHint
+   * @param {() => object | null} owner.probe a request that changes nothing
+   * @param {(connection: Connection, welcome: object) => void} owner.onWelcome
+   * @param {(frame: object) => void} owner.onFrame
+   * @param {(frame: object) => void} owner.onQueued
+   * @param {() => void} owner.onLeaving what is sent from now on waits for the next connection
+   * @param {() => void} owner.onStaying it need not: the connection is not left, as it seems
+   * @param {() => void} owner.onDisconnected there is no connection
+   * @param {(error: KeeplineError) => void} owner.onFailure an attempt has failed; another one may follow
+   * @param {(error: KeeplineError) => void} owner.onRetry another one follows
+   * @param {(error: KeeplineError) => void} owner.onEnd none follows
+   */
+  constructor(environment, { urls, token, backoff }, owner) {
+    this.#environment = environment;
+    this.#urls = urls;
+    this.#token = token;
+    this.#owner = owner;
+    this.#plan = new ReconnectPlan(new Backoff(backoff, environment.random));
+    this.#moves = new Backoff(backoff, environment.random);
+  }
+  start() {
+    this.#refusals = 0;
+    this.#listenForWakeUps();
+    this.#attempt();
+  }
+  stop() {
+    this.#disconnect();
+    this.#stopListening();
+  }
+  /** The node asks to be left at that time. */
+  heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
+    if (this.#goodbyeTimer !== null) return;
+    const { now, setTimeout } = this.#environment;
+    this.#plan.goodbye(now() + waitMs);
+    this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
+  }
+  /** One attempt to connect, when there is no connection. */
+  async #attempt() {
+    const era = ++this.#era;
+    this.#retryTimer = null;
+    try {
+      const welcome = await this.#greet();
+      if (era === this.#era) this.#welcome(welcome);
+    } catch (error) {
+      if (era !== this.#era) return;
+      this.#owner.onFailure(error);
+      if (era === this.#era) this.#lose(error);
+    }
+  }
+  /** Opens `#next` and says hello on it; resolves with the welcome. */
+  async #greet(onSent) {
+    const era = this.#era;
+    const token = await this.#fetchToken();
+    if (era !== this.#era) throw new KeeplineError("closed", "Overtaken");
+    this.#next = new Connection(this.#environment, this.#address(), this.#owner.probe);
+    const resume = this.#resume === void 0 ? {} : { resume: this.#resume };
+    return this.#next.hello({ token, ...resume }, { onSent, onQueued: this.#owner.onQueued });
+  }
+  async #fetchToken() {
+    if (typeof this.#token !== "function") return this.#token;
+    const late = () => new Error("it took too long");
+    try {
+      return await withTimeout(Promise.resolve(this.#token()), TOKEN_MS, late, this.#environment);
+    } catch (cause) {
+      throw new KeeplineError("token_failed", `No token: ${cause?.message ?? cause}`, { cause });
+    }
+  }
+  #address() {
+    const url = this.#urls[this.#urlIndex % this.#urls.length];
+    const room = this.#owner.roomHint();
+    return room ? `${url}${url.includes("?") ? "&" : "?"}room=${encodeURIComponent(room)}` : url;
+  }
+  /** `#next` was welcomed: it is what everything goes through from now on. */
+  #welcome(welcome) {
+    const connection = this.current = this.#next;
+    this.#next = null;
+    this.#refusals = 0;
+    this.#moves.reset();
+    this.#plan.welcomed(this.#environment.now());
+    this.#resume = welcome.resume;
+    this.#owner.onWelcome(connection, welcome);
+    connection.serve(this.#owner.onFrame, (error) => this.#ended(connection, error));
+  }
+  /** Opens the next connection while this one still works, so that nothing is missed in between. */
+  async #move() {
+    const era = ++this.#era;
+    this.#isMoving = true;
+    this.#urlIndex += 1;
+    try {
+      const welcome = await this.#greet(this.#owner.onLeaving);
+      if (era === this.#era) this.#takeOver(welcome);
+    } catch (error) {
+      if (era !== this.#era) return;
+      this.#owner.onFailure(error);
+      if (era === this.#era) this.#stay(error);
+    }
+  }
+  /** Moving failed: go on as long as the old connection lasts, and try again. */
+  #stay(error) {
+    this.#isMoving = false;
+    this.#next?.abandon();
+    this.#next = null;
+    if (!this.current) return this.#lose(error);
+    this.#owner.onStaying();
+    if (nextStep(error) !== "retry") return;
+    const wait = (error.retryAfterMs ?? 0) + this.#moves.next();
+    this.#goodbyeTimer = this.#environment.setTimeout(() => this.#move(), wait);
+  }
+  #takeOver(welcome) {
+    this.#isMoving = false;
+    this.#goodbyeTimer = null;
+    this.#last?.abandon();
+    const last = this.#last = this.current;
+    this.#environment.setTimeout(() => last?.abandon(), FAREWELL_MS);
+    this.#welcome(welcome);
+  }
+  /** A connection has ended. Where the next one is under way, that one decides what happens. */
+  #ended(connection, error) {
+    if (connection !== this.current) return;
+    if (!this.#isMoving) return this.#lose(error);
+    this.current = null;
+    this.#owner.onDisconnected();
+  }
+  /** There is no connection, for this reason; what comes next depends on it. */
+  #lose(error) {
+    this.#disconnect();
+    const next = nextStep(error);
+    const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
+    if (next === "stop" || refused) return this.#owner.onEnd(error);
+    this.#urlIndex += 1;
+    const { now, setTimeout } = this.#environment;
+    const delay = this.#plan.delay(now(), error.retryAfterMs);
+    this.#retryTimer = setTimeout(() => this.#attempt(), next === "fresh_token" ? 0 : delay);
+    this.#owner.onRetry(error);
+  }
+  #disconnect() {
+    const { clearTimeout } = this.#environment;
+    this.#era += 1;
+    this.#isMoving = false;
+    clearTimeout(this.#goodbyeTimer);
+    clearTimeout(this.#retryTimer);
+    this.#goodbyeTimer = this.#retryTimer = null;
+    for (const connection of [this.current, this.#next, this.#last]) connection?.abandon();
+    this.current = this.#next = this.#last = null;
+    this.#owner.onDisconnected();
+  }
+  #listenForWakeUps() {
+    const { window, document } = this.#environment;
+    const onOnline = () => this.#wakeUp();
+    const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
+    const stops = [
+      window?.addEventListener && listen(window, { online: onOnline }),
+      document?.addEventListener && listen(document, { visibilitychange: onVisible })
+    ];
+    this.#stopListening = () => stops.forEach((stop) => stop?.());
+  }
+  /** The network or the user is back: no reason to wait, and a reason to ask whether the connection lives. */
+  #wakeUp() {
+    if (this.current) return this.current.suspect();
+    if (this.#retryTimer === null || !this.#plan.mayHurry(this.#environment.now())) return;
+    this.#environment.clearTimeout(this.#retryTimer);
+    this.#attempt();
+  }
+};
+
+// src/client.js
+var Keepline = class extends Emitter {
+  #connector;
+  #calls;
+  #gate;
+  // open while connected
+  #iceServers = [];
   #first = null;
-  #stopListening = null;
   /**
    * @param {object} options
    * @param {string | string[]} options.url WebSocket addresses of the cluster, most wanted first
@@ -1742,22 +1919,31 @@ var Keepline = class extends Emitter {
    */
   constructor({ url, token, room, backoff }, environment = {}) {
     super();
-    this.#environment = { ...browserEnvironment(), ...environment };
-    if (!this.#environment.WebSocket) {
+    const whole = { ...browserEnvironment(), ...environment };
+    if (!whole.WebSocket) {
       throw new TypeError("This runtime has no WebSocket: pass one, new Keepline(options, { WebSocket })");
     }
-    this.#urls = [url].flat().map(parseSocketUrl);
-    if (this.#urls.length === 0) throw new TypeError("At least one url is needed");
-    this.#token = token;
-    this.#roomHint = room;
-    this.#gate = new Gate(this.#environment);
-    this.#plan = new ReconnectPlan(new Backoff(backoff, this.#environment.random));
-    this.#moves = new Backoff(backoff, this.#environment.random);
-    this.#calls = new Calls(this.#environment, {
+    const urls = [url].flat().map(parseSocketUrl);
+    if (urls.length === 0) throw new TypeError("At least one url is needed");
+    this.#gate = new Gate(whole);
+    this.#calls = new Calls(whole, {
       user: () => this.user,
       iceServers: () => this.#iceServers,
-      suspect: () => this.#current?.suspect(),
+      suspect: () => this.#connector.current?.suspect(),
       report: (roomId, reason) => this.report(roomId, reason)
+    });
+    this.#connector = new Connector(whole, { urls, token, backoff }, {
+      roomHint: () => this.#calls.anyRoom ?? room,
+      probe: () => this.#calls.probe(),
+      onWelcome: (connection, welcome) => this.#welcome(connection, welcome),
+      onFrame: (frame) => this.#receive(frame),
+      onQueued: ({ ahead, wait_ms }) => this.emit("queued", { ahead, wait_ms }),
+      onLeaving: () => this.#calls.pause(),
+      onStaying: () => this.#calls.goOn(),
+      onDisconnected: () => this.#calls.disconnected(),
+      onFailure: (error) => this.emit("error", error),
+      onRetry: ({ code }) => this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", code),
+      onEnd: (error) => this.#shut(error)
     });
     this.state = "closed";
     this.node = null;
@@ -1767,10 +1953,8 @@ var Keepline = class extends Emitter {
   connect() {
     if (this.state !== "closed") return this.#first.promise;
     this.#first = new Deferred();
-    this.#refusals = 0;
-    this.#listenForWakeUps();
     this.#setState("connecting");
-    this.#attempt();
+    this.#connector.start();
     return this.#first.promise;
   }
   /** Closes the connection for good; calls end here, while their rooms go on until the grace period is over. */
@@ -1797,8 +1981,9 @@ var Keepline = class extends Emitter {
     checkText(reason, MAX_REASON_LENGTH, roomId);
     if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room: roomId });
     await this.#gate.wait();
-    if (!this.#current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
-    await this.#current.request({ type: "report", room: roomId.toLowerCase(), reason });
+    const { current } = this.#connector;
+    if (!current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
+    await current.request({ type: "report", room: roomId.toLowerCase(), reason });
   }
   #setState(state, reason) {
     if (this.state === state) return;
@@ -1807,75 +1992,21 @@ var Keepline = class extends Emitter {
     else this.#gate.shut();
     this.emit("state", { state, reason });
   }
-  /** One attempt to connect, when there is no connection. */
-  async #attempt() {
-    const era = ++this.#era;
-    this.#retryTimer = null;
-    try {
-      const welcome = await this.#greet();
-      if (era === this.#era) this.#welcome(welcome);
-    } catch (error) {
-      if (era !== this.#era) return;
-      this.emit("error", error);
-      if (era === this.#era) this.#lose(error);
-    }
-  }
-  /** Opens `#next` and says hello on it; resolves with the welcome. */
-  async #greet(onSent) {
-    const era = this.#era;
-    const token = await this.#fetchToken();
-    if (era !== this.#era) throw new KeeplineError("closed", "Overtaken");
-    this.#next = new Connection(this.#environment, this.#address(), () => this.#probe());
-    const resume = this.#resume === void 0 ? {} : { resume: this.#resume };
-    const onQueued = ({ ahead, wait_ms }) => this.emit("queued", { ahead, wait_ms });
-    return this.#next.hello({ token, ...resume }, { onSent, onQueued });
-  }
-  async #fetchToken() {
-    if (typeof this.#token !== "function") return this.#token;
-    const late = () => new Error("it took too long");
-    try {
-      return await withTimeout(Promise.resolve(this.#token()), TOKEN_MS, late, this.#environment);
-    } catch (cause) {
-      throw new KeeplineError("token_failed", `No token: ${cause?.message ?? cause}`, { cause });
-    }
-  }
-  #address() {
-    const url = this.#urls[this.#urlIndex % this.#urls.length];
-    const room = this.#calls.anyRoom ?? this.#roomHint;
-    return room ? `${url}${url.includes("?") ? "&" : "?"}room=${encodeURIComponent(room)}` : url;
-  }
-  /** For nodes without `ping`: joining a room that is held changes nothing. */
-  #probe() {
-    const room = this.#calls.heldRoom;
-    return room === void 0 ? null : { type: "join", room };
-  }
-  /** `#next` was welcomed: it is what everything goes through from now on. */
-  #welcome(welcome) {
-    const connection = this.#current = this.#next;
-    this.#next = null;
-    this.#refusals = 0;
-    this.#moves.reset();
-    this.#plan.welcomed(this.#environment.now());
-    this.#resume = welcome.resume;
+  #welcome(connection, welcome) {
     this.node = welcome.node;
     this.user = welcome.user;
     this.#refreshIce(welcome.ice_servers);
     this.#setState("connected");
     this.emit("welcome", welcome);
     this.#first.resolve(welcome);
-    if (this.#current !== connection) return;
-    this.#calls.connected(connection, welcome);
-    connection.serve(
-      (frame) => this.#receive(frame),
-      (error) => this.#ended(connection, error)
-    );
+    if (this.#connector.current === connection) this.#calls.connected(connection, welcome);
   }
   #refreshIce(iceServers = []) {
     this.#iceServers = iceServers;
     this.#calls.refreshIce();
   }
   #receive(frame) {
-    if (frame.type === "goodbye") return this.#heedGoodbye(frame);
+    if (frame.type === "goodbye") return this.#connector.heedGoodbye(frame);
     if (frame.type === "ice") {
       this.#refreshIce(frame.ice_servers);
       return this.emit("ice", { ice_servers: frame.ice_servers });
@@ -1883,100 +2014,12 @@ var Keepline = class extends Emitter {
     if (frame.room !== void 0) return this.#calls.receive(frame);
     if (frame.type === "error") this.emit("error", KeeplineError.fromFrame(frame));
   }
-  #heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
-    if (this.#goodbyeTimer !== null) return;
-    const { now, setTimeout } = this.#environment;
-    this.#plan.goodbye(now() + waitMs);
-    this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
-  }
-  /** Opens the next connection while this one still works, so that nothing is missed in between. */
-  async #move() {
-    const era = ++this.#era;
-    this.#isMoving = true;
-    this.#urlIndex += 1;
-    try {
-      const welcome = await this.#greet(() => this.#calls.pause());
-      if (era === this.#era) this.#takeOver(welcome);
-    } catch (error) {
-      if (era !== this.#era) return;
-      this.emit("error", error);
-      if (era === this.#era) this.#stay(error);
-    }
-  }
-  /** Moving failed: go on as long as the old connection lasts, and try again. */
-  #stay(error) {
-    this.#isMoving = false;
-    this.#next?.abandon();
-    this.#next = null;
-    if (!this.#current) return this.#lose(error);
-    this.#calls.goOn();
-    if (nextStep(error) !== "retry") return;
-    const wait = (error.retryAfterMs ?? 0) + this.#moves.next();
-    this.#goodbyeTimer = this.#environment.setTimeout(() => this.#move(), wait);
-  }
-  #takeOver(welcome) {
-    const { setTimeout } = this.#environment;
-    this.#isMoving = false;
-    this.#goodbyeTimer = null;
-    this.#last?.abandon();
-    const last = this.#last = this.#current;
-    setTimeout(() => last?.abandon(), FAREWELL_MS);
-    this.#welcome(welcome);
-  }
-  /** A connection has ended. Where the next one is under way, that one decides what happens. */
-  #ended(connection, error) {
-    if (connection !== this.#current) return;
-    if (!this.#isMoving) return this.#lose(error);
-    this.#current = null;
-    this.#calls.disconnected();
-  }
-  /** There is no connection, for this reason; what comes next depends on it. */
-  #lose(error) {
-    this.#disconnect();
-    const next = nextStep(error);
-    const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
-    if (next === "stop" || refused) return this.#shut(error);
-    this.#urlIndex += 1;
-    const { now, setTimeout } = this.#environment;
-    const delay = this.#plan.delay(now(), error.retryAfterMs);
-    this.#retryTimer = setTimeout(() => this.#attempt(), next === "fresh_token" ? 0 : delay);
-    this.#setState(this.state === "connecting" ? "connecting" : "reconnecting", error.code);
-  }
-  #disconnect() {
-    const { clearTimeout } = this.#environment;
-    this.#era += 1;
-    this.#isMoving = false;
-    clearTimeout(this.#goodbyeTimer);
-    clearTimeout(this.#retryTimer);
-    this.#goodbyeTimer = this.#retryTimer = null;
-    for (const connection of [this.#current, this.#next, this.#last]) connection?.abandon();
-    this.#current = this.#next = this.#last = null;
-    this.#calls.disconnected();
-  }
   #shut(error) {
-    this.#disconnect();
-    this.#stopListening();
+    this.#connector.stop();
     this.#first.reject(error);
     this.#gate.bar(error);
     this.#setState("closed", error.code);
     this.#calls.close(error);
-  }
-  #listenForWakeUps() {
-    const { window, document } = this.#environment;
-    const onOnline = () => this.#wakeUp();
-    const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
-    const stops = [
-      window?.addEventListener && listen(window, { online: onOnline }),
-      document?.addEventListener && listen(document, { visibilitychange: onVisible })
-    ];
-    this.#stopListening = () => stops.forEach((stop) => stop?.());
-  }
-  /** The network or the user is back: no reason to wait, and a reason to ask whether the connection lives. */
-  #wakeUp() {
-    if (this.#current) return this.#current.suspect();
-    if (this.#retryTimer === null || !this.#plan.mayHurry(this.#environment.now())) return;
-    this.#environment.clearTimeout(this.#retryTimer);
-    this.#attempt();
   }
 };
 function parseSocketUrl(text) {

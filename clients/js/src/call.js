@@ -3,12 +3,11 @@ import { Emitter } from "./emitter.js";
 import { KeeplineError } from "./errors.js";
 import { checkText, encodeFrame, MAX_REASON_LENGTH } from "./frames.js";
 import { Gate } from "./gate.js";
+import { KnownMessages } from "./known_messages.js";
 import { Media } from "./media.js";
 import { Signals } from "./signals.js";
 
-const MAX_KNOWN_MESSAGES = 1_000; // As many as a room keeps.
 const TYPING_INTERVAL_MS = 1_000;
-const GONE = new Set(["room_ended", "room_not_found"]);
 
 /**
  * A call: one room, held by one side, with its media. Made by {@link Keepline.join}; it lives until `ended`,
@@ -26,7 +25,7 @@ export class Call extends Emitter {
   #media;
   #gate; // open while the server holds our side
   #isSeated = false;
-  #messages = new Set();
+  #messages = new KnownMessages();
   #typedAt = -Infinity;
   #ready = new Deferred();
   #departure = null;
@@ -93,7 +92,7 @@ export class Call extends Emitter {
   async chat(text) {
     checkText(text, this.#link.limits().chat_length, this.roomId);
     const { message } = await this.#ask({ type: "chat", text });
-    this.#knowMessage(message);
+    this.#messages.add(message);
     return message;
   }
 
@@ -285,15 +284,8 @@ export class Call extends Emitter {
   }
 
   #readMessage(message, announce) {
-    if (this.#messages.has(message.seq)) return;
-    this.#knowMessage(message);
-    if (announce) this.emit("chat", { message, own: message.from === this.#link.user() });
-  }
-
-  #knowMessage({ seq }) {
-    this.#messages.add(seq);
-    const [oldest] = this.#messages;
-    if (this.#messages.size > MAX_KNOWN_MESSAGES) this.#messages.delete(oldest);
+    const isNew = this.#messages.add(message);
+    if (isNew && announce) this.emit("chat", { message, own: message.from === this.#link.user() });
   }
 
   #becomeVideo() {
@@ -319,9 +311,6 @@ export class Call extends Emitter {
     this.#media.close();
     try {
       await this.#link.depart(this, type);
-    } catch (error) {
-      // The room may be over already; then we have what we wanted.
-      if (!GONE.has(error.code)) throw error;
     } finally {
       this._finish(reason, cause);
     }

@@ -39,13 +39,10 @@ export class Calls {
     return this.#calls.keys().next().value;
   }
 
-  /** A room that is held, so that joining it once more changes nothing. */
-  get heldRoom() {
-    return [...this.#calls.keys()].find((room) => this.#holding.has(room));
-  }
-
-  get(roomId) {
-    return this.#calls.get(roomId);
+  /** A request that changes nothing: to join a room that is held. Null when there is none. */
+  probe() {
+    const room = [...this.#calls.keys()].find((held) => this.#holding.has(held));
+    return room === undefined ? null : { type: "join", room };
   }
 
   /** A call in the room, the one that is there already with what `options` add to it. */
@@ -94,8 +91,8 @@ export class Calls {
     this.#calls.get(frame.room)?._receive(frame);
   }
 
-  refreshIce(iceServers) {
-    for (const call of this.#calls.values()) call._refreshIce(iceServers);
+  refreshIce() {
+    for (const call of this.#calls.values()) call._refreshIce();
   }
 
   /** The client is closed for good. */

@@ -1,0 +1,223 @@
+import { Backoff, ReconnectPlan } from "./backoff.js";
+import { Connection } from "./connection.js";
+import { listen } from "./emitter.js";
+import { withTimeout } from "./environment.js";
+import { KeeplineError, nextStep } from "./errors.js";
+
+const TOKEN_MS = 10_000;
+const FAREWELL_MS = 1_000;
+
+/**
+ * Goes from one connection to the next, for as long as the protocol allows.
+ *
+ * An attempt opens `#next`; its welcome makes it `current`. When `current` ends the next attempt follows as `#plan`
+ * says. After a `goodbye` an attempt is made while `current` still works, and again after each that fails, until one
+ * takes over or `current` has ended. What belongs to an attempt that was overtaken finds another `#era` than its own,
+ * and does nothing.
+ */
+export class Connector {
+  #environment;
+  #urls;
+  #urlIndex = 0;
+  #token;
+  #owner;
+  #plan;
+  #moves;
+  #resume;
+  #era = 0;
+  #next = null;
+  #last = null; // what `current` took over from, which may still bring what was on its way
+  #isMoving = false;
+  #goodbyeTimer = null;
+  #retryTimer = null;
+  #refusals = 0;
+  #stopListening = () => {};
+  /** The connection that was welcomed and has not ended, or null. */
+  current = null;
+
+  /**
+   * @param {object} environment
+   * @param {{urls: string[], token: string | (() => string | Promise<string>), backoff?: object}} options
+   * @param {object} owner
+   * @param {() => string | undefined} owner.roomHint
+   * @param {() => object | null} owner.probe a request that changes nothing
+   * @param {(connection: Connection, welcome: object) => void} owner.onWelcome
+   * @param {(frame: object) => void} owner.onFrame
+   * @param {(frame: object) => void} owner.onQueued
+   * @param {() => void} owner.onLeaving what is sent from now on waits for the next connection
+   * @param {() => void} owner.onStaying it need not: the connection is not left, as it seems
+   * @param {() => void} owner.onDisconnected there is no connection
+   * @param {(error: KeeplineError) => void} owner.onFailure an attempt has failed; another one may follow
+   * @param {(error: KeeplineError) => void} owner.onRetry another one follows
+   * @param {(error: KeeplineError) => void} owner.onEnd none follows
+   */
+  constructor(environment, { urls, token, backoff }, owner) {
+    this.#environment = environment;
+    this.#urls = urls;
+    this.#token = token;
+    this.#owner = owner;
+    this.#plan = new ReconnectPlan(new Backoff(backoff, environment.random));
+    this.#moves = new Backoff(backoff, environment.random);
+  }
+
+  start() {
+    this.#refusals = 0;
+    this.#listenForWakeUps();
+    this.#attempt();
+  }
+
+  stop() {
+    this.#disconnect();
+    this.#stopListening();
+  }
+
+  /** The node asks to be left at that time. */
+  heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
+    if (this.#goodbyeTimer !== null) return;
+    const { now, setTimeout } = this.#environment;
+    this.#plan.goodbye(now() + waitMs);
+    this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
+  }
+
+  /** One attempt to connect, when there is no connection. */
+  async #attempt() {
+    const era = ++this.#era;
+    this.#retryTimer = null;
+    try {
+      const welcome = await this.#greet();
+      if (era === this.#era) this.#welcome(welcome);
+    } catch (error) {
+      if (era !== this.#era) return;
+      this.#owner.onFailure(error);
+      if (era === this.#era) this.#lose(error);
+    }
+  }
+
+  /** Opens `#next` and says hello on it; resolves with the welcome. */
+  async #greet(onSent) {
+    const era = this.#era;
+    const token = await this.#fetchToken();
+    if (era !== this.#era) throw new KeeplineError("closed", "Overtaken");
+    this.#next = new Connection(this.#environment, this.#address(), this.#owner.probe);
+    const resume = this.#resume === undefined ? {} : { resume: this.#resume };
+    return this.#next.hello({ token, ...resume }, { onSent, onQueued: this.#owner.onQueued });
+  }
+
+  async #fetchToken() {
+    if (typeof this.#token !== "function") return this.#token;
+    const late = () => new Error("it took too long");
+    try {
+      return await withTimeout(Promise.resolve(this.#token()), TOKEN_MS, late, this.#environment);
+    } catch (cause) {
+      throw new KeeplineError("token_failed", `No token: ${cause?.message ?? cause}`, { cause });
+    }
+  }
+
+  #address() {
+    const url = this.#urls[this.#urlIndex % this.#urls.length];
+    const room = this.#owner.roomHint();
+    return room ? `${url}${url.includes("?") ? "&" : "?"}room=${encodeURIComponent(room)}` : url;
+  }
+
+  /** `#next` was welcomed: it is what everything goes through from now on. */
+  #welcome(welcome) {
+    const connection = (this.current = this.#next);
+    this.#next = null;
+    this.#refusals = 0;
+    this.#moves.reset();
+    this.#plan.welcomed(this.#environment.now());
+    this.#resume = welcome.resume;
+    this.#owner.onWelcome(connection, welcome);
+    connection.serve(this.#owner.onFrame, (error) => this.#ended(connection, error));
+  }
+
+  /** Opens the next connection while this one still works, so that nothing is missed in between. */
+  async #move() {
+    const era = ++this.#era;
+    this.#isMoving = true;
+    this.#urlIndex += 1;
+    try {
+      // From its hello on the connection before is heard no more: what is sent waits for the next one.
+      const welcome = await this.#greet(this.#owner.onLeaving);
+      if (era === this.#era) this.#takeOver(welcome);
+    } catch (error) {
+      if (era !== this.#era) return;
+      this.#owner.onFailure(error);
+      if (era === this.#era) this.#stay(error);
+    }
+  }
+
+  /** Moving failed: go on as long as the old connection lasts, and try again. */
+  #stay(error) {
+    this.#isMoving = false;
+    this.#next?.abandon();
+    this.#next = null;
+    if (!this.current) return this.#lose(error);
+    this.#owner.onStaying();
+    if (nextStep(error) !== "retry") return;
+    const wait = (error.retryAfterMs ?? 0) + this.#moves.next();
+    this.#goodbyeTimer = this.#environment.setTimeout(() => this.#move(), wait);
+  }
+
+  #takeOver(welcome) {
+    this.#isMoving = false;
+    this.#goodbyeTimer = null;
+    this.#last?.abandon();
+    const last = (this.#last = this.current);
+    this.#environment.setTimeout(() => last?.abandon(), FAREWELL_MS);
+    this.#welcome(welcome);
+  }
+
+  /** A connection has ended. Where the next one is under way, that one decides what happens. */
+  #ended(connection, error) {
+    if (connection !== this.current) return; // `#last`, told that it was replaced: by us
+    if (!this.#isMoving) return this.#lose(error);
+    this.current = null;
+    this.#owner.onDisconnected();
+  }
+
+  /** There is no connection, for this reason; what comes next depends on it. */
+  #lose(error) {
+    this.#disconnect();
+    const next = nextStep(error);
+    const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
+    if (next === "stop" || refused) return this.#owner.onEnd(error);
+    this.#urlIndex += 1;
+    const { now, setTimeout } = this.#environment;
+    const delay = this.#plan.delay(now(), error.retryAfterMs);
+    this.#retryTimer = setTimeout(() => this.#attempt(), next === "fresh_token" ? 0 : delay);
+    this.#owner.onRetry(error);
+  }
+
+  #disconnect() {
+    const { clearTimeout } = this.#environment;
+    this.#era += 1;
+    this.#isMoving = false;
+    clearTimeout(this.#goodbyeTimer);
+    clearTimeout(this.#retryTimer);
+    this.#goodbyeTimer = this.#retryTimer = null;
+    for (const connection of [this.current, this.#next, this.#last]) connection?.abandon();
+    this.current = this.#next = this.#last = null;
+    this.#owner.onDisconnected();
+  }
+
+  #listenForWakeUps() {
+    const { window, document } = this.#environment;
+    const onOnline = () => this.#wakeUp();
+    const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
+    // React Native has a `window` that is no EventTarget.
+    const stops = [
+      window?.addEventListener && listen(window, { online: onOnline }),
+      document?.addEventListener && listen(document, { visibilitychange: onVisible }),
+    ];
+    this.#stopListening = () => stops.forEach((stop) => stop?.());
+  }
+
+  /** The network or the user is back: no reason to wait, and a reason to ask whether the connection lives. */
+  #wakeUp() {
+    if (this.current) return this.current.suspect();
+    if (this.#retryTimer === null || !this.#plan.mayHurry(this.#environment.now())) return;
+    this.#environment.clearTimeout(this.#retryTimer);
+    this.#attempt();
+  }
+}
