@@ -800,6 +800,11 @@ var Signals = class {
     this.#flows = false;
     this.#turn = null;
   }
+  /** The peer reads too slowly: what is sent waits for so long. */
+  holdFor(ms) {
+    const turn = this.#turn = {};
+    this.#link.environment.setTimeout(() => this.#turn === turn && this.#goOn(), ms);
+  }
   /** The peer's side was taken back: perhaps by a device that was followed before. */
   hearRetired() {
     this.#delivery.forgetRetired();
@@ -844,10 +849,13 @@ var Signals = class {
     const turn = this.#turn = {};
     this.#link.whenFree(() => {
       if (this.#turn !== turn) return;
-      this.#turn = null;
       if (this.#hasToSend) this.#writeNext();
-      this.#flush();
+      this.#goOn();
     });
+  }
+  #goOn() {
+    this.#turn = null;
+    this.#flush();
   }
   #writeNext() {
     const frame = JSON.stringify({ type: "signal", room: this.#roomId, ...this.#delivery.number() });
@@ -859,6 +867,7 @@ var Signals = class {
 
 // src/call.js
 var TYPING_INTERVAL_MS = 1e3;
+var SLOW_PEER_MS = 1e3;
 var Call = class extends Emitter {
   #link;
   #signals;
@@ -1015,6 +1024,7 @@ var Call = class extends Emitter {
       case "ended":
         return this._finish(frame.reason);
       case "error":
+        if (frame.code === "rate_limited") this.#signals.holdFor(frame.retry_after_ms ?? SLOW_PEER_MS);
         return this.emit("error", KeeplineError.fromFrame({ ...frame, room: this.roomId }));
       case "typing":
       case "inactivity":
@@ -1663,7 +1673,8 @@ var Connection = class {
     if (!frame) return;
     if (frame.type === "queued") return this.#queued(frame);
     const answered = this.#requests.settle(frame);
-    if (frame.code === "rate_limited" && answered !== "report") this.#slowDown(frame);
+    const isTooFast = frame.code === "rate_limited" && frame.room === void 0 && answered !== "report";
+    if (isTooFast) this.#slowDown(frame);
     if (answered) return;
     if (this.#onFrame) this.#onFrame(frame);
     else this.#keepEarly(frame);

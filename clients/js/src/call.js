@@ -8,6 +8,7 @@ import { Media } from "./media.js";
 import { Signals } from "./signals.js";
 
 const TYPING_INTERVAL_MS = 1_000;
+const SLOW_PEER_MS = 1_000;
 
 /**
  * A call: one room, held by one side, with its media. Made by {@link Keepline.join}; it lives until `ended`,
@@ -200,6 +201,7 @@ export class Call extends Emitter {
       case "ended":
         return this._finish(frame.reason);
       case "error":
+        if (frame.code === "rate_limited") this.#signals.holdFor(frame.retry_after_ms ?? SLOW_PEER_MS);
         return this.emit("error", KeeplineError.fromFrame({ ...frame, room: this.roomId }));
       case "typing":
       case "inactivity":

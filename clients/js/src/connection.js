@@ -153,7 +153,8 @@ export class Connection {
     if (!frame) return;
     if (frame.type === "queued") return this.#queued(frame);
     const answered = this.#requests.settle(frame);
-    if (frame.code === "rate_limited" && answered !== "report") this.#slowDown(frame);
+    const isTooFast = frame.code === "rate_limited" && frame.room === undefined && answered !== "report";
+    if (isTooFast) this.#slowDown(frame);
     if (answered) return;
     if (this.#onFrame) this.#onFrame(frame);
     else this.#keepEarly(frame);

@@ -56,6 +56,12 @@ export class Signals {
     this.#turn = null;
   }
 
+  /** The peer reads too slowly: what is sent waits for so long. */
+  holdFor(ms) {
+    const turn = (this.#turn = {});
+    this.#link.environment.setTimeout(() => this.#turn === turn && this.#goOn(), ms);
+  }
+
   /** The peer's side was taken back: perhaps by a device that was followed before. */
   hearRetired() {
     this.#delivery.forgetRetired();
@@ -108,10 +114,14 @@ export class Signals {
     const turn = (this.#turn = {});
     this.#link.whenFree(() => {
       if (this.#turn !== turn) return;
-      this.#turn = null;
       if (this.#hasToSend) this.#writeNext();
-      this.#flush();
+      this.#goOn();
     });
+  }
+
+  #goOn() {
+    this.#turn = null;
+    this.#flush();
   }
 
   #writeNext() {

@@ -84,3 +84,16 @@ test("a server that is sent too much is left alone for as long as it says", asyn
   await clock.advance(100);
   assert.deepEqual(appSignals(browser.socket), ["later"]);
 });
+
+test("a peer that reads too slowly is left alone for a while; other calls are not", async () => {
+  const { browser, clock, client, call } = await enterRoom();
+  const other = client.join("other");
+  await browser.socket.joined({ peer: "joined" });
+  const error = { type: "error", room: "r", code: "rate_limited", message: "the peer is slow", retry_after_ms: 2_000 };
+  await browser.socket.say(error);
+  call.send("to the slow one");
+  other.send("to another");
+  assert.deepEqual(appSignals(browser.socket), ["to another"]);
+  await clock.advance(2_000);
+  assert.deepEqual(appSignals(browser.socket), ["to another", "to the slow one"]);
+});
