@@ -255,6 +255,7 @@ var KnownMessages = class {
 
 // src/ice_recovery.js
 var DISCONNECTED_MS = 2e3;
+var CHECKING_MS = 15e3;
 var POLITE_EXTRA_MS = 1e3;
 var PATIENCE_MS2 = [5e3, 1e4, 15e3];
 var UNHURT = /* @__PURE__ */ new Set(["connected", "completed", "closed"]);
@@ -312,10 +313,11 @@ var IceRecovery = class {
       return this.#cancel();
     }
     const states = [this.#pc.iceConnectionState, this.#pc.connectionState];
-    const hasFailed = states.includes("failed");
-    if (!hasFailed && !states.includes("disconnected")) return;
-    this.#suspect();
-    if (this.#restarts === 0) this.#schedule((hasFailed ? 0 : DISCONNECTED_MS) + this.#extraMs);
+    const isBroken = states.includes("failed") || states.includes("disconnected");
+    if (isBroken) this.#suspect();
+    if (this.#restarts > 0 || !isBroken && !states.includes("checking")) return;
+    const patience = states.includes("failed") ? 0 : isBroken ? DISCONNECTED_MS : CHECKING_MS;
+    this.#schedule(patience + this.#extraMs);
   }
   #schedule(ms) {
     this.#cancel();

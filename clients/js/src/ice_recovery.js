@@ -1,6 +1,7 @@
 import { listen } from "./emitter.js";
 
 const DISCONNECTED_MS = 2_000;
+const CHECKING_MS = 15_000;
 const POLITE_EXTRA_MS = 1_000;
 const PATIENCE_MS = [5_000, 10_000, 15_000];
 const UNHURT = new Set(["connected", "completed", "closed"]);
@@ -74,11 +75,12 @@ export class IceRecovery {
       return this.#cancel();
     }
     const states = [this.#pc.iceConnectionState, this.#pc.connectionState];
-    const hasFailed = states.includes("failed");
-    if (!hasFailed && !states.includes("disconnected")) return;
-    this.#suspect();
+    const isBroken = states.includes("failed") || states.includes("disconnected");
+    if (isBroken) this.#suspect();
     // A restart is under way: its own patience counts. But what fails for the first time need not wait it out.
-    if (this.#restarts === 0) this.#schedule((hasFailed ? 0 : DISCONNECTED_MS) + this.#extraMs);
+    if (this.#restarts > 0 || (!isBroken && !states.includes("checking"))) return;
+    const patience = states.includes("failed") ? 0 : isBroken ? DISCONNECTED_MS : CHECKING_MS;
+    this.#schedule(patience + this.#extraMs);
   }
 
   #schedule(ms) {

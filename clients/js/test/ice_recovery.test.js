@@ -73,6 +73,17 @@ test("a path that is disconnected for a moment is left alone, for longer it is r
   assert.equal(side.offers, 2);
 });
 
+test("a path that is not found is looked for anew", async () => {
+  const side = new Side();
+  side.pc.addTrack(fakeStream("video").getTracks()[0]);
+  await settle();
+  side.pc.setIceState("checking");
+  await side.clock.advance(14_999);
+  assert.equal(side.offers, 1);
+  await side.clock.advance(1);
+  assert.equal(side.offers, 2);
+});
+
 test("a restart that brings nothing is repeated, ever more slowly, until there is a path", async () => {
   const side = await Side.connected();
   side.becomes("disconnected", "failed");
