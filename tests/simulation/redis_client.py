@@ -245,6 +245,9 @@ class _Pipeline(_Commands):
         self._commands.append((_packed(command), read))
         return self
 
+    def execute_command(self, *command: Any) -> _Pipeline:
+        return self._send(command, _entries if command[0] == "XRANGE" else None)
+
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         commands, self._commands = self._commands, []
         if not commands:

@@ -191,6 +191,10 @@ class Cluster(redis.asyncio.Redis):
         await self._located()
         return [self.at(address) for address in dict.fromkeys(self._owners) if address is not None]
 
+    def server_of(self, command: Sequence[Any]) -> Address | None:
+        """The master that has the key of a command, None while that is not known."""
+        return self._owners[slot_of(command)] if self._owners else None
+
     async def owner(self, name: str) -> Address:
         """The master that has a key or shard channel. Raises ConnectionError, ClusterDownError."""
         await self._located()

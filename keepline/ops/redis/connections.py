@@ -8,7 +8,8 @@ ever. So the first answer that only the wrong server gives closes all connection
 stops; each next command then resolves the name anew.
 
 The library's asyncio connections put commands together in Python, an argument at a time, although they read answers by
-hiredis; here hiredis does both.
+hiredis; here hiredis does both. They also wrap each answer in a timeout and more, even those of a pipeline that came
+with the one before; here only what has to be waited for is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from weakref import WeakSet
 
 import hiredis
 import structlog
-from redis.exceptions import ConnectionError, DataError, MasterDownError, ReadOnlyError, ResponseError
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.exceptions import (
+    ConnectionError,
+    DataError,
+    MasterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +55,7 @@ def telling_losses(kind: type[Any]) -> type[Any]:
 
         async def read_response(self, *arguments: Any, **options: Any) -> Any:
             try:
-                return await super().read_response(*arguments, **options)
+                return await self._next_answer(*arguments, **options)
             except ResponseError as error:
                 if is_of_wrong_server(error):
                     await self._leave(error)
@@ -82,4 +91,23 @@ def telling_losses(kind: type[Any]) -> type[Any]:
             except RuntimeError as error:
                 raise ConnectionError(f"lost while writing: {error}") from error
 
+        async def _next_answer(self, *arguments: Any, **options: Any) -> Any:
+            answer = NOT_ENOUGH_DATA if arguments or options else _answer_in(self._parser)
+            if isinstance(answer, hiredis.PushNotification):
+                await self._parser.handle_push_response(answer)
+                answer = NOT_ENOUGH_DATA
+            if answer is NOT_ENOUGH_DATA:
+                return await super().read_response(*arguments, **options)
+            if isinstance(answer, ConnectionError):
+                await self.disconnect(nowait=True)
+            if isinstance(answer, RedisError):
+                raise answer
+            return answer
+
     return Telling
+
+
+def _answer_in(parser: Any) -> Any:
+    """The next answer, if all of it has been read from the socket already."""
+    reader = getattr(parser, "_reader", None)
+    return reader.gets() if isinstance(reader, hiredis.Reader) and reader.has_data() else NOT_ENOUGH_DATA

@@ -11,6 +11,7 @@ from typing import Any
 from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError, RedisError
 
+from keepline.ops.redis.batches import Batches
 from keepline.ops.redis.client import Client
 
 Value = bytes | str | int
@@ -54,6 +55,14 @@ class Script:
                 return await self._client.evalsha(self._digest, len(keys), *keys, *arguments)
             except NoScriptError:
                 return await self._client.eval(self._text, len(keys), *keys, *arguments)
+
+    async def ask(self, batches: Batches, keys: Sequence[str], arguments: Sequence[Value]) -> Any:
+        """Run it in one write with what others ask for. Raises StoreUnavailable."""
+        with translated():
+            try:
+                return await batches.ask("EVALSHA", self._digest, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await batches.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
     async def run_many(self, calls: Sequence[Call]) -> list[Any]:
         """Run it once for each of `calls`, in one write; errors are among the answers. Raises StoreUnavailable."""
