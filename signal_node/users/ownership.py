@@ -1,72 +1,152 @@
 """Which session holds a user. A user who connects again takes over, and shows by a secret that it is the same client.
 
-The secret itself is never stored, only its digest; each connection gets a new one (it rotates).
+The secret itself is never stored, only its digest; each connection gets a new one (it rotates). The one before stays
+good until the new one is presented, for the answer that carried the new one may have been lost.
+
+What Redis could not be told when it happened (a login while it was away, the end of a session) it is told afterwards.
+Its entries live for a day, and are written again while the connection lasts.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Literal
 
 import orjson
+import structlog
 
+from keepline.ops.redis.batches import Batches
 from keepline.ops.redis.client import Client
-from keepline.ops.redis.scripts import Script, Value, translated
+from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value, translated
 from keepline.room import keys
 
 BATCH = 500
 TTL_MS = 24 * 3600 * 1_000
+KEEP_MS = TTL_MS // 4
+"""How long after it was written an entry is written again."""
+
+NEVER = -math.inf
+
+TICK_SECONDS = 1.0
+MAX_UNRELEASED = 10_000
+"""Ends of sessions that wait for Redis; the oldest give way, and their users are free when the entry expires."""
+
+Outcome = Literal["taken", "resumed", "outdated"]
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The user is ours. `node` and `session` held it before, None for nobody; `resumed`: it is the same client."""
+    """What became of a take: `node` and `session` held the user before, None for nobody.
+
+    `resumed`: it is the same client. `outdated`: it was, but another has the user now, and keeps it.
+    """
 
     resume: str
     node: str | None
     session: str | None
-    resumed: bool
+    outcome: Outcome
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the same client is back."""
+        return self.outcome == "resumed"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether nothing was taken."""
+        return self.outcome == "outdated"
+
+
+@dataclass(slots=True)
+class _Held:
+    """A user of this node. `written_at` is when Redis was told; times in ms."""
+
+    session: str
+    digest: str
+    previous: str
+    taken_at: int
+    written_at: float
 
 
 class Users:
-    """The registry of users in Redis."""
+    """The registry of users in Redis. `run` is to be run as a task."""
 
-    def __init__(self, client: Client, node: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        node: str,
+        now: Callable[[], int],
+        batches: Batches | None = None,
+        *,
+        on_replaced: Callable[[str, str], None] = lambda node, session: None,
+    ) -> None:
+        """Take the clock in ms since 1970.
+
+        `on_replaced(node, session)` is called when it turns out afterwards that a session has lost its user.
+        """
         self._client = client
+        self._batches = batches or Batches(client)
         self._node = node
+        self._now = now
+        self._on_replaced = on_replaced
         self._take = Script(client, __package__, "take_user.lua")
+        self._keep = Script(client, __package__, "keep_user.lua")
         self._release = Script(client, __package__, "release_user.lua")
-        self._held: dict[str, tuple[str, str]] = {}
+        self._held: OrderedDict[str, _Held] = OrderedDict()  # by `written_at`
+        self._unreleased: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    async def take(self, user: str, session: str, presented: str | None) -> Taken:
-        """Make the user this session's. Raises StoreUnavailable."""
+    async def take(self, user: str, session: str, presented: str | None, dead: str | None = None) -> Taken:
+        """Make the user this session's; `dead` is a session that is known not to live. Raises StoreUnavailable."""
         resume = secrets.token_urlsafe(24)
-        digest = "" if presented is None else _digest(presented)
-        arguments: list[Value] = [self._node, session, _digest(resume), digest, TTL_MS]
-        node, before, resumed = await self._take.run([keys.user(user)], arguments)
-        self._held[user] = (session, _digest(resume))
-        return Taken(resume, node.decode() or None, before.decode() or None, bool(resumed))
+        digest, last = _digest(resume), "" if presented is None else _digest(presented)
+        at = self._now()
+        arguments: list[Value] = [self._node, session, digest, last, at, TTL_MS, dead or ""]
+        node, before, outcome = await self._take.ask(self._batches, [keys.user(user)], arguments)
+        taken = Taken(resume, node.decode() or None, before.decode() or None, outcome.decode())
+        if not taken.outdated:
+            self._hold(user, _Held(session, digest, last if taken.resumed else "", at, at))
+        return taken
+
+    def take_alone(self, user: str, session: str) -> str:
+        """Make the user this session's without Redis, which is told when it is back; the secret to resume it with."""
+        resume = secrets.token_urlsafe(24)
+        self._hold(user, _Held(session, _digest(resume), "", self._now(), NEVER))
+        self._held.move_to_end(user, last=False)
+        return resume
+
+    def _hold(self, user: str, held: _Held) -> None:
+        self._held[user] = held
+        self._held.move_to_end(user)
 
     def let_go(self, user: str, session: str) -> None:
         """The session is closed. Redis keeps who it was, so that it can resume."""
-        if self._held.get(user, ("", ""))[0] == session:
+        held = self._held.get(user)
+        if held is not None and held.session == session:
             del self._held[user]
 
     async def release(self, user: str, session: str) -> None:
         """Note in Redis that a session is gone, unless another holds the user now. Raises StoreUnavailable."""
-        await self._release.run([keys.user(user)], [session])
+        await self._release.ask(self._batches, [keys.user(user)], [session])
+
+    def release_later(self, user: str, session: str) -> None:
+        """The same, when Redis is back."""
+        self._unreleased[user, session] = None
+        if len(self._unreleased) > MAX_UNRELEASED:
+            self._unreleased.popitem(last=False)
 
     async def put_back(self) -> None:
         """Write again what Redis may have lost of the users held here. Raises StoreUnavailable."""
-        held = list(self._held.items())
-        for start in range(0, len(held), BATCH):
-            with translated():
-                async with self._client.pipeline(transaction=False) as pipe:
-                    for user, (session, digest) in held[start : start + BATCH]:
-                        value = {"node": self._node, "session": session, "resume": digest}
-                        pipe.set(keys.user(user), orjson.dumps(value), px=TTL_MS, nx=True)
-                    await pipe.execute()
+        users = list(self._held)
+        for start in range(0, len(users), BATCH):
+            await self._keep_all(users[start : start + BATCH])
 
     async def holder(self, user: str) -> tuple[str, str] | None:
         """Node and session that hold the user now. Raises StoreUnavailable."""
@@ -76,6 +156,69 @@ class Users:
             return None
         held = orjson.loads(value)
         return (held["node"], held["session"]) if held["session"] else None
+
+    async def run(self) -> None:
+        """Tell Redis what it does not know or is about to forget, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self.catch_up()
+            except StoreUnavailable as error:
+                _log.debug("users_not_kept", error=str(error))
+
+    async def catch_up(self) -> None:
+        """Tell Redis of the ends of sessions, and of the users it was not told of for long. Raises StoreUnavailable."""
+        while self._unreleased:
+            await self._release_some()
+        while due := self._due():
+            await self._keep_all(due)
+
+    async def _release_some(self) -> None:
+        ended = [one for one, _ in zip(self._unreleased, range(BATCH), strict=False)]
+        calls: list[Call] = [([keys.user(user)], [session]) for user, session in ended]
+        _raise_first(await self._release.run_many(calls))
+        for one in ended:
+            self._unreleased.pop(one, None)
+
+    def _due(self) -> list[str]:
+        since = self._now() - KEEP_MS
+        due: list[str] = []
+        for user, held in self._held.items():
+            if held.written_at > since or len(due) == BATCH:
+                break
+            due.append(user)
+        return due
+
+    async def _keep_all(self, users: Iterable[str]) -> None:
+        asked = [(user, held) for user in users if (held := self._held.get(user)) is not None]
+        calls: list[Call] = [
+            (
+                [keys.user(user)],
+                [self._node, held.session, held.digest, held.previous, held.taken_at, TTL_MS],
+            )
+            for user, held in asked
+        ]
+        answers = await self._keep.run_many(calls) if calls else []
+        at = self._now()
+        for (user, held), answer in zip(asked, answers, strict=True):
+            if not isinstance(answer, Exception):
+                self._kept(user, held, at, *(part.decode() for part in answer))
+        _raise_first(answers)
+
+    def _kept(self, user: str, held: _Held, at: int, node: str, session: str, outcome: str) -> None:
+        if self._held.get(user) is held:
+            held.written_at = at
+            self._held.move_to_end(user)
+        if outcome == "replaced":
+            self._on_replaced(self._node, held.session)
+        elif session:
+            self._on_replaced(node, session)
+
+
+def _raise_first(answers: Iterable[object]) -> None:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise StoreUnavailable(f"{type(answer).__name__}: {answer}") from answer
 
 
 def _digest(secret: str) -> str:

@@ -1,4 +1,4 @@
--- A session that held a user is gone. The digest of its secret stays, so that it can be resumed.
+-- A session that held a user is gone. The digests of its secrets stay, so that it can be resumed.
 --
 -- KEYS  1 user
 -- ARGV  1 session
@@ -9,5 +9,6 @@ if not value then
 end
 local held = cjson.decode(value)
 if held.session == ARGV[1] then
-  redis.call('SET', KEYS[1], cjson.encode({node = '', session = '', resume = held.resume}), 'KEEPTTL')
+  held.node, held.session = '', ''
+  redis.call('SET', KEYS[1], cjson.encode(held), 'KEEPTTL')
 end

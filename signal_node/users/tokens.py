@@ -7,7 +7,11 @@ that names another algorithm is refused before any key is tried (RFC 8725, 3.1).
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +25,12 @@ _FRESH_SECONDS = 600.0
 _REFETCH_SECONDS = 15.0
 _RETRY_SECONDS = 1.0
 _MAX_JWKS_BYTES = 256 * 1024
+
+REMEMBERED_SECONDS = 60.0
+"""How long a token that was good is not checked again, within its own life."""
+
+MAX_REMEMBERED = 10_000
+"""Tokens that are remembered, by their digests; the oldest give way."""
 
 
 class Unauthorized(Exception):
@@ -54,6 +64,10 @@ class Jwks:
             return self._keys[key_id]
         except KeyError:
             raise Unauthorized("the token was signed with an unknown key") from None
+
+    def has(self, key: jwt.PyJWK) -> bool:
+        """Whether that very key is among those of the last look."""
+        return self._keys.get(key.key_id) is key
 
     def _stale(self, seconds: float) -> bool:
         return self._fetched_at is None or self._clock() - self._fetched_at > seconds
@@ -99,16 +113,42 @@ def _keys_of(body: bytes) -> dict[str | None, jwt.PyJWK]:
     return {key.key_id: key for key in jwt.PyJWKSet.from_dict(document).keys}
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A token that was good: whose it is, which key signed it, until when (s since 1970) it is not checked again."""
+
+    user: str
+    key: Any
+    until: float
+
+
 class Verifier:
     """Checks tokens against the shared secret, the JWKS, or whichever of both the token's algorithm asks for."""
 
     def __init__(
-        self, secret: str | None, jwks: Jwks | None, issuer: str | None = None, audience: str | None = None
+        self,
+        secret: str | None,
+        jwks: Jwks | None,
+        issuer: str | None = None,
+        audience: str | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """Take the time of day in seconds since 1970."""
         self._secret = secret
         self._jwks = jwks
         self._issuer = issuer
         self._audience = audience
+        self._clock = clock
+        self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
+
+    def user_lately(self, token: str) -> str | None:
+        """The user of a token that was found good a moment ago, by a key that is still known; None for others."""
+        checked = self._checked.get(_digest(token))
+        if checked is None or self._clock() >= checked.until:
+            return None
+        if checked.key is not self._secret and (self._jwks is None or not self._jwks.has(checked.key)):
+            return None
+        return checked.user
 
     async def user_of(self, token: str) -> str:
         """The user's UUID, in lower case. Raises Unauthorized or KeysUnavailable."""
@@ -124,7 +164,16 @@ class Verifier:
             key = await self._jwks.key(header.get("kid"))
         else:
             raise Unauthorized("the token's algorithm is not accepted here")
-        return _user(self._claims(token, key, algorithm))
+        claims = self._claims(token, key, algorithm)
+        user = _user(claims)
+        self._remember(token, user, key, claims["exp"])
+        return user
+
+    def _remember(self, token: str, user: str, key: Any, expires_at: float) -> None:
+        until = min(self._clock() + REMEMBERED_SECONDS, float(expires_at))
+        self._checked[_digest(token)] = _Checked(user, key, until)
+        if len(self._checked) > MAX_REMEMBERED:
+            self._checked.popitem(last=False)
 
     def _claims(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
         try:
@@ -143,6 +192,10 @@ class Verifier:
             raise Unauthorized("the token's signature is wrong") from None
         except jwt.PyJWTError as error:
             raise Unauthorized(f"the token is not valid: {error}") from None
+
+
+def _digest(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _user(claims: dict[str, Any]) -> str:

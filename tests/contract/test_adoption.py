@@ -49,7 +49,7 @@ async def first_release(client: Client) -> RoomStore:
             assert await store.commit([made]) == [Committed()]
             room = made.after
         await Epochs(client, PARTITIONS).begin(range(PARTITIONS))
-        await Users(client, "node-1").take(USER_1, "session", None)
+        await Users(client, "node-1", lambda: 0).take(USER_1, "session", None)
         await Registry(client, "node-1").beat({"state": "ready"}, 1)
     for name, value in APPS.items():
         await client.set(name, value)
@@ -61,13 +61,13 @@ async def test_what_has_stopped_is_moved(client: Client) -> None:
     with prefix(""):
         before = await store.load(ROOM)
         epochs = await Epochs(client, PARTITIONS).read()
-        holder = await Users(client, "node-1").holder(USER_1)
+        holder = await Users(client, "node-1", lambda: 0).holder(USER_1)
         await client.delete(keys.node("node-1"))
     await adopt(client)
     assert await store.load(ROOM) == before
     assert [room.room_id for room in await store.rooms_of(USER_1)] == [ROOM]
     assert await Epochs(client, PARTITIONS).read() == epochs
-    assert await Users(client, "node-2").holder(USER_1) == holder == ("node-1", "session")
+    assert await Users(client, "node-2", lambda: 0).holder(USER_1) == holder == ("node-1", "session")
     assert await Registry(client, "node-2").nodes() == ({}, ["node-1"])
     assert await client.xlen(keys.events(keys.partition_of(ROOM, PARTITIONS))) == 3
     assert {name: await client.get(name) for name in APPS} == APPS

@@ -73,7 +73,12 @@ class Scripts:
         return self._lua.table_from(fields)
 
     def _encode(self, value: Any) -> bytes:
-        return orjson.dumps({key.decode(): item.decode() for key, item in value.items()})
+        return orjson.dumps({key.decode(): _from_lua(item) for key, item in value.items()})
+
+
+def _from_lua(value: Any) -> Any:
+    """What cjson makes of a value: a whole number is written without a point."""
+    return value.decode() if isinstance(value, bytes) else int(value)
 
 
 def _to_bytes(value: Any) -> Any:

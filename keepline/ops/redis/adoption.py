@@ -127,7 +127,7 @@ def _is_holder(value: bytes) -> bool:
         held = orjson.loads(value)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(held, dict) and held.keys() == {"node", "session", "resume"}
+    return isinstance(held, dict) and held.keys() >= {"node", "session", "resume"}
 
 
 async def _pages(client: Client, pattern: str) -> AsyncIterator[list[bytes]]:
