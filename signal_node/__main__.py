@@ -89,6 +89,8 @@ async def _start(
     health.require("running", lambda: "the node is draining" if drains.active else None)
     health.require("inbox", lambda: "the inbox is silent" if bus.inbox_silent else None)
     health.require("recovery", lambda: None if recovery.open else "Redis lost its data; recovery is running")
+    # A warning: were it not ready, the last node that is left would turn away those who come back to their calls.
+    health.warn("hellos", lambda: "many clients are coming in" if parts.login.queue.is_full else None)
     registry.register(NodeCollector(parts))
     registry.register(metrics.HealthCollector(health))
     health.pulse("inbox", bus.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)
@@ -102,6 +104,7 @@ async def _start(
     health.require("heartbeat", parts.membership.why_not_written)
 
     stack.push_async_callback(tasks.aclose)
+    stack.push_async_callback(parts.batches.aclose)
     stack.push_async_callback(parts.work.aclose)
     redis_probe = health.probe("redis")
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from keepline.ops import program, redis
+from keepline.ops.redis.batches import Batches
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room.rules import Rules
@@ -44,6 +45,7 @@ from signal_node.signaling.login import Login
 from signal_node.signaling.node import Node
 from signal_node.signaling.reports import Reports
 from signal_node.signaling.requests import Requests
+from signal_node.signaling.rooms_of_users import RoomsOfUsers
 from signal_node.signaling.work import Work
 from signal_node.telemetry.call_counts import CallCounter
 from signal_node.telemetry.room_gauges import RoomGauges
@@ -89,7 +91,8 @@ class App:
         self.clock = clock or Clock()
         self.ops_url = advertised(settings, settings.ops_port)
         self.node = Node(name, _clients(settings, loop), loop)
-        store = RoomStore(client, partitions, tombstone_ms)
+        self.batches = Batches(client)
+        store = RoomStore(client, partitions, tombstone_ms, self.batches)
         self.call_counts = CallCounter()
         self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
         self.rooms = self.reconciler.rooms = Rooms(
@@ -113,7 +116,7 @@ class App:
             partitions=partitions,
             clock=self.clock.seconds,
         )
-        users = Users(client, name)
+        self.users = users = Users(client, name, self.clock.now, self.batches, on_replaced=self.node.replace)
         self.ice = IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
         self.turn = TurnChecks(self.ice, name, settings.turn_check_seconds)
         self.logins = FailedLogins(
@@ -122,6 +125,7 @@ class App:
             settings.limit_failed_logins,
             round(settings.limit_failed_login_window_seconds * 1_000),
             self.clock.now,
+            self.batches,
         )
         self.limits = AddressLimits(
             self.node.clients,
@@ -140,7 +144,16 @@ class App:
             ),
         )
         self.work = Work(loop)
-        self.login = Login(self.node, _verifier(settings), self.ice, self.limits, self.work)
+        self.login = Login(
+            self.node,
+            RoomsOfUsers(self.node, store.lookups, self.work),
+            _verifier(settings),
+            self.ice,
+            self.limits,
+            self.work,
+            lambda node: node in self.membership.recently_live(),
+            settings.limit_hello_wait_seconds,
+        )
         self.requests = Requests(
             self.node,
             self.login,
@@ -162,7 +175,7 @@ class App:
             self.bus,
             self.reconciler,
             self.requests.begin,
-            self.login.let_go,
+            self.login.gone,
             self.limits,
             draining,
         )
@@ -239,6 +252,8 @@ class App:
         tasks.start("failed-logins", self.logins.run, restart=True)
         tasks.start("connections", self.connections.run, restart=True)
         tasks.start("census", self.room_gauges.run, restart=True)
+        tasks.start("hellos", self.login.run, restart=True)
+        tasks.start("users", self.users.run, restart=True)
         tasks.start("stalls", self.node.clients.stalls.run, restart=True)
         tasks.start("sweep", self.node.clients.run_sweep, restart=True)
         tasks.start("turn-credentials", lambda: run_refresh(self.ice, self.node.clients), restart=True)

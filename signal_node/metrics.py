@@ -186,9 +186,26 @@ class NodeCollector(Collector):
             {
                 "resumed": logins.resumed,
                 "stale": logins.stale,
+                "outdated": logins.outdated,
                 "unavailable": logins.resume_unavailable,
             },
         )
+        queue = self._parts.login.queue
+        yield GaugeMetricFamily(
+            "keepline_hellos_full",
+            "Whether so many hellos wait that somebody new is asked to come again later.",
+            value=queue.is_full,
+        )
+        yield CounterMetricFamily(
+            "keepline_hellos_postponed",
+            "Hellos that were asked to come again because they could not be served in time.",
+            value=logins.postponed,
+        )
+        waited = HistogramMetricFamily(
+            "keepline_hello_wait_seconds", "How long hellos waited for their turn."
+        )
+        logins.waited.add_to(waited)
+        yield waited
         yield CounterMetricFamily(
             "keepline_replaced",
             "Connections closed because their user connected again.",

@@ -184,6 +184,8 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [
                     ("keepline_hellos_waiting", "{{instance}} hellos that wait"),
                     ("keepline_crowded == 1", "{{instance}} is crowded"),
+                    ("keepline_hellos_full == 1", "{{instance}} asks who is new to come later"),
+                    ("sum(rate(keepline_hellos_postponed_total[1m]))", "asked to come later, a second"),
                     ("sum(keepline_graces_extended)", "calls that wait for clients of a dead node"),
                 ],
             ),
@@ -198,6 +200,17 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     ("sum(rate(keepline_reads_paused_total[1m]))", "reads paused"),
                     ("sum(rate(keepline_stalled_seconds_total[1m]))", "seconds stalled"),
                 ],
+            ),
+            Panel(
+                "How long a hello waits for its turn",
+                [
+                    (
+                        f"histogram_quantile({q}, sum by (le) (rate(keepline_hello_wait_seconds_bucket[5m])))",
+                        name,
+                    )
+                    for q, name in ((0.5, "p50"), (0.99, "p99"))
+                ],
+                "s",
             ),
         ),
     ),

@@ -156,6 +156,7 @@ class Health:
     clock: Clock
     dependencies: dict[str, Dependency] = field(default_factory=dict, init=False)
     _conditions: dict[str, Callable[[], str | None]] = field(default_factory=dict, init=False)
+    _warnings: dict[str, Callable[[], str | None]] = field(default_factory=dict, init=False)
 
     def probe(self, name: str, *, fresh_seconds: float = 15.0, down_seconds: float = 30.0) -> Probe:
         """Add a dependency and return where to record its proofs. Raises ValueError for a name taken."""
@@ -190,6 +191,14 @@ class Health:
         """Add a condition of readiness: `why_not()` returns None when it holds, else the reason in words."""
         self._conditions[name] = why_not
 
+    def warn(self, name: str, why: Callable[[], str | None]) -> None:
+        """Add what makes other instances preferable without failing readiness: a reason in words, None for none."""
+        self._warnings[name] = why
+
+    def warnings(self) -> dict[str, str]:
+        """Return what makes other instances preferable now, by name."""
+        return {name: reason for name, why in self._warnings.items() if (reason := why()) is not None}
+
     def reasons(self) -> dict[str, str]:
         """Return why the program may not take new work, by condition; empty when it may."""
         return {name: reason for name, reason in self.failed().items() if reason is not None}
@@ -210,5 +219,6 @@ class Health:
             "status": self.status,
             "ready": not reasons,
             "reasons": reasons,
+            "warnings": self.warnings(),
             "dependencies": {name: one.report() for name, one in self.dependencies.items()},
         }

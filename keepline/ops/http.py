@@ -91,7 +91,8 @@ def create_app(
 ) -> web.Application:
     """Return an application with `/livez`, `/readyz`, `/healthz`, `/metrics` and the given routes.
 
-    `/livez` is 200 whenever the event loop runs. `/readyz` is 503 with the reasons while a condition fails.
+    `/livez` is 200 whenever the event loop runs. `/readyz` is 503 with the reasons while a condition fails;
+    its warnings say why others are preferable all the same.
     `/healthz` is 200 with each dependency: it informs, it does not judge.
     """
 
@@ -100,7 +101,8 @@ def create_app(
 
     async def readyz(_: web.Request) -> web.Response:
         reasons = health.reasons()
-        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        answer = {"ready": not reasons, "reasons": reasons, "warnings": health.warnings()}
+        return json_response(answer, 503 if reasons else 200)
 
     async def healthz(_: web.Request) -> web.Response:
         return json_response(health.report())

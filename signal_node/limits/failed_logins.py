@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from keepline.ops.redis.batches import Batches
 from keepline.ops.redis.client import Client
 from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value
 from keepline.room import keys
@@ -51,6 +52,14 @@ class _Known:
 
 
 @dataclass(slots=True)
+class _Question:
+    """What Redis is being asked of an address. Without an answer who asked has given up."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: bool = False
+
+
+@dataclass(slots=True)
 class FailedLogins:
     """`limit` failures within `window_ms` block an address. `run` is to be run as a task."""
 
@@ -59,23 +68,41 @@ class FailedLogins:
     limit: int
     window_ms: int
     now: Callable[[], int]
+    batches: Batches | None = None
     _known: OrderedDict[str, _Known] = field(init=False, default_factory=OrderedDict)
+    _questions: dict[str, _Question] = field(init=False, default_factory=dict)
     _events: dict[str, Attempts] = field(init=False, default_factory=dict)
     _alone_until: int = field(init=False, default=0)
     _note: Script = field(init=False)
     _restore: Script = field(init=False)
     _append: Script = field(init=False)
+    _batches: Batches = field(init=False)
 
     def __post_init__(self) -> None:
         self._note = Script(self.client, __package__, "note_failures.lua")
         self._restore = Script(self.client, __package__, "restore_failures.lua")
         self._append = Script(self.client, __package__, "append_attempts.lua")
+        self._batches = self.batches or Batches(self.client)
 
     async def wait_ms(self, address: str) -> int:
         """How long until a login from the address may be tried, in ms; 0 for now. Redis is asked once at most."""
         if not self._wait_here(address) and self.now() >= self._alone_until:
-            await self._tell(address)
+            await self._ask(address)
         return self._wait_here(address)
+
+    async def _ask(self, address: str) -> None:
+        """Learn of the other nodes' failures. Who comes while somebody of the same address asks shares the answer."""
+        while (question := self._questions.get(address)) is not None:
+            await question.over.wait()
+            if question.answered:
+                return
+        question = self._questions[address] = _Question()
+        try:
+            await self._tell(address)
+            question.answered = True
+        finally:
+            del self._questions[address]
+            question.over.set()
 
     async def failed(self, address: str, attempt: str) -> None:
         """A login has failed; `attempt` is an id of it. From here on every node knows, if Redis answers."""
@@ -166,7 +193,7 @@ class FailedLogins:
         call, told = self._call(address)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                self._learn(address, told, await self._note.run(*call))
+                self._learn(address, told, await self._note.ask(self._batches, *call))
                 if told and self._wait_here(address):
                     await self._send_events([address])
         except (StoreUnavailable, TimeoutError) as error:

@@ -331,6 +331,13 @@ class Welcome(Answer, tag="welcome", kw_only=True):
     limits: ClientLimits | UnsetType = UNSET
 
 
+class Queued(ServerFrame, tag="queued", kw_only=True):
+    """A hello waits for its turn, and will be answered."""
+
+    ahead: int
+    wait_ms: int
+
+
 class Joined(Answer, tag="joined", kw_only=True):
     """Answer to join."""
 
@@ -419,6 +426,7 @@ class Goodbye(ServerFrame, tag="goodbye", kw_only=True):
 
 SERVER_FRAMES = (
     Welcome,
+    Queued,
     Joined,
     Ok,
     Error,

@@ -367,6 +367,12 @@ class Session:
         self._backlog_bytes = 0
         return self.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
 
+    def queued(self, ahead: int, wait_ms: int) -> Sequence[Effect]:
+        """The hello waits for its turn."""
+        if self.stage is not Stage.AUTHENTICATING:
+            return ()
+        return (Send(frames.encode(frames.Queued(ahead=ahead, wait_ms=wait_ms))),)
+
     def joined(self, room: Room, messages: Sequence[Message], request_id: RequestId) -> Sequence[Effect]:
         """The session's join is committed."""
         side = self.rooms.get(room.room_id)

@@ -25,6 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from keepline.ops.redis.batches import Batches
 from keepline.ops.redis.client import Client, is_cluster
 from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value, text, translated
 from keepline.room import keys
@@ -41,6 +42,7 @@ from keepline.room.record import Message, Room, Status
 from keepline.room.rules import MAX_MESSAGES
 from keepline.room.steps import encode_step
 from signal_node.bus.lanes import Channels
+from signal_node.rooms.lookups import Lookups
 from signal_node.rooms.reading import Reader
 
 MAX_STEPS = 100
@@ -121,10 +123,13 @@ Found = Room | None | BadRecord
 class RoomStore:
     """Rooms in one Redis."""
 
-    def __init__(self, client: Client, partitions: int, tombstone_ms: int) -> None:
+    def __init__(
+        self, client: Client, partitions: int, tombstone_ms: int, batches: Batches | None = None
+    ) -> None:
         self.partitions = partitions
         self.reader = Reader()
         self._client = client
+        self.lookups = Lookups(batches or Batches(client), self.reader, partitions)
         self._channels = Channels(client, partitions)
         self._tombstone_ms = tombstone_ms
         self._commit = Script(client, __package__, "commit.lua")
@@ -211,15 +216,6 @@ class RoomStore:
                 keys.chat(self.partition_of(room_id), room_id), min=f"({seq}-{2**63}"
             )
         return self.reader.lines(room_id, lines)
-
-    async def chat_of(self, room: Room, known: list[Message]) -> list[Message]:
-        """The chat as of a record, read again if somebody wrote since `known` was. Raises StoreUnavailable, BadRecord.
-
-        Lines after that come by themselves.
-        """
-        if room.last_seq > (known[-1].seq if known else 0):
-            _, known = await self.load(room.room_id)
-        return [message for message in known if message.seq <= room.last_seq]
 
     async def rooms_of(self, user: str) -> list[Room]:
         """The user's rooms that have not ended, as far as the index knows; others are taken out of it.

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
 from keepline.ops import logs
+from keepline.ops.metrics import Timings
 from keepline.ops.redis.scripts import StoreUnavailable
-from keepline.room import commands
-from keepline.room.codec import BadRecord
-from keepline.room.record import Room, SideNumber
 from signal_node.ice.servers import IceServers
 from signal_node.limits.address_limits import AddressLimits
-from signal_node.protocol import frames
-from signal_node.protocol.session import Authenticate, Session
-from signal_node.rooms.journal import Done, JournalFull
+from signal_node.protocol import close_codes
+from signal_node.protocol.session import Authenticate, RequestId, Session
 from signal_node.signaling.crowding import Crowding
+from signal_node.signaling.hello_queue import HelloQueue
 from signal_node.signaling.node import Node
+from signal_node.signaling.rooms_of_users import RoomsOfUsers
 from signal_node.signaling.work import AWAY, RETRY_AFTER_MS, STORED_SECONDS, Work
 from signal_node.transport.connection import Connection
 from signal_node.users.ownership import Taken
 from signal_node.users.tokens import KeysUnavailable, Unauthorized, Verifier
 
 AUTHENTICATE_SECONDS = 10.0
+
+HELLOS_AT_ONCE = 128
+"""Hellos under way; what they ask of Redis at the same time leaves in one write."""
+
+TICK_SECONDS = 0.25
+
+CROWDED = "many clients are coming in; try again"
+
+_WAIT_BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +47,9 @@ class LoginCounts:
     refused: int = 0
     resumed: int = 0
     stale: int = 0
+    outdated: int = 0
+    postponed: int = 0
+    waited: Timings = field(default_factory=lambda: Timings(_WAIT_BOUNDS))
     resume_unavailable: int = 0
 
 
@@ -46,83 +57,160 @@ class Login:
     """Answers hellos."""
 
     def __init__(
-        self, node: Node, verifier: Verifier, ice: IceServers, limits: AddressLimits, work: Work
+        self,
+        node: Node,
+        rooms: RoomsOfUsers,
+        verifier: Verifier,
+        ice: IceServers,
+        limits: AddressLimits,
+        work: Work,
+        is_live: Callable[[str], bool],
+        patience: float,
     ) -> None:
+        """Take `is_live(node)`, whether a node has shown itself recently, and how many seconds a hello may wait."""
         self.counts = LoginCounts()
         self._node = node
+        self._rooms = rooms
         self._verifier = verifier
         self._ice = ice
         self._limits = limits
         self._work = work
         self.crowding = Crowding()
+        self._is_live = is_live
+        self.queue: HelloQueue[Connection] = HelloQueue(HELLOS_AT_ONCE, patience)
+        self._hellos: dict[Connection, Authenticate] = {}  # of those who wait
 
     def begin(self, connection: Connection, effect: Authenticate) -> None:
-        """Begin to let a client in. Frames of peers wait until its hello is answered."""
-        connection.answer_pending()
-        self._work.begin(self._authenticate(connection, effect))
+        """Let a client in when it is its turn, or tell it at once when to come again."""
+        now, comes_back = self._node.now(), effect.resume is not None
+        self.crowding.came(connection.session.id, now)
+        retry_after_ms = self.queue.add(connection, now, comes_back=comes_back)
+        if retry_after_ms is not None:
+            self._refuse(connection, effect.request_id, retry_after_ms)
+            return
+        self._hellos[connection] = effect
+        self._advance()
+
+    def gone(self, connection: Connection) -> None:
+        """A connection has closed: its hello need not be answered, and its session holds nobody."""
+        if self._hellos.pop(connection, None) is not None:
+            self.queue.remove(connection)
+            self.crowding.went(connection.session.id, self._node.now())
+        session = connection.session
+        if session.user:
+            self.let_go(session.user, session.id)
+
+    def _advance(self) -> None:
+        while (turn := self.queue.next(self._node.now())) is not None:
+            connection, waited = turn
+            self.counts.waited.observe(waited)
+            # Frames of peers wait until its hello is answered.
+            connection.answer_pending()
+            self._work.begin(self._authenticate(connection, self._hellos.pop(connection)))
+
+    def _refuse(self, connection: Connection, request_id: RequestId, retry_after_ms: int) -> None:
+        session, now, seconds = connection.session, self._node.now(), retry_after_ms / 1_000
+        self.counts.postponed += 1
+        self.crowding.went(session.id, now)
+        self.crowding.turned_away(now, seconds)
+        connection.hello_due_at(now + seconds)
+        connection.perform(session.postponed(request_id, CROWDED, retry_after_ms))
+
+    async def run(self) -> None:
+        """Tell those who wait that they do, and those who waited in vain to come again, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.tell(self._node.now())
+
+    def tell(self, now: float) -> None:
+        """Tell those who wait what is to be told at `now`."""
+        for refusal in self.queue.expired(now):
+            effect = self._hellos.pop(refusal.key)
+            self._refuse(refusal.key, effect.request_id, refusal.retry_after_ms)
+        for notice in self.queue.notices(now):
+            notice.key.perform(notice.key.session.queued(notice.ahead, notice.wait_ms))
 
     async def _authenticate(self, connection: Connection, effect: Authenticate) -> None:
         session = connection.session
-        self.crowding.came(session.id, self._node.now())
         logs.bind(session=session.id)  # what this task logs, and nothing else
         try:
-            await self._limits.admit(connection)
-            if session.closed():
-                return
-            user = await self._user_of(connection, effect)
-            if user is None or session.closed():
-                return
-            self._limits.admit_user(connection, user)
-            if session.closed():
-                return
-            taken = await self._take_user(user, session, effect.resume)
-            held = await self._rooms_of(user, session, resumed=taken.resumed)
-            if session.closed():
-                return
-            self.counts.accepted += 1
-            _log.debug("session_welcomed", session=session.id, resumed=taken.resumed, rooms=len(held))
-            welcome = session.welcomed(
-                request_id=effect.request_id,
-                resume=taken.resume,
-                resumed=taken.resumed,
-                node=self._node.id,
-                ice_servers=self._ice.for_user(user, time.time()),
-                rooms=held,
-            )
-            connection.perform(welcome)
+            await self._let_in(connection, effect)
         except Exception:
             _log.exception("hello_failed")
             connection.perform(session.postponed(effect.request_id, AWAY, RETRY_AFTER_MS))
         finally:
-            self.crowding.went(session.id, self._node.now())
+            now = self._node.now()
             connection.answered()
+            self.crowding.went(session.id, now)
+            self.queue.done(now)
+            self._advance()
 
-    async def _user_of(self, connection: Connection, effect: Authenticate) -> str | None:
+    async def _let_in(self, connection: Connection, effect: Authenticate) -> None:
+        """Three round trips to Redis: the address and the user's rooms, the user and the records, the sides."""
         session = connection.session
+        if session.closed():
+            return
+        user = await self._user_of(effect.token)
+        index = self._rooms.ask(user) if isinstance(user, str) else None
+        await self._limits.admit(connection)
+        if session.closed():
+            return
+        if index is None or not isinstance(user, str):
+            await self._turn_away(connection, effect, user)
+            return
+        self._limits.admit_user(connection, user)
+        if session.closed():
+            return
+        asked = await self._rooms.records(index)
+        taken = await self._take_user(user, session, effect.resume)
+        if taken.outdated:
+            self.counts.outdated += 1
+            connection.close(close_codes.REPLACED)
+            return
+        held = await self._rooms.of(user, asked, session, resumed=taken.resumed)
+        if session.closed():
+            return
+        self.counts.accepted += 1
+        _log.debug("session_welcomed", session=session.id, resumed=taken.resumed, rooms=len(held))
+        welcome = session.welcomed(
+            request_id=effect.request_id,
+            resume=taken.resume,
+            resumed=taken.resumed,
+            node=self._node.id,
+            ice_servers=self._ice.for_user(user, time.time()),
+            rooms=held,
+        )
+        connection.perform(welcome)
+
+    # --- who it is ---
+
+    async def _user_of(self, token: str) -> str | Unauthorized | KeysUnavailable | TimeoutError:
+        """The user of a token, or why there is none. A token that was checked a moment ago costs no task switch."""
+        user = self._verifier.user_lately(token)
+        if user is not None:
+            return user
         try:
             async with asyncio.timeout(AUTHENTICATE_SECONDS):
-                return await self._verifier.user_of(effect.token)
-        except Unauthorized as error:
+                return await self._verifier.user_of(token)
+        except (Unauthorized, KeysUnavailable, TimeoutError) as error:
+            return error
+
+    async def _turn_away(self, connection: Connection, effect: Authenticate, why: object) -> None:
+        session = connection.session
+        if isinstance(why, Unauthorized):
             self.counts.refused += 1
             await self._limits.login_failed(connection)
-            connection.perform(session.refused(effect.request_id, str(error)))
-        except (KeysUnavailable, TimeoutError) as error:
-            connection.perform(session.postponed(effect.request_id, str(error), RETRY_AFTER_MS))
-        return None
+            connection.perform(session.refused(effect.request_id, str(why)))
+        else:
+            connection.perform(session.postponed(effect.request_id, str(why), RETRY_AFTER_MS))
+
+    # --- the user ---
 
     async def _take_user(self, user: str, session: Session, resume: str | None) -> Taken:
-        """Make the user this session's; whoever held it is closed. Without Redis only this node's can be known."""
-        here = self._node.clients.session_of(user)
-        try:
-            async with asyncio.timeout(STORED_SECONDS):
-                taken = await self._node.users.take(user, session.id, resume)
-            if resume is not None:
-                self.counts.resumed += taken.resumed
-                self.counts.stale += not taken.resumed
-        except (StoreUnavailable, TimeoutError) as error:
-            self.counts.resume_unavailable += resume is not None
-            _log.warning("take_user_unavailable", error=str(error))
-            taken = Taken(secrets.token_urlsafe(24), None if here is None else self._node.id, here, False)
+        """Make the user this session's, and close the session that held it, if that may be."""
+        taken = await self._taken(user, session, resume)
+        if taken.outdated:
+            return taken
         if session.closed():
             self.let_go(user, session.id)
         else:
@@ -131,6 +219,31 @@ class Login:
         if taken.session is not None and taken.node is not None and taken.session != session.id:
             self._node.replace(taken.node, taken.session)
         return taken
+
+    async def _taken(self, user: str, session: Session, resume: str | None) -> Taken:
+        """Without Redis only what this node holds can be known; Redis is told when it is back."""
+        users = self._node.users
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                taken = await users.take(user, session.id, resume)
+                if taken.outdated and self._is_gone(taken):
+                    taken = await users.take(user, session.id, resume, dead=taken.session)
+        except (StoreUnavailable, TimeoutError) as error:
+            self.counts.resume_unavailable += resume is not None
+            _log.warning("take_user_unavailable", error=str(error))
+            here = self._node.clients.session_of(user)
+            secret = users.take_alone(user, session.id)
+            return Taken(secret, None if here is None else self._node.id, here, "taken")
+        if resume is not None and not taken.outdated:
+            self.counts.resumed += taken.resumed
+            self.counts.stale += not taken.resumed
+        return taken
+
+    def _is_gone(self, taken: Taken) -> bool:
+        """Whether the session that holds a user is known not to live: its node died, or has lost it."""
+        if taken.node == self._node.id:
+            return taken.session is not None and not self._node.stays(taken.session)
+        return taken.node is not None and not self._is_live(taken.node)
 
     def let_go(self, user: str, session: str) -> None:
         """The session is over: nobody holds the user, unless another session has taken it."""
@@ -142,41 +255,4 @@ class Login:
             await self._node.users.release(user, session)
         except StoreUnavailable as error:
             _log.warning("release_user_unavailable", error=str(error))
-
-    async def _rooms_of(self, user: str, session: Session, *, resumed: bool) -> list[frames.HeldRoom]:
-        """The user's live rooms. A resumed session takes the sides that the one before it held or lost."""
-        rooms: list[frames.HeldRoom] = []
-        try:
-            async with asyncio.timeout(STORED_SECONDS):
-                for room in await self._node.store.rooms_of(user):
-                    held = await self._room_of(user, room, session, resumed)
-                    if held is not None:
-                        rooms.append(held)
-        except (StoreUnavailable, BadRecord, JournalFull, TimeoutError) as error:
-            _log.warning("rooms_of_user_unavailable", error=str(error))
-        return rooms
-
-    async def _room_of(
-        self, user: str, room: Room, session: Session, resumed: bool
-    ) -> frames.HeldRoom | None:
-        side = room.side_of(user)
-        if side is None:
-            return None
-        if not resumed:
-            _, messages = await self._node.store.load(room.room_id)
-            return frames.held_room(room, messages, side)
-        if room.side(side).came and not room.side(side).left:
-            return await self._take_side(room.room_id, side, session)
-        return None
-
-    async def _take_side(self, room_id: str, side: SideNumber, session: Session) -> frames.HeldRoom | None:
-        room, messages = await self._node.store.load(room_id)
-        if session.closed():
-            return None
-        outcome = await self._node.executed(
-            room, room_id, commands.Join(side, self._node.id, session.id), session.id
-        )
-        if not isinstance(outcome, Done):
-            return None
-        self._node.negotiation_log.note(room_id, side, session.id, "resumed", self._node.now())
-        return frames.held_room(outcome.room, await self._node.store.chat_of(outcome.room, messages), side)
+            self._node.users.release_later(user, session)

@@ -82,7 +82,7 @@ class Node:
         self._limits: AddressLimits
         self._draining: Callable[[], bool]
         self._begin: Begin
-        self._let_go: Callable[[str, str], None]
+        self._gone: Callable[[Connection], None]
         self._reconciler: Reconciler
         self._loop = loop
         self._slow: dict[str, float] = {}  # sessions of other nodes that read too slowly, and until when
@@ -95,17 +95,17 @@ class Node:
         bus: Bus,
         reconciler: Reconciler,
         begin: Begin,
-        let_go: Callable[[str, str], None],
+        gone: Callable[[Connection], None],
         limits: AddressLimits,
         draining: Callable[[], bool],
     ) -> None:
         """Take what in turn needs the node.
 
-        `begin` is called with each request of a client, `let_go(user, session)` when a session that had one is over;
+        `begin` is called with each request of a client, `gone` with each connection that has closed;
         while `draining()` nobody comes in.
         """
         self.rooms, self.store, self.users, self.bus = rooms, store, users, bus
-        self._reconciler, self._begin, self._let_go, self._limits = reconciler, begin, let_go, limits
+        self._reconciler, self._begin, self._gone, self._limits = reconciler, begin, gone, limits
         self._draining = draining
 
     def now(self) -> float:
@@ -142,8 +142,7 @@ class Node:
         if session.user:
             _log.info("session_closed", session=session.id, end=connection.websocket.ended_by)
         self._limits.closed(connection)
-        if session.user:
-            self._let_go(session.user, session.id)
+        self._gone(connection)
         if not session.rooms:
             return
         held = dict(session.rooms)

@@ -14,7 +14,7 @@ from keepline.ops import logs
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
 from keepline.room.codec import BadRecord
-from keepline.room.record import Message, Status, other
+from keepline.room.record import Message, Room, Status, other
 from keepline.room.state import IllegalTransition
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import Act, Authenticate, Effect, Join, Report, Request, RequestId, Session
@@ -77,11 +77,11 @@ class Requests:
             connection.answered()
 
     async def _joined(self, session: Session, effect: Join) -> Sequence[Effect]:
-        room, messages = await self._node.store.load(effect.room_id)
+        room = self._node.rooms.get(effect.room_id)
+        if room is None:
+            room = await self._stored(effect.room_id)
         if session.closed():
             return ()
-        if room is None:
-            room = self._node.rooms.known(effect.room_id)  # Redis has just lost it
         side = None if room is None else room.side_of(session.user)
         if room is None and self._node.bus.just_lost:
             raise StoreUnavailable("another node may have yet to put the room back")
@@ -89,12 +89,18 @@ class Requests:
             return self._no_room(session, effect)
         if side is None:
             return self._no_member(session, effect)
+        chat = self._node.store.lookups.ask_chat(room)
         join = commands.Join(side, self._node.id, session.id)
         outcome = await self._node.executed(room, room.room_id, join, session.id)
         if not isinstance(outcome, Done):
             return self._refusal(session, outcome, effect.room_id, effect.request_id)
-        messages = await self._node.store.chat_of(outcome.room, messages)
+        messages = await self._node.store.lookups.chat_in(chat, outcome.room)
         return session.joined(outcome.room, messages, effect.request_id)
+
+    async def _stored(self, room_id: str) -> Room | None:
+        """The room as Redis has it, or as it was known here if Redis has just lost it."""
+        lookups = self._node.store.lookups
+        return await lookups.room_in(lookups.ask_record(room_id), room_id) or self._node.rooms.known(room_id)
 
     def _no_room(self, session: Session, effect: Join | Report) -> Sequence[Effect]:
         why = "there is no such room"

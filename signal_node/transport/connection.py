@@ -279,6 +279,10 @@ class Connection(asyncio.Protocol):
 
     # --- what the node does with it ---
 
+    def hello_due_at(self, now: float) -> None:
+        """The client was asked to say hello at `now`: from then on it has the time that others have from the start."""
+        self.opened_at = now
+
     def perform(self, effects: Sequence[Effect]) -> None:
         """Carry out a session's effects in order."""
         for effect in effects:

@@ -109,8 +109,10 @@ async def test_a_second_connection_takes_over(scene: Scene, resumes: bool) -> No
 async def test_a_secret_that_is_not_the_last_one_resumes_nothing(scene: Scene, secret: str) -> None:
     call = await scene.call()
     stale = call.bob.welcome["resume"]
-    call.bob = await scene.login(call.bob.user, call.bob.node, resume=stale)
-    await call.alice.client.expect("peer", room=call.room, state="reconnected")
+    for _ in range(2):  # the one before the last is still good
+        resume = call.bob.welcome["resume"]
+        call.bob = await scene.login(call.bob.user, call.bob.node, resume=resume)
+        await call.alice.client.expect("peer", room=call.room, state="reconnected")
     await lose_bob(scene, call)
     secrets = {"wrong": "x" * 32, "stale": stale, "of another user": call.alice.welcome["resume"]}
     call.bob = await scene.login(call.bob.user, call.bob.node, resume=secrets[secret])
@@ -118,6 +120,30 @@ async def test_a_secret_that_is_not_the_last_one_resumes_nothing(scene: Scene, s
     assert [held["room"]["user_2_connected"] for held in call.bob.welcome["rooms"]] == [False]
     await call.bob.client.ask("join", "joined", room=call.room)
     await back_to_normal(scene, call)
+
+
+async def test_a_device_that_comes_back_by_itself_leaves_alone_the_one_in_use(scene: Scene) -> None:
+    call = await scene.call()
+    phone = call.bob
+    await lose_bob(scene, call)
+    call.bob = await scene.login(phone.user, other_node(phone.node))
+    await call.bob.client.ask("join", "joined", room=call.room)
+    for node in (phone.node, other_node(phone.node)):
+        late = await scene.connect(node)
+        token = scene.cluster.token(phone.user)
+        await late.send("hello", token=token, resume=phone.welcome["resume"])
+        assert await late.closed() == 4409
+    await back_to_normal(scene, call)
+
+
+async def test_a_welcome_that_was_lost_can_be_asked_for_again(scene: Scene) -> None:
+    call = await scene.call()
+    resume = call.bob.welcome["resume"]
+    for node in (other_node(call.bob.node), call.bob.node):
+        call.bob.client.cut()
+        call.bob = await scene.login(call.bob.user, node, resume=resume)
+        assert call.bob.welcome["resumed"] is True
+        assert [held["room"]["room_id"] for held in call.bob.welcome["rooms"]] == [call.room]
 
 
 async def test_a_resumed_session_does_not_take_back_what_it_had_left(scene: Scene) -> None:

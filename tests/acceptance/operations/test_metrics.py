@@ -162,7 +162,16 @@ async def test_coming_back_shows_in_the_metrics(patient_cluster: Cluster) -> Non
         await call.alice.client.expect("peer", room=call.room, state="reconnecting")
         again = await scene.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
         assert again.welcome["resumed"]
-        late = await scene.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
+        await call.alice.client.expect("peer", room=call.room, state="reconnected")
+        moved = await scene.login(call.bob.user, 1, resume=again.welcome["resume"])
+        assert moved.welcome["resumed"]
+        outdated = await scene.connect(0)
+        token, secret = patient_cluster.token(call.bob.user), call.bob.welcome["resume"]
+        await outdated.send("hello", token=token, resume=secret)
+        assert await outdated.closed() == 4409
+        moved.client.cut()
+        await call.alice.client.expect("peer", room=call.room, state="reconnecting")
+        late = await scene.login(call.bob.user, 1, resume=secret)
         assert not late.welcome["resumed"]
         await late.client.send("typing", room=call.room)
         await late.client.expect("error", code="not_a_member")
@@ -173,12 +182,13 @@ async def test_coming_back_shows_in_the_metrics(patient_cluster: Cluster) -> Non
             def by(name: str, **labels: str) -> float:
                 return sample(after, name, **labels) - sample(before, name, **labels)
 
-            assert by("keepline_resumes_total", outcome="resumed") == 1
+            assert by("keepline_resumes_total", outcome="resumed") == 2
+            assert by("keepline_resumes_total", outcome="outdated") == 1
             assert by("keepline_resumes_total", outcome="stale") == 1
             assert by("keepline_absences_total", outcome="returned") == 1
             assert by("keepline_absence_seconds_count") == 1
             assert by("keepline_replaced_total") == 1
-            assert by("keepline_connections_closed_total", end="4409") == 1
+            assert by("keepline_connections_closed_total", end="4409") == 2
             assert by("keepline_connections_closed_total", end="lost") >= 1
             assert by("keepline_errors_total", code="not_a_member") == 1
             return True

@@ -69,7 +69,10 @@ async def test_ready_only_when_every_condition_holds(endpoint: Endpoint) -> None
     assert (await endpoint.call("GET", "/readyz"))[0] == 200
     endpoint.health.require("heard", lambda: "deaf for 3 s")
     status, _, body = await endpoint.call("GET", "/readyz")
-    assert (status, body) == (503, {"ready": False, "reasons": {"heard": "deaf for 3 s"}})
+    assert (status, body) == (
+        503,
+        {"ready": False, "reasons": {"heard": "deaf for 3 s"}, "warnings": {}},
+    )
 
 
 async def test_health_informs_and_does_not_judge(endpoint: Endpoint) -> None:

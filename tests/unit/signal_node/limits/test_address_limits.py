@@ -35,8 +35,19 @@ class Away:
         self.hangs = hangs
         self.asked = 0
 
-    async def evalsha(self, *arguments: object) -> object:
+    def pipeline(self, *, transaction: bool) -> Away:
+        return self
+
+    async def __aenter__(self) -> Away:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+    def execute_command(self, *command: object) -> None:
         self.asked += 1
+
+    async def execute(self, *, raise_on_error: bool) -> object:
         if self.hangs:
             await asyncio.Event().wait()
         raise ConnectionError("away")

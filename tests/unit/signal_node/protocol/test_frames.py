@@ -311,6 +311,7 @@ SERVER: list[tuple[frames.ServerFrame, dict[str, Any]]] = [
         },
     ),
     (frames.Pong(id=8), {"type": "pong", "id": 8}),
+    (frames.Queued(ahead=3, wait_ms=20), {"type": "queued", "ahead": 3, "wait_ms": 20}),
     (
         frames.Error(code=ErrorCode.ROOM_ENDED, message="m", reason="grace_expired"),
         {"type": "error", "code": "room_ended", "message": "m", "reason": "grace_expired"},

@@ -1,0 +1,81 @@
+"""What those who come in ask of Redis. There may be thousands at once, and what they ask together leaves in one write.
+
+To ask and to wait for the answer are two things, so that one round trip may be for several questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+from keepline.ops.redis.batches import Batches
+from keepline.ops.redis.scripts import StoreUnavailable, text, translated
+from keepline.room import keys
+from keepline.room.codec import BadRecord
+from keepline.room.record import Message, Room
+from signal_node.rooms.reading import Reader
+
+Asked = Awaitable[Any]
+"""An answer of Redis that is on its way."""
+
+
+class Lookups:
+    """Questions about single rooms and users."""
+
+    def __init__(self, batches: Batches, reader: Reader, partitions: int) -> None:
+        self._batches = batches
+        self._reader = reader
+        self._partitions = partitions
+
+    def ask_rooms_of(self, user: str) -> Asked:
+        """Ask for the ids of a user's rooms."""
+        return self._batches.ask("SMEMBERS", keys.user_rooms(user))
+
+    def ask_record(self, room_id: str) -> Asked:
+        """Ask for a room's record."""
+        return self._batches.ask("GET", keys.room(self._partition(room_id), room_id))
+
+    def ask_chat(self, room: Room) -> Asked | None:
+        """Ask for a room's chat, if there is any."""
+        if not room.last_seq:
+            return None
+        return self._batches.ask("XRANGE", keys.chat(self._partition(room.room_id), room.room_id), "-", "+")
+
+    async def rooms_in(self, asked: Asked) -> list[str]:
+        """The ids of rooms that were asked for, in order. Raises StoreUnavailable."""
+        with translated():
+            return sorted(text(room_id) for room_id in await asked)
+
+    async def room_in(self, asked: Asked, room_id: str) -> Room | None:
+        """The room of a record that was asked for; None when there is none.
+
+        Raises StoreUnavailable, also for a room that is not there while its partition is being recovered; BadRecord.
+        """
+        with translated():
+            record = await asked
+            whole = record or await self._batches.ask("EXISTS", keys.epoch(self._partition(room_id)))
+        if not whole:
+            raise StoreUnavailable("this part of Redis is recovering")
+        room = None if record is None else self._reader.record(room_id, record)
+        if isinstance(room, BadRecord):
+            raise room
+        return room
+
+    async def chat_in(self, asked: Asked | None, room: Room) -> list[Message]:
+        """The chat as of a record, asked for again if somebody wrote since. Raises StoreUnavailable.
+
+        Lines after that come by themselves.
+        """
+        with translated():
+            lines = [] if asked is None else self._reader.lines(room.room_id, await asked)
+            if room.last_seq > (lines[-1].seq if lines else 0) and (again := self.ask_chat(room)) is not None:
+                lines = self._reader.lines(room.room_id, await again)
+        return [line for line in lines if line.seq <= room.last_seq]
+
+    async def forget_rooms(self, user: str, over: Iterable[str]) -> None:
+        """Take rooms out of the user's index. Raises StoreUnavailable."""
+        with translated():
+            await self._batches.ask("SREM", keys.user_rooms(user), *over)
+
+    def _partition(self, room_id: str) -> int:
+        return keys.partition_of(room_id, self._partitions)

@@ -1,0 +1,97 @@
+"""The rooms of a user who comes in: what the welcome shows of them, and the sides that a resumed session takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from keepline.ops.redis.scripts import StoreUnavailable
+from keepline.room import commands
+from keepline.room.codec import BadRecord
+from keepline.room.record import Room, SideNumber, Status
+from signal_node.protocol import frames
+from signal_node.protocol.session import Session
+from signal_node.rooms.journal import Done, JournalFull
+from signal_node.rooms.lookups import Asked, Lookups
+from signal_node.signaling.node import Node
+from signal_node.signaling.work import STORED_SECONDS, Work
+
+_log = structlog.get_logger(__name__)
+
+
+class RoomsOfUsers:
+    """Looks up the rooms of users. Without Redis a user is welcomed without them."""
+
+    def __init__(self, node: Node, lookups: Lookups, work: Work) -> None:
+        self._node = node
+        self._lookups = lookups
+        self._work = work
+
+    def ask(self, user: str) -> Asked:
+        """Ask which rooms a user has."""
+        return self._lookups.ask_rooms_of(user)
+
+    async def records(self, index: Asked) -> list[tuple[str, Asked]]:
+        """Ask for the records of the user's rooms; none when Redis does not say which these are."""
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                room_ids = await self._lookups.rooms_in(index)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.warning("rooms_of_user_unavailable", error=str(error))
+            return []
+        return [(room_id, self._lookups.ask_record(room_id)) for room_id in room_ids]
+
+    async def of(
+        self, user: str, asked: Sequence[tuple[str, Asked]], session: Session, *, resumed: bool
+    ) -> list[frames.HeldRoom]:
+        """The user's live rooms. A resumed session takes the sides that the one before it held or lost, all at once."""
+        over: list[str] = []
+        answers = [
+            self._held_room(user, room_id, record, session, resumed, over) for room_id, record in asked
+        ]
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                # Most have one room, for which a task of its own would cost more than its work.
+                rooms = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
+        except (JournalFull, TimeoutError) as error:
+            _log.warning("rooms_of_user_unavailable", error=str(error))
+            return []
+        if over:
+            self._work.begin(self._forget_rooms(user, over))
+        return [room for room in rooms if room is not None]
+
+    async def _held_room(
+        self, user: str, room_id: str, record: Asked, session: Session, resumed: bool, over: list[str]
+    ) -> frames.HeldRoom | None:
+        try:
+            room = await self._lookups.room_in(record, room_id)
+            if room is None or room.status is Status.ENDED or (side := room.side_of(user)) is None:
+                over.append(room_id)
+                return None
+            if resumed:
+                return await self._take_side(room, side, session)
+            chat = await self._lookups.chat_in(self._lookups.ask_chat(room), room)
+            return frames.held_room(room, chat, side)
+        except (StoreUnavailable, BadRecord) as error:
+            _log.warning("rooms_of_user_unavailable", room=room_id, error=str(error))
+            return None
+
+    async def _take_side(self, room: Room, side: SideNumber, session: Session) -> frames.HeldRoom | None:
+        before = room.side(side)
+        if not before.came or before.left or session.closed():
+            return None
+        chat = self._lookups.ask_chat(room)
+        outcome = await self._node.executed(
+            room, room.room_id, commands.Join(side, self._node.id, session.id), session.id
+        )
+        if not isinstance(outcome, Done):
+            return None
+        self._node.negotiation_log.note(room.room_id, side, session.id, "resumed", self._node.now())
+        return frames.held_room(outcome.room, await self._lookups.chat_in(chat, outcome.room), side)
+
+    async def _forget_rooms(self, user: str, over: Sequence[str]) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._lookups.forget_rooms(user, over)
