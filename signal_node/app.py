@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from keepline.ops import program, redis
+from keepline.ops.origins import Origins
 from keepline.ops.redis.batches import Batches
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
@@ -303,7 +304,7 @@ def _clients(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Connect
         ),
         max_frame=settings.limit_frame_bytes,
         max_outgoing=settings.limit_outgoing_bytes,
-        origins=frozenset(settings.origins),
+        origins=Origins(settings.origins),
         hello_seconds=settings.limit_hello_seconds,
         ping_seconds=settings.limit_ping_seconds,
         pong_seconds=settings.limit_pong_seconds,

@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from keepline.ops import ice_url, secret_files
+from keepline.ops import ice_url, origins, secret_files
 from keepline.ops.postgres import urls as postgres_urls
 from keepline.ops.redis import prefix, urls
 from keepline.room.keys import DEFAULT_PREFIX
@@ -78,14 +78,13 @@ def _check_database_url(url: str) -> str:
 
 
 def _check_origin(origin: str) -> str:
-    """Accept what a browser sends as Origin: scheme, host and port, without a path; or `*` for any."""
-    parts = urlsplit(origin)
-    exact = (
-        f"{parts.scheme}://{parts.netloc}" == origin and parts.scheme in ("http", "https") and parts.netloc
-    )
-    if origin != "*" and not exact:
-        raise ValueError("should list origins such as https://app.example, without a path, or be *")
-    return origin
+    """Accept what can match an Origin; returned as browsers write it."""
+    try:
+        return origins.normalised(origin)
+    except ValueError as error:
+        raise ValueError(
+            f"should list origins such as https://app.example, https://*.app.example or null, or be *: {error}"
+        ) from None
 
 
 def _check_turn_url(url: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from keepline.ops.budget import Budget
+from keepline.ops.origins import Origins
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import (
     Authenticate,
@@ -155,7 +156,7 @@ class Connection(asyncio.Protocol):
         budget: Budget,
         other_frames: Bucket,
         max_outgoing: int,
-        origins: frozenset[str],
+        origins: Origins,
     ) -> None:
         self.session = session
         self.websocket = websocket
@@ -463,7 +464,7 @@ class Connection(asyncio.Protocol):
     def _open(self, opened: Opened) -> None:
         self.forwarded_for = opened.forwarded_for
         self._handler.opened(self)
-        if opened.origin is not None and not {"*", opened.origin} & self._origins:
+        if not self._origins.allow(opened.origin):
             self.close(close_codes.ORIGIN_REFUSED)
 
     def _begin_close(self, close: close_codes.Close) -> None:

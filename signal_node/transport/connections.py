@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from keepline.ops.budget import Budget
+from keepline.ops.origins import Origins
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import SESSION_ID_BYTES, Limits, Session, Stage
@@ -37,7 +38,7 @@ class Connections:
         limits: Limits,
         max_frame: int,
         max_outgoing: int,
-        origins: frozenset[str],
+        origins: Origins,
         hello_seconds: float,
         ping_seconds: float,
         pong_seconds: float,

@@ -19,7 +19,7 @@ _HASTE = {
     "KEEPLINE_TEXT_WARNING_SECONDS": "2",
     "KEEPLINE_MIN_DURATION_SECONDS": "2",
     "KEEPLINE_ENDING_SECONDS": "1",
-    "KEEPLINE_ORIGINS": "https://app.example",
+    "KEEPLINE_ORIGINS": "https://app.example:443, https://*.preview.example, capacitor://localhost",
     "KEEPLINE_LIMIT_HELLO_SECONDS": "2",
     "KEEPLINE_LIMIT_OUTGOING_BYTES": "65536",
     # Enough to fill the buffers of the system in no time.

@@ -182,14 +182,20 @@ async def test_what_is_not_even_http_gets_no_websocket(scene: Scene, garbage: by
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "http://app.example", "null"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://app.example", "null", "https://a.b.preview.example"]
+)
 async def test_other_origins_are_refused(scene: Scene, origin: str) -> None:
     client = await scene.connect(scene.nodes[1], origin=origin)
     assert await client.closed() == 4403
 
 
-async def test_the_allowed_origin_is_let_in(scene: Scene) -> None:
-    await scene.login(uuid.uuid4(), scene.nodes[1], origin="https://app.example")
+@pytest.mark.parametrize(
+    "origin",
+    ["https://app.example", "https://APP.example:443", "https://a.preview.example", "capacitor://localhost"],
+)
+async def test_a_listed_origin_is_let_in(scene: Scene, origin: str) -> None:
+    await scene.login(uuid.uuid4(), scene.nodes[1], origin=origin)
 
 
 # --- time and quantity ---

@@ -13,6 +13,7 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
+from keepline.ops.origins import Origins
 from signal_node.limits.address_limits import AddressLimits
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.rates import Rates
@@ -136,7 +137,7 @@ def new_clients(loop: StillLoop, **changes: Any) -> Connections:
         "limits": Limits(),
         "max_frame": 65_536,
         "max_outgoing": 1_048_576,
-        "origins": frozenset({"https://app.example"}),
+        "origins": Origins(["https://app.example"]),
         "hello_seconds": 5.0,
         "ping_seconds": 20.0,
         "pong_seconds": 20.0,

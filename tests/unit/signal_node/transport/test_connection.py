@@ -9,6 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.protocol import State
 
+from keepline.ops.origins import Origins
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode, Ok, encode
 from signal_node.protocol.session import Act, Authenticate, Join, Relay
@@ -113,7 +114,7 @@ def test_browsers_come_from_listed_origins_only(node: Node, origin: str | None, 
 
 
 def test_a_star_lets_every_origin_in() -> None:
-    node = new_node(origins=frozenset({"*"}))
+    node = new_node(origins=Origins(["*"]))
     browser = node.browser(origin="https://any.example")
     assert browser.protocol.close_rcvd is None
 
