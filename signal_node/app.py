@@ -145,10 +145,12 @@ class App:
             ),
         )
         self.work = Work(loop)
+        self.jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
+        verifier = _verifier(settings, self.jwks)
         self.login = Login(
             self.node,
             RoomsOfUsers(self.node, store.lookups, self.work),
-            _verifier(settings),
+            verifier,
             self.ice,
             self.limits,
             self.work,
@@ -251,6 +253,8 @@ class App:
         tasks.start("recovery", self.recovery.run, restart=True)
         tasks.start("deadlines", self.timekeeper.run, restart=True)
         tasks.start("failed-logins", self.logins.run, restart=True)
+        if self.jwks is not None:
+            tasks.start("jwks", self.jwks.run, restart=True)
         tasks.start("connections", self.connections.run, restart=True)
         tasks.start("census", self.room_gauges.run, restart=True)
         tasks.start("hellos", self.login.run, restart=True)
@@ -322,6 +326,5 @@ def _allowances(settings: NodeSettings) -> Allowances:
     return Allowances(connection, burst, address, address_burst)
 
 
-def _verifier(settings: NodeSettings) -> Verifier:
-    jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
+def _verifier(settings: NodeSettings, jwks: Jwks | None) -> Verifier:
     return Verifier(secret_of(settings.auth_secret), jwks, settings.auth_issuer, settings.auth_audience)

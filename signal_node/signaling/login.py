@@ -199,7 +199,8 @@ class Login:
         session = connection.session
         if isinstance(why, Unauthorized):
             self.counts.refused += 1
-            await self._limits.login_failed(connection)
+            if why.is_guess:
+                await self._limits.login_failed(connection)
             connection.perform(session.refused(effect.request_id, str(why)))
         else:
             connection.perform(session.postponed(effect.request_id, str(why), RETRY_AFTER_MS))

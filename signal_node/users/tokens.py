@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -18,13 +18,28 @@ from uuid import UUID
 import aiohttp
 import jwt
 import orjson
+from jwt.exceptions import InvalidSubjectError
+
+from keepline.ops.backoff import Backoff
 
 LEEWAY_SECONDS = 5
 _FETCH_SECONDS = 5
 _FRESH_SECONDS = 600.0
-_REFETCH_SECONDS = 15.0
+_REFETCH_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 _MAX_JWKS_BYTES = 256 * 1024
+_MAX_MISSING = 1_000
+_LONGEST_RETRY_SECONDS = 60.0
+
+_SIGNED = (
+    jwt.ImmatureSignatureError,
+    jwt.InvalidAudienceError,
+    jwt.InvalidIssuedAtError,
+    jwt.InvalidIssuerError,
+    InvalidSubjectError,
+    jwt.MissingRequiredClaimError,
+)
+"""What is wrong with claims, which are looked at when the signature is right."""
 
 REMEMBERED_SECONDS = 60.0
 """How long a token that was good is not checked again, within its own life."""
@@ -34,62 +49,98 @@ MAX_REMEMBERED = 10_000
 
 
 class Unauthorized(Exception):
-    """The token is not good; the text tells the client why."""
+    """The token is not good; the text tells the client why.
+
+    `is_guess`: nothing shows that it was signed by us. One that has expired, or is for another service of ours, is no
+    attempt to guess one.
+    """
+
+    def __init__(self, why: str, *, is_guess: bool = True) -> None:
+        super().__init__(why)
+        self.is_guess = is_guess
 
 
 class KeysUnavailable(Exception):
-    """The JWKS cannot be had just now; the token may be good."""
+    """The JWKS cannot be had just now, or may have a key that it did not have a moment ago; the token may be good."""
 
 
 class Jwks:
-    """The public keys behind a URL, kept for ten minutes; an unknown key id looks again, not more than every 15 s.
+    """The public keys behind a URL. One that is known is used at once, whatever becomes of the URL.
 
-    While they cannot be had, one look a second speaks for all who wait, and the keys known so far stay good.
+    `run` fetches the set every ten minutes. A key id that is not in it may be a new one: it is unknown for certain when
+    it is missing in a set that was fetched after it was seen first. Until then the answer is "later", and sets are
+    fetched no more often than every five seconds, whatever ids come.
     """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
         self._url = url
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._missing: OrderedDict[str | None, float] = OrderedDict()
         self._fetched_at: float | None = None
         self._failed_at: float | None = None
         self._problem = ""
         self._lock = asyncio.Lock()
 
+    async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Keep the set fresh, until cancelled: a key that was taken away is not used for long."""
+        backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        while True:
+            await self._fetch()
+            if self._problem:
+                await sleep(_RETRY_SECONDS + backoff.next())
+            else:
+                backoff.reset()
+                await sleep(_FRESH_SECONDS)
+
     async def key(self, key_id: str | None) -> jwt.PyJWK:
         """The key with that id. Raises Unauthorized for an unknown one, KeysUnavailable."""
-        if self._stale(_FRESH_SECONDS) or (key_id not in self._keys and self._stale(_REFETCH_SECONDS)):
-            await self._fetch(key_id)
-        try:
-            return self._keys[key_id]
-        except KeyError:
-            raise Unauthorized("the token was signed with an unknown key") from None
+        return self._known(key_id) or await self._look_for(key_id)
 
     def has(self, key: jwt.PyJWK) -> bool:
         """Whether that very key is among those of the last look."""
         return self._keys.get(key.key_id) is key
 
-    def _stale(self, seconds: float) -> bool:
+    def _known(self, key_id: str | None) -> jwt.PyJWK | None:
+        """A token need not name the key where there is only one."""
+        if key_id is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(key_id)
+
+    async def _look_for(self, key_id: str | None) -> jwt.PyJWK:
+        seen_at = self._missing.setdefault(key_id, self._clock())
+        if len(self._missing) > _MAX_MISSING:
+            self._missing.popitem(last=False)
+        if self._fetched_at is None or self._fetched_at < seen_at:
+            await self._fetch()
+        key = self._known(key_id)
+        if key is not None:
+            self._missing.pop(key_id, None)
+            return key
+        if self._fetched_at is not None and self._fetched_at >= seen_at:
+            raise Unauthorized("the token was signed with an unknown key")
+        why = self._problem or "they were fetched a moment ago, without the one that this token names"
+        raise KeysUnavailable(f"cannot fetch the keys that sign tokens: {why}")
+
+    def _older_than(self, seconds: float) -> bool:
         return self._fetched_at is None or self._clock() - self._fetched_at > seconds
 
-    async def _fetch(self, key_id: str | None) -> None:
+    async def _fetch(self) -> None:
+        """Fetch the set, unless that was done or has failed a moment ago. Who comes meanwhile shares the fetch."""
         async with self._lock:
-            if not self._stale(_REFETCH_SECONDS):
-                return
-            if self._failed_at is None or self._clock() - self._failed_at > _RETRY_SECONDS:
-                await self._look()
-        if self._problem and key_id not in self._keys:
-            raise KeysUnavailable(f"cannot fetch the keys that sign tokens: {self._problem}")
+            failed = self._failed_at is not None and self._clock() - self._failed_at <= _RETRY_SECONDS
+            if self._older_than(_REFETCH_SECONDS) and not failed:
+                await self._get_keys()
 
-    async def _look(self) -> None:
+    async def _get_keys(self) -> None:
+        began = self._clock()
         try:
             self._keys = _keys_of(await _get(self._url))
         except (aiohttp.ClientError, TimeoutError, jwt.PyJWTError, ValueError, TypeError) as error:
             self._failed_at = self._clock()
             self._problem = str(error) or type(error).__name__
         else:
-            self._fetched_at = self._clock()
-            self._problem = ""
+            self._fetched_at, self._failed_at, self._problem = began, None, ""
 
 
 async def _get(url: str) -> bytes:
@@ -187,11 +238,12 @@ class Verifier:
                 options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
             )
         except jwt.ExpiredSignatureError:
-            raise Unauthorized("the token has expired") from None
+            raise Unauthorized("the token has expired", is_guess=False) from None
         except jwt.InvalidSignatureError:
             raise Unauthorized("the token's signature is wrong") from None
         except jwt.PyJWTError as error:
-            raise Unauthorized(f"the token is not valid: {error}") from None
+            is_guess = not isinstance(error, _SIGNED)
+            raise Unauthorized(f"the token is not valid: {error}", is_guess=is_guess) from None
 
 
 def _digest(token: str) -> bytes:
@@ -202,4 +254,4 @@ def _user(claims: dict[str, Any]) -> str:
     try:
         return str(UUID(claims["sub"]))
     except (ValueError, AttributeError, TypeError):
-        raise Unauthorized("the token's sub is not a UUID") from None
+        raise Unauthorized("the token's sub is not a UUID", is_guess=False) from None

@@ -123,6 +123,14 @@ async def test_the_seventh_failed_login_is_refused_on_both_nodes_and_after_all_h
     assert not await is_blocked(fleet, 0, address)
 
 
+async def test_tokens_that_have_expired_block_nobody(fleet: Fleet) -> None:
+    address = "198.51.100.60"
+    for at in range(2 * FAILURES):
+        answer, code = await log_in(fleet, at % 2, address, fleet.token(uuid.uuid4(), ttl=-60))
+        assert (answer["code"], answer["message"], code) == ("unauthorized", "the token has expired", 4401)
+    assert not await is_blocked(fleet, 0, address)
+
+
 async def test_a_network_of_ipv6_counts_as_one_address(fleet: Fleet) -> None:
     for attempt in range(FAILURES):
         await fails(fleet, attempt % 2, f"2001:db8:1:2::{attempt:x}")

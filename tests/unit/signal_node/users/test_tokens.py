@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from signal_node.users import tokens
 from signal_node.users.tokens import Jwks, KeysUnavailable, Unauthorized, Verifier
+from tests.helpers.waiting import eventually
 
 SECRET = "a shared secret of 32 bytes, say"
 USER = "11111111-1111-4111-8111-11111111ABCD"
@@ -161,12 +162,15 @@ class KeyServer:
         self.status = 200
         self.asked = 0
         self.now = 1_000.0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def verifier(self) -> Verifier:
         return Verifier(None, Jwks(self.url, lambda: self.now))
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
+        await self.answers.wait()
         body = self.document() if self.body is None else self.body
         response = web.StreamResponse(status=self.status)
         await response.prepare(request)
@@ -238,15 +242,94 @@ async def test_both_a_secret_and_keys_may_be_configured(server: KeyServer) -> No
 async def test_an_unknown_key_makes_us_look_again_but_not_for_every_token(server: KeyServer) -> None:
     verifier = server.verifier()
     await verifier.user_of(signed(EC_KEY, "ec"))
+    server.now += 3
     for _ in range(5):
-        assert (
-            await refusal(verifier, signed(ANOTHER_EC_KEY, "new"))
-            == "the token was signed with an unknown key"
-        )
+        with pytest.raises(KeysUnavailable, match="a moment ago"):
+            await verifier.user_of(signed(ANOTHER_EC_KEY, "new"))
     assert server.asked == 1
-    server.now += tokens._REFETCH_SECONDS + 1
-    await asyncio.gather(*(refusal(verifier, signed(ANOTHER_EC_KEY, "new")) for _ in range(5)))
+    server.now += tokens._REFETCH_SECONDS
+    unknown = [refusal(verifier, signed(ANOTHER_EC_KEY, "new")) for _ in range(5)]
+    assert set(await asyncio.gather(*unknown)) == {"the token was signed with an unknown key"}
     assert server.asked == 2
+
+
+async def test_a_key_rotated_right_after_a_fetch_is_good_a_moment_later(server: KeyServer) -> None:
+    verifier = server.verifier()
+    await verifier.user_of(signed(EC_KEY, "ec"))
+    server.keys["new"] = ANOTHER_EC_KEY
+    server.now += 1
+    with pytest.raises(KeysUnavailable):
+        await verifier.user_of(signed(ANOTHER_EC_KEY, "new"))
+    server.now += tokens._REFETCH_SECONDS
+    assert await verifier.user_of(signed(ANOTHER_EC_KEY, "new")) == USER.lower()
+
+
+async def test_ids_that_are_made_up_cause_no_more_fetches_than_one(server: KeyServer) -> None:
+    verifier = server.verifier()
+    await verifier.user_of(signed(EC_KEY, "ec"))
+    server.now += 1
+    for number in range(tokens._MAX_MISSING + 10):
+        with pytest.raises(KeysUnavailable):
+            await verifier.user_of(by_hand({"alg": "ES256", "kid": str(number)}, {}))
+    assert server.asked == 1
+
+
+async def test_a_server_that_hangs_holds_up_nobody_whose_key_is_known(server: KeyServer) -> None:
+    jwks = Jwks(server.url, lambda: server.now)
+    verifier = Verifier(None, jwks)
+    await verifier.user_of(signed(EC_KEY, "ec"))
+    server.answers.clear()
+    server.now += tokens._FRESH_SECONDS + 1
+    fetching = asyncio.create_task(jwks.run())
+    await eventually(lambda: server.asked == 2)
+    assert await verifier.user_of(signed(EC_KEY, "ec")) == USER.lower()
+    assert not fetching.done()
+    fetching.cancel()
+    server.answers.set()
+
+
+async def test_the_keys_are_fetched_every_ten_minutes_and_more_often_while_that_fails(
+    server: KeyServer,
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        server.now += seconds
+        server.status = 503 if len(waits) in (1, 2) else 200
+        if len(waits) == 4:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await Jwks(server.url, lambda: server.now).run(sleep)
+    assert waits[0] == waits[3] == tokens._FRESH_SECONDS
+    assert tokens._RETRY_SECONDS <= max(waits[1:3]) <= 3 * tokens._RETRY_SECONDS
+
+
+@pytest.mark.parametrize(
+    "changes", [{"exp": 1}, {"nbf": 2**31}, {"sub": None}, {"sub": "alice"}, {"exp": None}]
+)
+async def test_a_token_of_ours_is_no_guess(changes: dict[str, Any]) -> None:
+    with pytest.raises(Unauthorized) as refused:
+        await Verifier(SECRET, None).user_of(hs256(**changes))
+    assert not refused.value.is_guess
+
+
+@pytest.mark.parametrize(
+    "token", ["junk", hs256("another secret, also 32 bytes long"), hs256()[:-2], by_hand({"alg": "none"}, {})]
+)
+async def test_what_nothing_shows_to_be_ours_is_a_guess(token: str) -> None:
+    with pytest.raises(Unauthorized) as refused:
+        await Verifier(SECRET, None).user_of(token)
+    assert refused.value.is_guess
+
+
+async def test_with_one_key_a_token_need_not_name_it(server: KeyServer) -> None:
+    server.keys = {"ec": EC_KEY}
+    assert await server.verifier().user_of(signed(EC_KEY, None)) == USER.lower()
+    server.keys = {"ec": EC_KEY, "rsa": RSA_KEY}
+    server.now += 1
+    assert "unknown key" in await refusal(server.verifier(), signed(EC_KEY, None))
 
 
 async def test_keys_may_be_rotated(server: KeyServer) -> None:
@@ -259,13 +342,17 @@ async def test_keys_may_be_rotated(server: KeyServer) -> None:
 
 
 async def test_a_key_that_was_taken_away_is_good_for_ten_minutes_at_most(server: KeyServer) -> None:
-    verifier = server.verifier()
+    jwks = Jwks(server.url, lambda: server.now)
+    verifier = Verifier(None, jwks)
     await verifier.user_of(signed(EC_KEY, "ec"))
     server.keys = {"rsa": RSA_KEY}
     server.now += tokens._FRESH_SECONDS - 1
     await verifier.user_of(signed(EC_KEY, "ec"))
-    server.now += 2
+    server.now += 1
+    fetching = asyncio.create_task(jwks.run())
+    await eventually(lambda: server.asked == 2 and jwks._fetched_at == server.now)
     await refusal(verifier, signed(EC_KEY, "ec"))
+    fetching.cancel()
 
 
 UNUSABLE = [
