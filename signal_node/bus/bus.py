@@ -55,6 +55,7 @@ MAX_PACKET_BYTES = 1_048_576
 """Redis closes the subscription of a node that has 32 MB to read, and hands on nothing else while it writes."""
 
 _FRAME, _REPLACED, _TIME, _SLOW = ord("F"), ord("R"), ord("T"), ord("S")
+_BY_BACKEND = b"B"
 _PACKET, _NOTICE, _PROBE = ord("P"), ord("N"), ord("?")
 _ITEM = struct.Struct(f">B{SESSION_ID_BYTES}sI")
 _NUMBER = struct.Struct(">Q")
@@ -79,7 +80,7 @@ class Receiver(Protocol):
     def frame_received(self, session: str, data: bytes) -> None:
         """A frame for a session of this node."""
 
-    def replaced_received(self, session: str) -> None:
+    def replaced_received(self, session: str, *, by_backend: bool) -> None:
         """The session's user is held by another connection now."""
 
     def notice_received(self, data: bytes) -> None:
@@ -237,9 +238,13 @@ class Bus:
         """Let the next packet to a node say when this was called, so that the node can tell how long it took."""
         self._sent_at.setdefault(node, self._clock())
 
-    def replace(self, node: str, session: str) -> None:
-        """Tell another node that a session of its has been replaced."""
-        self._put(node, _ITEM.pack(_REPLACED, session.encode(), 0))
+    def replace(self, node: str, session: str, *, by_backend: bool = False) -> None:
+        """Tell another node that a session of its has been replaced, or that the app's backend wants it gone.
+
+        A node of an older release does not look at the mark, and closes the session as replaced.
+        """
+        mark = _BY_BACKEND if by_backend else b""
+        self._put(node, _ITEM.pack(_REPLACED, session.encode(), len(mark)) + mark)
 
     def tell_slow(self, node: str, session: str, room_id: str) -> None:
         """Tell the node of a peer that a session of this node does not read as fast as is sent to it."""
@@ -432,7 +437,8 @@ class Bus:
             if kind == _FRAME:
                 self._receiver.frame_received(session.decode(), data[at : at + size])
             elif kind == _REPLACED:
-                self._receiver.replaced_received(session.decode())
+                by_backend = data[at : at + size] == _BY_BACKEND
+                self._receiver.replaced_received(session.decode(), by_backend=by_backend)
             elif kind == _SLOW:
                 self._receiver.slow_received(session.decode(), data[at : at + size].decode())
             elif kind == _TIME:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import structlog
 
 from keepline.ops.settings import Network
-from signal_node.limits.addresses import client_address, is_trusted
+from signal_node.limits.addresses import address_hash, client_address, is_trusted
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.open_connections import OpenConnections
 from signal_node.limits.rates import Rates, Recent
+from signal_node.limits.refusal_log import RefusalLog
 from signal_node.limits.sockets import Sockets
 from signal_node.transport.budget import COSTS
 from signal_node.transport.connection import Connection
@@ -54,11 +54,6 @@ class _Told:
     at: float = float("-inf")
 
 
-def address_hash(address: str) -> str:
-    """What stands for an address in the log: `printf %s ADDRESS | sha256sum | cut -c -12`."""
-    return sha256(address.encode()).hexdigest()[:12]
-
-
 class AddressLimits:
     """Refuses connections and logins of addresses that have had their share."""
 
@@ -71,6 +66,7 @@ class AddressLimits:
         rates: Rates,
     ) -> None:
         self.counts = LimitCounts()
+        self.log = RefusalLog()
         self.logins = logins
         self.sockets = sockets
         self.rates = rates

@@ -8,6 +8,7 @@ a header of the PROXY protocol, whom it names is the peer that wrote the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from keepline.ops.settings import Network
@@ -102,3 +103,8 @@ def _counted_as(address: IPAddress) -> str:
     if isinstance(address, IPv4Address):
         return str(address)
     return str(IPv6Network((address, _CLIENT_PREFIX), strict=False))
+
+
+def address_hash(address: str) -> str:
+    """What stands for an address in the log: `printf %s ADDRESS | sha256sum | cut -c -12`."""
+    return sha256(address.encode()).hexdigest()[:12]

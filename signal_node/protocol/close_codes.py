@@ -22,6 +22,7 @@ UNAUTHORIZED = Close(4401, "unauthorized", "fresh_token")
 ORIGIN_REFUSED = Close(4403, "origin refused", "no")
 NO_HELLO = Close(4408, "no hello in time", "yes")
 REPLACED = Close(4409, "replaced by another connection of the same user", "no")
+DISCONNECTED = Close(4409, "disconnected by the app's backend", "no")
 TOO_LARGE = Close(4413, "frame too large", "no")
 RATE_LIMITED = Close(4429, "rate limited", "yes")
 DRAINING = Close(4503, "draining", "yes")
@@ -33,6 +34,7 @@ CLOSES = (
     ORIGIN_REFUSED,
     NO_HELLO,
     REPLACED,
+    DISCONNECTED,
     TOO_LARGE,
     RATE_LIMITED,
     DRAINING,

@@ -199,6 +199,7 @@ class Login:
         session = connection.session
         if isinstance(why, Unauthorized):
             self.counts.refused += 1
+            self._limits.log.token_refused(connection.address, session.id, str(why))
             if why.is_guess:
                 await self._limits.login_failed(connection)
             connection.perform(session.refused(effect.request_id, str(why)))

@@ -130,6 +130,15 @@ class Node:
         """A trusted proxy has said nothing that can be understood about whom it passes on."""
         self._limits.misled(connection, why)
 
+    def refused(self, connection: Connection, status: int, why: str) -> None:
+        """A handshake was refused; a node that drains refuses everybody, which is no news."""
+        if not self._draining():
+            self._limits.log.handshake_refused(connection.peer_host, status, why)
+
+    def origin_refused(self, connection: Connection, origin: str) -> None:
+        """The page that connects is not listed."""
+        self._limits.log.origin_refused(connection.address, origin)
+
     def opened(self, connection: Connection) -> None:
         """A client has done the handshake."""
         self.clients.opened(connection)
@@ -256,9 +265,9 @@ class Node:
             if sender is not None:
                 self._refuse(sender, room_id)
 
-    def replaced_received(self, session: str) -> None:
-        """A session's user has connected elsewhere."""
-        self.replaced(session)
+    def replaced_received(self, session: str, *, by_backend: bool) -> None:
+        """A session's user has connected elsewhere, or the app's backend wants it gone."""
+        self._put_out(session, close_codes.DISCONNECTED if by_backend else close_codes.REPLACED)
 
     def notice_received(self, data: bytes) -> None:
         """Another node has changed a room that has a side here."""
@@ -280,6 +289,9 @@ class Node:
 
     def replaced(self, session: str) -> None:
         """Close the connection of a session that lost its user to a newer one."""
+        self._put_out(session, close_codes.REPLACED)
+
+    def _put_out(self, session: str, close: close_codes.Close) -> None:
         connection = self.clients.get(session)
         if connection is None or connection.replaced or connection.session.closed():
             return
@@ -287,9 +299,9 @@ class Node:
         self.counts.replaced += 1
         if connection.leaving:
             # The client connects elsewhere first, as it should: what its peer still sends here is not lost.
-            self._loop.call_later(LEAVING_SECONDS, connection.close, close_codes.REPLACED)
+            self._loop.call_later(LEAVING_SECONDS, connection.close, close)
         else:
-            connection.close(close_codes.REPLACED)
+            connection.close(close)
 
     def stays(self, session: str) -> bool:
         """Whether the session is open on this node, and not about to be closed."""
@@ -362,7 +374,11 @@ class Node:
         holder = await self.users.holder(user)
         if holder is None:
             return False
-        self.replace(*holder)
+        node, session = holder
+        if node == self.id:
+            self._put_out(session, close_codes.DISCONNECTED)
+        else:
+            self.bus.replace(node, session, by_backend=True)
         return True
 
 

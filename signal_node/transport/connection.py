@@ -67,6 +67,12 @@ class Handler(Protocol):
     def misled(self, connection: Connection, why: str) -> None:
         """Such a header was none; the connection is about to be dropped."""
 
+    def refused(self, connection: Connection, status: int, why: str) -> None:
+        """The handshake was refused."""
+
+    def origin_refused(self, connection: Connection, origin: str) -> None:
+        """The page that connects is not listed."""
+
     def opened(self, connection: Connection) -> None:
         """A client is there, its handshake done."""
 
@@ -221,8 +227,11 @@ class Connection(asyncio.Protocol):
                 self.perform(self.session.receive(event, now))
             elif type(event) is Opened:
                 self._open(event)
-            elif type(event) is Violated or type(event) is Refused:
+            elif type(event) is Violated:
                 self.session.stage = Stage.CLOSED
+            elif type(event) is Refused:
+                self.session.stage = Stage.CLOSED
+                self._handler.refused(self, event.status, event.why)
             elif type(event) is Misled:
                 self._handler.misled(self, event.why)
                 self.abort()
@@ -464,7 +473,8 @@ class Connection(asyncio.Protocol):
     def _open(self, opened: Opened) -> None:
         self.forwarded_for = opened.forwarded_for
         self._handler.opened(self)
-        if not self._origins.allow(opened.origin):
+        if opened.origin is not None and not self._origins.allow(opened.origin):
+            self._handler.origin_refused(self, opened.origin)
             self.close(close_codes.ORIGIN_REFUSED)
 
     def _begin_close(self, close: close_codes.Close) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidStatus, NegotiationError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -33,6 +33,7 @@ except ImportError:
     from websockets.utils import apply_mask
 
 PATH = "/v1"
+PATHS = (PATH, f"{PATH}/")
 
 MAX_HEAD_BYTES = 16_384
 """Of a handshake: the request line and all headers together."""
@@ -72,7 +73,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The handshake was answered with an HTTP error."""
+    """The handshake was answered with an HTTP error, or with nothing where it was no HTTP: status 0."""
+
+    status: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,7 @@ class WebSocket:
         protocol.send_response(response)
         protocol.handshake_exc = InvalidStatus(response)
         self._outgoing += protocol.data_to_send()
-        return Refused()
+        return Refused(431, "the headers are too large")
 
     def _past_header(self, data: bytes, events: list[Event]) -> bytes:
         """Take a trusted proxy's PROXY header; what follows it, nothing while it is not whole.
@@ -300,6 +304,8 @@ class WebSocket:
                 self._frame(event, events)
             elif isinstance(event, Request):
                 events.append(self._handshake(event))
+        if protocol.state is State.CONNECTING and protocol.handshake_exc is not None and not events:
+            events.append(Refused(0, str(protocol.handshake_exc)))
         self._outgoing += protocol.data_to_send()
 
     def _frame(self, frame: Frame, events: list[Event]) -> None:
@@ -332,17 +338,23 @@ class WebSocket:
     def _handshake(self, request: Request) -> Opened | Refused:
         protocol = self._protocol
         entrance, self.entrance = self.entrance, None
-        if request.path.partition("?")[0] != PATH:
+        path, why = request.path.partition("?")[0], ""
+        if path not in PATHS:
+            why = "wrong path"  # which is not logged: it may hold what belongs elsewhere
             response = protocol.reject(404, f"not found; WebSocket clients connect to {PATH}\n")
         elif entrance is not None and entrance.draining():
+            why = "draining"
             response = protocol.reject(503, "this node is draining; connect to another one\n")
             response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         else:
             response = protocol.accept(request)
+            if isinstance(protocol.handshake_exc, NegotiationError):
+                why = f"the subprotocol {SUBPROTOCOL} was not offered"
+                response = protocol.reject(400, f"{why}: Sec-WebSocket-Protocol has to list it\n")
         protocol.send_response(response)
         if response.status_code != 101:
             protocol.handshake_exc = protocol.handshake_exc or InvalidStatus(response)
-            return Refused()
+            return Refused(response.status_code, why or str(protocol.handshake_exc))
         return Opened(request.headers.get("Origin"), ",".join(request.headers.get_all("X-Forwarded-For")))
 
     def eof(self) -> None:

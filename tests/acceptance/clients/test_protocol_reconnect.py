@@ -182,6 +182,7 @@ async def test_the_backend_puts_a_user_out(scene: Scene) -> None:
     path = f"/v1/users/{call.bob.user}/disconnect"
     assert await scene.cluster.api("POST", path, node=1) == {"disconnected": True}
     assert await call.bob.client.closed() == 4409
+    assert call.bob.client.websocket.close_reason == "disconnected by the app's backend"
     await call.alice.client.expect("peer", room=call.room, state="reconnecting")
     for user in (call.bob.user, uuid.uuid4()):
         path = f"/v1/users/{user}/disconnect"

@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 
+from signal_node.limits.addresses import address_hash
 from tests.acceptance.scenes import ON_TWO_NODES, Call, Member, Scene
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.waiting import eventually
@@ -23,6 +24,7 @@ BROKEN = "marker-of-a-broken-frame"
 ENVIRONMENT = {
     "KEEPLINE_LOG_LEVEL": "debug",
     "KEEPLINE_LOG_FORMAT": "json",
+    "KEEPLINE_ORIGINS": "https://app.example",
     "KEEPLINE_TURN_URLS": "turn:turn.example:3478",
     "KEEPLINE_TURN_SECRET": TURN_SECRET,
 }
@@ -53,6 +55,12 @@ async def misbehave(scene: Scene, call: Call) -> list[str]:
     await call.alice.client.send_text(json.dumps({"type": "chat", "room": call.room, "text": [BROKEN]}))
     for _ in range(3):
         await call.alice.client.expect("error")
+    async with scene.cluster.http.get(
+        f"{scene.cluster.nodes[0].ws.replace('ws', 'http', 1)}/{BROKEN}"
+    ) as response:
+        assert response.status == 404
+    page = await scene.connect(origin="https://evil.example")
+    assert await page.closed() == 4403
     headers = {"Authorization": f"Bearer {WRONG_KEY}"}
     url = f"{scene.cluster.nodes[0].http}/v1/rooms/{call.room}"
     async with scene.cluster.http.get(url, headers=headers) as response:
@@ -134,6 +142,12 @@ def check_the_story(fleet: Fleet, call: Call, again: Member) -> None:
         member.welcome["session"] for member in (call.alice, call.bob, again)
     ]
     assert story[-1]["reason"] == "hangup"
+    turned_away = {event["event"]: event for event in events(fleet) if "unlogged" in event}
+    assert turned_away.keys() == {"token_refused", "handshake_refused", "origin_refused"}
+    assert {event["address_hash"] for event in turned_away.values()} == {address_hash("127.0.0.1")}
+    assert turned_away["token_refused"]["reason"] == "the token's signature is wrong"
+    assert turned_away["handshake_refused"]["reason"] == "wrong path"
+    assert turned_away["origin_refused"]["origin"] == "https://evil.example"
     for event in events(fleet):
         assert {"event", "level", "logger", "at"} <= event.keys(), event
         assert ("node" in event) is not ("worker" in event), event

@@ -92,7 +92,7 @@ class Node:
         assert session == SESSION_1
         self.frames.append(data)
 
-    def replaced_received(self, session: str) -> None:
+    def replaced_received(self, session: str, *, by_backend: bool) -> None:
         raise AssertionError("nobody is replaced")
 
     def slow_received(self, session: str, room_id: str) -> None:

@@ -100,6 +100,7 @@ class Notes:
         self.relayed: list[Relay] = []
         self.closed_ones: list[Connection] = []
         self.misled_by: list[str] = []
+        self.refusals: list[tuple[int, str]] = []
         self.trusting = False
         self.leaving = False
         self.answers_later = False
@@ -113,6 +114,12 @@ class Notes:
 
     def misled(self, connection: Connection, why: str) -> None:
         self.misled_by.append(why)
+
+    def refused(self, connection: Connection, status: int, why: str) -> None:
+        self.refusals.append((status, why))
+
+    def origin_refused(self, connection: Connection, origin: str) -> None:
+        self.refusals.append((403, origin))
 
     def opened(self, connection: Connection) -> None:
         if self.clients is not None:

@@ -36,6 +36,7 @@ class Inbox:
         self.gaps = 0
         self.dropped: list[int] = []
         self.slow: list[tuple[str, str]] = []
+        self.by_backend: list[bool] = []
 
     def slow_received(self, session: str, room_id: str) -> None:
         self.slow.append((session, room_id))
@@ -43,8 +44,9 @@ class Inbox:
     def frame_received(self, session: str, data: bytes) -> None:
         self.items.append((session, data))
 
-    def replaced_received(self, session: str) -> None:
+    def replaced_received(self, session: str, *, by_backend: bool) -> None:
         self.items.append(session)
+        self.by_backend.append(by_backend)
 
     def notice_received(self, data: bytes) -> None:
         if not data.startswith(b"{"):
@@ -325,10 +327,12 @@ async def test_packets_and_notices_arrive_in_order() -> None:
     async with receiving() as node, running(sender.bus.run_sender()):
         sender.bus.send("here", SESSION_1, b"one")
         sender.bus.replace("here", SESSION_2)
+        sender.bus.replace("here", SESSION_1, by_backend=True)
         ((_, packet),) = (await sender.written(1))[0]
         await node.redis.publish_here(packet)
         await node.redis.publish_here(notice(b'{"room":{}}'))
-        assert node.inbox.items == [(SESSION_1, b"one"), SESSION_2]
+        assert node.inbox.items == [(SESSION_1, b"one"), SESSION_2, SESSION_1]
+        assert node.inbox.by_backend == [False, True]
         assert node.inbox.notices == [b'{"room":{}}']
 
 

@@ -108,6 +108,7 @@ def test_browsers_come_from_listed_origins_only(node: Node, origin: str | None, 
     if refused:
         assert browser.protocol.close_rcvd is not None
         assert browser.protocol.close_rcvd.code == 4403
+    assert node.notes.refusals == ([(403, origin)] if refused else [])
     browser.protocol.state = State.OPEN  # a client that does not care for our close
     browser.send(HELLO)
     assert bool(node.notes.begun) is not refused

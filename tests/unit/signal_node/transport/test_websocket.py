@@ -96,9 +96,15 @@ def test_the_subprotocol_may_be_one_of_several() -> None:
     assert Wire(subprotocols=["keepline.v9", "keepline.v1"]).client.subprotocol == "keepline.v1"
 
 
-@pytest.mark.parametrize("path", ["/", "/v2", "/v1/", "/V1", "//v1", "/v1x"])
+@pytest.mark.parametrize("path", ["/v1/", "/v1/?room=7f4e6f0e"])
+def test_a_slash_at_the_end_does_no_harm(path: str) -> None:
+    assert Wire(path).opening == [Opened(None)]
+
+
+@pytest.mark.parametrize("path", ["/", "/v2", "/v1//", "/V1", "//v1", "/v1x"])
 def test_another_path_is_not_found(path: str) -> None:
     wire = Wire(path)
+    assert wire.opening == [Refused(404, "wrong path")]
     assert refused_with(wire) == 404
     wire.websocket.eof()
     assert wire.websocket.ended_by == "handshake"
@@ -106,7 +112,11 @@ def test_another_path_is_not_found(path: str) -> None:
 
 @pytest.mark.parametrize("subprotocols", [[], ["keepline.v2"], ["KEEPLINE.V1"]])
 def test_without_our_subprotocol_there_is_no_connection(subprotocols: list[str]) -> None:
-    assert refused_with(Wire(subprotocols=subprotocols)) == 400
+    wire = Wire(subprotocols=subprotocols)
+    assert wire.opening == [Refused(400, "the subprotocol keepline.v1 was not offered")]
+    assert refused_with(wire) == 400
+    assert isinstance(wire.client.handshake_exc, InvalidStatus)
+    assert b"keepline.v1" in bytes(wire.client.handshake_exc.response.body or b"")
 
 
 REQUEST = (
@@ -126,7 +136,7 @@ def test_what_does_not_wait_for_the_answer_to_the_handshake_is_a_breach(behind: 
 @pytest.mark.parametrize("behind", [b"x\n", b"\0" * 20, REQUEST])
 def test_bytes_behind_a_refused_request_do_no_harm(behind: bytes) -> None:
     websocket = WebSocket(MAX)
-    assert websocket.receive(REQUEST.replace(b"/v1", b"/v2") + behind) == [Refused()]
+    assert websocket.receive(REQUEST.replace(b"/v1", b"/v2") + behind) == [Refused(404, "wrong path")]
     assert websocket.receive(behind) == []
     answer, end = websocket.to_send()
     assert answer.startswith(b"HTTP/1.1 404 ")
@@ -136,17 +146,18 @@ def test_bytes_behind_a_refused_request_do_no_harm(behind: bytes) -> None:
 def test_headers_are_bounded_together_and_in_any_pieces() -> None:
     head = REQUEST.replace(b"Host:", b"X: y\r\n" * 100 + b"Host:")
     assert WebSocket(MAX, len(head)).receive(head) == [Opened(None)]
-    assert WebSocket(MAX, len(head) - 1).receive(head) == [Refused()]
+    assert WebSocket(MAX, len(head) - 1).receive(head) == [Refused(431, "the headers are too large")]
     endless = WebSocket(MAX, 2_000)
     events = list(endless.receive(b"GET /v1 HTTP/1.1\r\n"))
     for _ in range(300):
         events += endless.receive(b"X: yyyy\r\n")
-    assert events == [Refused()]
+    assert events == [Refused(431, "the headers are too large")]
     assert endless.to_send()[0].startswith(b"HTTP/1.1 431 ")
 
 
 def refused_with(wire: Wire) -> int:
-    assert wire.opening == [Refused()]
+    (refused,) = wire.opening
+    assert isinstance(refused, Refused)
     assert not list(wire.websocket.receive(b"more"))
     wire.client.receive_eof()
     refusal = wire.client.handshake_exc

@@ -1,0 +1,85 @@
+"""A line in the log for each client that is turned away, so that one who asks why can be told.
+
+Whoever is turned away can come again at once, and would fill the disk: of each kind so many lines are written a minute.
+Nothing in a line is a secret: no token, no query, and of what a client sent only the beginning.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from signal_node.limits.addresses import address_hash
+
+LINES = 10
+SECONDS = 60.0
+MAX_TEXT = 120
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Minute:
+    begun_at: float
+    lines: int = 0
+    unlogged: int = 0
+
+
+class RefusalLog:
+    """Writes ten lines a minute of each kind; the first of the next minute says how many more there were."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._minutes: dict[str, _Minute] = {}
+
+    def handshake_refused(self, address: str | None, status: int, why: str) -> None:
+        """Something that is no client of ours, or a client at the wrong door."""
+        if (unlogged := self._unlogged("handshake")) is not None:
+            _log.info(
+                "handshake_refused",
+                address_hash=_hash(address),
+                status=status,
+                reason=_cut(why),
+                unlogged=unlogged,
+            )
+
+    def origin_refused(self, address: str | None, origin: str) -> None:
+        """A page that is not listed."""
+        if (unlogged := self._unlogged("origin")) is not None:
+            _log.info("origin_refused", address_hash=_hash(address), origin=_cut(origin), unlogged=unlogged)
+
+    def token_refused(self, address: str | None, session: str, why: str) -> None:
+        """A token that is not good."""
+        if (unlogged := self._unlogged("token")) is not None:
+            _log.info(
+                "token_refused",
+                address_hash=_hash(address),
+                session=session,
+                reason=_cut(why),
+                unlogged=unlogged,
+            )
+
+    def _unlogged(self, kind: str) -> int | None:
+        """How many got no line since the last one; None when this one gets none either."""
+        now = self._clock()
+        minute = self._minutes.get(kind)
+        if minute is None or now - minute.begun_at >= SECONDS:
+            left = 0 if minute is None else minute.unlogged
+            self._minutes[kind] = _Minute(now, lines=1)
+            return left
+        if minute.lines >= LINES:
+            minute.unlogged += 1
+            return None
+        minute.lines += 1
+        return 0
+
+
+def _hash(address: str | None) -> str | None:
+    return None if address is None else address_hash(address)
+
+
+def _cut(text: str) -> str:
+    return text[:MAX_TEXT]
