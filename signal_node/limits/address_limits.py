@@ -5,7 +5,7 @@ Nothing here is on the path of a signal, and no socket waits for Redis: a hello 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -121,14 +121,18 @@ class AddressLimits:
         self._tell(connection, "connections")
         connection.perform(connection.session.limited(TOO_MANY_CONNECTIONS, RETRY_AFTER_MS))
 
-    async def admit(self, connection: Connection) -> None:
-        """Let a hello have its token looked at, or refuse it: then the session is closed."""
+    async def admit(self, connection: Connection, is_known: Callable[[], Awaitable[bool]]) -> None:
+        """Let a hello have its token looked at, or refuse it: then the session is closed.
+
+        From an address that is blocked only those come in who show that they have been here: one who guesses tokens
+        must not lock out a whole office, nor learn from the answer which guess was right.
+        """
         address = connection.address
         if address is None:
             return
         await self.connections.settled(address, connection.session.id)
         wait_ms = 0 if connection.session.closed() else await self.logins.wait_ms(address)
-        if wait_ms:
+        if wait_ms and not await is_known():
             self.counts.logins += 1
             self._tell(connection, "failed_logins")
             connection.perform(connection.session.limited(TOO_MANY_FAILURES, wait_ms))

@@ -152,7 +152,7 @@ class Login:
             return
         user = await self._user_of(effect.token)
         index = self._rooms.ask(user) if isinstance(user, str) else None
-        await self._limits.admit(connection)
+        await self._limits.admit(connection, lambda: self._is_known(user, effect.resume))
         if session.closed():
             return
         if index is None or not isinstance(user, str):
@@ -194,6 +194,16 @@ class Login:
                 return await self._verifier.user_of(token)
         except (Unauthorized, KeysUnavailable, TimeoutError) as error:
             return error
+
+    async def _is_known(self, user: object, resume: str | None) -> bool:
+        """Whether a client has a good token and a secret of its user's."""
+        if resume is None or not isinstance(user, str):
+            return False
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                return await self._node.users.recognizes(user, resume)
+        except (StoreUnavailable, TimeoutError):
+            return False
 
     async def _turn_away(self, connection: Connection, effect: Authenticate, why: object) -> None:
         session = connection.session

@@ -148,6 +148,13 @@ class Users:
         for start in range(0, len(users), BATCH):
             await self._keep_all(users[start : start + BATCH])
 
+    async def recognizes(self, user: str, presented: str) -> bool:
+        """Whether a user may resume with this secret. Raises StoreUnavailable."""
+        with translated():
+            value = await self._client.get(keys.user(user))
+        held = {} if value is None else orjson.loads(value)
+        return _digest(presented) in (held.get("resume"), held.get("previous"))
+
     async def holder(self, user: str) -> tuple[str, str] | None:
         """Node and session that hold the user now. Raises StoreUnavailable."""
         with translated():

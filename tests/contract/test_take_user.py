@@ -71,6 +71,17 @@ async def test_the_same_client_shows_itself_by_the_last_secret(here: Users, ther
     assert third.resumed
 
 
+async def test_a_user_is_recognized_by_the_last_secret_and_nothing_is_taken(
+    here: Users, there: Users
+) -> None:
+    assert not await there.recognizes(USER_1, "none yet")
+    taken = await here.take(USER_1, SESSION_1, None)
+    assert await there.recognizes(USER_1, taken.resume)
+    assert not await there.recognizes(USER_1, "wrong")
+    assert not await there.recognizes(USER_2, taken.resume)
+    assert await here.holder(USER_1) == ("here", SESSION_1)
+
+
 async def test_a_secret_is_good_until_its_successor_is_used(here: Users, there: Users) -> None:
     """The welcome that carried the successor may have been lost, also more than once."""
     first = await here.take(USER_1, "a", None)

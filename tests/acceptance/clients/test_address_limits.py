@@ -131,6 +131,26 @@ async def test_tokens_that_have_expired_block_nobody(fleet: Fleet) -> None:
     assert not await is_blocked(fleet, 0, address)
 
 
+async def test_a_member_with_a_good_token_and_a_good_secret_comes_in_while_others_guess(fleet: Fleet) -> None:
+    address, user, other = "198.51.100.70", uuid.uuid4(), uuid.uuid4()
+    held = await reach(fleet, 0, "198.51.100.71")
+    secret = (await held.ask("hello", "welcome", token=fleet.token(user)))["resume"]
+    for at in range(FAILURES):
+        await fails(fleet, at % 2, address)
+    assert await is_blocked(fleet, 1, address)
+    tries = [(fleet.token(other), secret), (fleet.token(user), "wrong"), ("not a token", secret)]
+    for token, presented in tries:
+        client = await reach(fleet, 1, address)
+        refused = await client.request("hello", token=token, resume=presented)
+        assert (refused["code"], await client.closed()) == ("rate_limited", 4429)
+    await held.ask("ping", "pong")
+
+    back = await reach(fleet, 1, address)
+    welcome = await back.ask("hello", "welcome", token=fleet.token(user), resume=secret)
+    assert welcome["resumed"]
+    assert await held.closed() == 4409
+
+
 async def test_a_network_of_ipv6_counts_as_one_address(fleet: Fleet) -> None:
     for attempt in range(FAILURES):
         await fails(fleet, attempt % 2, f"2001:db8:1:2::{attempt:x}")

@@ -145,6 +145,10 @@ def test_one_that_closes_makes_room_for_another_and_one_that_was_refused_does_no
     assert isinstance(node.begun[-1], Authenticate)
 
 
+async def nobody() -> bool:
+    return False
+
+
 async def test_a_socket_without_an_address_is_not_counted(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +156,7 @@ async def test_a_socket_without_an_address_is_not_counted(
     browsers = [node.browser() for _ in range(5)]
     for browser in browsers:
         assert browser.connection.address is None
-        await node.limits.admit(browser.connection)
+        await node.limits.admit(browser.connection, nobody)
         await node.limits.login_failed(browser.connection)
         browser.drop()
     assert node.limits.counts.connections == 0
