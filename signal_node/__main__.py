@@ -121,7 +121,7 @@ async def _start(
     await listener.open()
     stack.callback(listener.close)
     key = secret_of(settings.service_key)
-    api = RoomsApi(node, key, settings.min_duration_seconds)
+    api = RoomsApi(node, key, settings.min_duration_seconds, parts.membership.why_writes_wait)
     operators = NodeApi(node, drains, parts.repairs, key, status=parts.status, now=parts.clock.now)
     referrals = ReferralApi(parts.referrals, key)
     app = http.create_app(health, registry, [*api.routes(), *referrals.routes(), *operators.routes()])

@@ -138,8 +138,15 @@ class Membership:
 
     def why_not_written(self) -> str | None:
         """Why nothing can be written to Redis for longer than a heartbeat lives; None when it can."""
+        return self._why_silent_for(HEARTBEAT_TTL_MS / 1_000)
+
+    def why_writes_wait(self) -> str | None:
+        """Why the last heartbeat could not be written, or is late; None when it is not."""
+        return self.problem or self._why_silent_for(HEARTBEAT_SECONDS + ANSWER_SECONDS)
+
+    def _why_silent_for(self, seconds: float) -> str | None:
         age = self.beat_age()
-        if age is not None and age <= HEARTBEAT_TTL_MS / 1_000:
+        if age is not None and age <= seconds:
             return None
         return f"nothing can be written to Redis: {self.problem or 'no heartbeat yet'}"
 

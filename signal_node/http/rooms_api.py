@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID, uuid4
 
@@ -9,6 +10,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from keepline.ops.http import HttpError
+from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
@@ -34,8 +36,14 @@ class RoomsApi:
     """The routes, over one node."""
 
     def __init__(
-        self, node: Node, service_key: str | None, min_duration_seconds: int = MIN_DURATION_SECONDS
+        self,
+        node: Node,
+        service_key: str | None,
+        min_duration_seconds: int = MIN_DURATION_SECONDS,
+        why_not_written: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """Take `why_not_written()`: why a write to Redis would wait now, None if it would not."""
+        self._why_not_written = why_not_written
         self._node = node
         self._key = ServiceKey(service_key)
         self._min_duration_seconds = min_duration_seconds
@@ -58,12 +66,13 @@ class RoomsApi:
                 "bad_request",
                 f"duration_seconds should be 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
             )
+        self._require_redis()
         room_id = str(uuid4())
         command = commands.Open(
             room_id, str(body.user_1), str(body.user_2), ChatMode(body.chat_mode), body.duration_seconds
         )
         try:
-            room = await self._node.execute(None, room_id, command)
+            room = await self._node.rooms.open(command)
         except IllegalTransition as error:
             raise HttpError(400, "bad_request", str(error)) from None
         return _answer(room, [], status=201)
@@ -77,7 +86,14 @@ class RoomsApi:
     async def _get(self, request: web.Request) -> web.Response:
         return _answer(*await self._load(request.match_info["room_id"]))
 
+    def _require_redis(self) -> None:
+        """What would wait is refused at once, and not carried out when its caller has long given up."""
+        why_not = self._why_not_written()
+        if why_not is not None:
+            raise StoreUnavailable(why_not)
+
     async def _delete(self, request: web.Request) -> web.Response:
+        self._require_redis()
         room, messages = await self._load(request.match_info["room_id"])
         try:
             ended = await self._node.execute(room, room.room_id, commands.End(EndReason.DELETED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 
@@ -12,6 +13,9 @@ from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.codec import BadRecord
 from signal_node.rooms.journal import JournalFull, NotStored
 from signal_node.signaling.work import RETRY_AFTER_MS
+
+ANSWER_SECONDS = 3.0
+"""How long a request waits for Redis: its caller has callers of its own."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -28,8 +32,9 @@ class ServiceKey:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._authorize(request)
             try:
-                return await handler(request)
-            except (StoreUnavailable, JournalFull, NotStored):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await handler(request)
+            except (StoreUnavailable, JournalFull, NotStored, TimeoutError):
                 raise HttpError(
                     503,
                     "unavailable",

@@ -64,7 +64,7 @@ from typing import Protocol
 
 import structlog
 
-from keepline.room.commands import Command
+from keepline.room.commands import Command, Open
 from keepline.room.deadlines import due
 from keepline.room.record import Room, Status
 from keepline.room.rules import Rules
@@ -73,7 +73,16 @@ from signal_node.bus import bus
 from signal_node.rooms.committer import Answer, Committer, RoomCounts
 from signal_node.rooms.evicted import Untold
 from signal_node.rooms.fanout import Notice
-from signal_node.rooms.journal import CachedRoom, Done, JournalFull, NotStored, OnDone, newest
+from signal_node.rooms.journal import (
+    CachedRoom,
+    Done,
+    JournalFull,
+    NotStored,
+    OnDone,
+    Pending,
+    ignore_outcome,
+    newest,
+)
 from signal_node.rooms.known import KnownRooms
 from signal_node.rooms.rebase import Here, change, rebase
 from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore
@@ -193,6 +202,20 @@ class Rooms(KnownRooms):
         for session in pending.routes.replaced:
             self._audience.replaced(session)
 
+    async def open(self, command: Open) -> Room:
+        """Store a new room, now or not at all: nobody here knows it yet, so nothing of it waits in a journal.
+
+        Raises IllegalTransition, NotStored; StoreUnavailable, after which it may be stored all the same.
+        """
+        pending = change(None, command, ignore_outcome, None, None, self._here())
+        assert pending is not None
+        (result,) = await self._store.commit([self._as_change(0, None, pending)])
+        if not isinstance(result, Committed):
+            raise NotStored(result.why if isinstance(result, Failed) else "another room has its id")
+        self.counts.commits += 1
+        self._on_committed(command, None, pending.after)
+        return pending.after
+
     def _here(self) -> Here:
         return Here(self._node, self._rules, self._now(), self._new_write_id, self._audience.stays)
 
@@ -242,12 +265,14 @@ class Rooms(KnownRooms):
     def first_change(self, room_id: str) -> Change:
         """The change at the head of a room's journal, as Redis is to store it."""
         entry = self._entries[room_id]
-        pending = entry.journal[0]
+        return self._as_change(entry.expected_version, entry.stored, entry.journal[0])
+
+    def _as_change(self, expected_version: int, before: Room | None, pending: Pending) -> Change:
         deadline = due(pending.after, self._rules)
         return Change(
             kind=type(pending.command).__name__.lower(),
-            expected_version=entry.expected_version,
-            before=entry.stored,
+            expected_version=expected_version,
+            before=before,
             after=pending.after,
             message=pending.message,
             due_at=None if deadline is None else deadline.at,

@@ -6,15 +6,16 @@
     redis+cluster://[[user]:password@]host[:port][,host[:port]…][?options]
 
 `rediss` in the place of `redis` is the same over TLS. User, password, database and options are those of the Redis
-servers; options are the client library's, such as `ssl_ca_certs`. Where the Sentinels ask for a password of their own,
-it is the options `sentinel_username` and `sentinel_password`.
+servers. Options are those of `OPTIONS`; others of the client library would change what its answers mean. Where the
+Sentinels ask for a password of their own, it is the options `sentinel_username` and `sentinel_password`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 Kind = Literal["server", "sentinel", "cluster"]
 Address = tuple[str, int]
@@ -30,6 +31,37 @@ SCHEMES = (
 )
 _DEFAULT_PORTS: dict[Kind, int] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 _OF_SENTINELS = "sentinel_"
+
+
+def _is_whole(value: str) -> bool:
+    return value.isascii() and value.isdecimal()
+
+
+def _is_text(value: str) -> bool:
+    return bool(value)
+
+
+def _is_switch(value: str) -> bool:
+    return value.lower() in ("true", "false", "yes", "no", "1", "0")
+
+
+OPTIONS: Mapping[str, Callable[[str], bool]] = {
+    "db": _is_whole,
+    "username": _is_text,
+    "password": _is_text,
+    "client_name": _is_text,
+    "health_check_interval": _is_whole,
+    "sentinel_username": _is_text,
+    "sentinel_password": _is_text,
+    "ssl_ca_certs": _is_text,
+    "ssl_certfile": _is_text,
+    "ssl_keyfile": _is_text,
+    "ssl_password": _is_text,
+    "ssl_cert_reqs": lambda value: value in ("none", "optional", "required"),
+    "ssl_check_hostname": _is_switch,
+    "ssl_min_version": _is_whole,
+}
+"""What may stand behind the question mark, and which values it may have."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,6 +102,7 @@ def parse(url: str) -> RedisUrl:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError("should be a URL that starts with " + " or ".join(f"{s}://" for s in SCHEMES))
+    _check_password(parts)
     scheme, _, kind_word = parts.scheme.partition("+")
     kind: Kind = "sentinel" if kind_word == "sentinel" else "cluster" if kind_word else "server"
     user, at, hosts = parts.netloc.rpartition("@")
@@ -79,7 +112,8 @@ def parse(url: str) -> RedisUrl:
         service, *path = path or [""]
         if not service:
             raise ValueError("should name the service after the Sentinels, as in …:26379/service")
-    _check_database(kind, path, parts.query)
+    _check_database(kind, path, parts.query, is_socket=scheme == "unix")
+    _check_options(parts.query, secure=scheme == "rediss")
     return RedisUrl(
         kind,
         () if scheme == "unix" else tuple(_addresses(hosts, kind)),
@@ -105,7 +139,26 @@ def _addresses(hosts: str, kind: Kind) -> list[Address]:
     return found
 
 
-def _check_database(kind: Kind, path: list[str], query: str) -> None:
+def _check_password(parts: SplitResult) -> None:
+    if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(
+            "should have /, ?, # and @ in its password percent-encoded, as %2F, %3F, %23 and %40"
+        )
+
+
+def _check_options(query: str, *, secure: bool) -> None:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in OPTIONS:
+            raise ValueError(f"should have no option {name!r}; there are {', '.join(OPTIONS)}")
+        if not OPTIONS[name](value):
+            raise ValueError(f"should have another value of its option {name}")
+        if name.startswith("ssl_") and not secure:
+            raise ValueError(f"should start with rediss for its option {name}: without it there is no TLS")
+
+
+def _check_database(kind: Kind, path: list[str], query: str, *, is_socket: bool) -> None:
+    if kind == "server" and not is_socket and path and not (len(path) == 1 and _is_whole(path[0])):
+        raise ValueError("should have only a database number after the host")
     if kind == "sentinel" and path and not (len(path) == 1 and path[0].isdecimal()):
         raise ValueError("should have only a database number after the service")
     if kind == "cluster" and (path not in ([], ["0"]) or dict(parse_qsl(query)).get("db", "0") != "0"):

@@ -1,10 +1,12 @@
 """Redis URLs: one server, a Sentinel set, a cluster."""
 
+from typing import Any
+
 import pytest
 from redis.asyncio import SSLConnection
 
 from keepline.ops import redis
-from keepline.ops.redis.urls import parse
+from keepline.ops.redis.urls import OPTIONS, parse
 
 
 def test_one_server() -> None:
@@ -50,6 +52,18 @@ def test_a_cluster() -> None:
         ("redis+sentinel://:pass-word@one", "name the service"),
         ("redis+sentinel://one/service/two", "only a database number"),
         ("redis+sentinel://one/service/1/2", "only a database number"),
+        ("redis://host/name", "only a database number"),
+        ("redis://host/1/2", "only a database number"),
+        ("redis://:pass-word/more@host", "percent-encoded"),
+        ("redis://:pass-word?more@host", "percent-encoded"),
+        ("redis://:pass-word#more@host", "percent-encoded"),
+        ("redis://:pass-word@host?decode_responses=true", "no option 'decode_responses'"),
+        ("redis+cluster://host?socket_timeout=1", "no option 'socket_timeout'"),
+        ("redis://host?db=one", "another value of its option db"),
+        ("rediss://host?ssl_cert_reqs=never", "another value of its option ssl_cert_reqs"),
+        ("rediss://host?ssl_check_hostname=maybe", "another value of its option ssl_check_hostname"),
+        ("redis://host?ssl_ca_certs=ca.pem", "start with rediss"),
+        ("unix:///run/redis.sock?protocol=2", "no option 'protocol'"),
     ],
 )
 def test_what_is_wrong_is_told_without_the_password(url: str, problem: str) -> None:
@@ -82,3 +96,19 @@ def test_servers_of_a_cluster_are_connected_to_as_the_url_says() -> None:
     assert (options["host"], options["username"], options["password"]) == ("one", "user", "pw")
     assert options["retry"].get_retries() == 0
     assert issubclass(pool.connection_class, SSLConnection)
+
+
+def test_a_password_may_have_any_character_and_a_socket_any_path() -> None:
+    client = redis.connect("redis://:p%2Fa%3Fs%23s%40@host/3?db=4")
+    options = client.connection_pool.connection_kwargs
+    assert (options["password"], options["host"], options["db"]) == ("p/a?s#s@", "host", 4)
+    assert parse("unix:///run/a@b/redis.sock?db=1&password=x").kind == "server"
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if not name.startswith("sentinel_")])
+def test_every_option_is_one_that_a_connection_takes(name: str) -> None:
+    value = {"ssl_cert_reqs": "none", "ssl_check_hostname": "no", "ssl_min_version": "771", "db": "1"}.get(
+        name, "7"
+    )
+    pool: Any = redis.connect(f"rediss://host?{name}={value}").connection_pool
+    pool.make_connection()

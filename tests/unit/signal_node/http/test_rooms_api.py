@@ -29,12 +29,23 @@ BODY = {"user_1": USER_1, "user_2": USER_2}
 LINE = Message(1, USER_1, "hi", T0)
 
 
+class Records(dict[str, Room]):
+    """What is stored, and the way in of a new room."""
+
+    def __init__(self, node: FakeNode) -> None:
+        super().__init__()
+        self._node = node
+
+    async def open(self, command: Open) -> Room:
+        return await self._node.execute(None, command.room_id, command)
+
+
 class FakeNode:
     """Rooms in a dictionary; fails as told. `meanwhile` is what another node does before a command gets there."""
 
     def __init__(self) -> None:
         self.store = self
-        self.rooms: dict[str, Room] = {}
+        self.rooms: Any = Records(self)
         self.commands: list[Command] = []
         self.failure: Exception | None = None
         self.meanwhile: Command | None = None
@@ -58,8 +69,9 @@ class FakeNode:
         self.commands.append(command)
         if self.meanwhile is not None and room is not None:
             room = self.rooms[room_id] = after(room, self.meanwhile)
-        self.rooms[room_id], _ = step(room, command)
-        return self.rooms[room_id]
+        stored, _ = step(room, command)
+        self.rooms[room_id] = stored
+        return stored
 
     async def disconnect(self, user: str) -> bool:
         self._fail()
