@@ -15,7 +15,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -23,6 +22,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from keepline.ops.redis.adoption import adopt
 from keepline.ops.redis.client import Client, is_cluster
+from keepline.ops.redis.requirements import require_for_persister
+from keepline.ops.redis.scripts import Script
 from keepline.room import keys
 
 GROUP = "persister"
@@ -34,7 +35,6 @@ POLL_SECONDS = 0.1
 """How long a worker waits before it asks the streams of a cluster again."""
 
 _GONE_MS = 3_600_000
-_FOLDER = Path(__file__).parent
 
 
 class StreamsLost(Exception):
@@ -88,11 +88,13 @@ class EventStreams:
         self._consumer = consumer
         self._partitions = 0
         self._streams: dict[bytes, int] = {}
-        self._bury = client.register_script((_FOLDER / "bury.lua").read_text())
-        self._prune = client.register_script((_FOLDER / "prune.lua").read_text())
+        self._bury = Script(client, __package__, "bury.lua")
+        self._prune = Script(client, __package__, "prune.lua")
 
     async def prepare(self) -> None:
         """Create the consumer group where it is missing, from the very first entry. Raises CannotRun."""
+        if not self._partitions:
+            await require_for_persister(self._client)
         await adopt(self._client)
         self._partitions = await agree_on_partitions(
             self._client, self._partitions or keys.DEFAULT_PARTITIONS
@@ -192,9 +194,9 @@ class EventStreams:
 
     async def bury(self, entry: Entry, reason: str) -> None:
         """Move an entry that cannot be written to the dead letters, with the reason in words."""
-        await self._bury(
-            keys=[keys.events(entry.partition), keys.dead_letters(entry.partition)],
-            args=[
+        await self._bury.evaluate(
+            [keys.events(entry.partition), keys.dead_letters(entry.partition)],
+            [
                 GROUP,
                 entry.id,
                 MAX_DEAD_LETTERS,
@@ -232,9 +234,7 @@ class EventStreams:
 
     async def remove_gone_consumers(self) -> int:
         """Forget the names of workers that have been silent for an hour and own nothing; returns how many."""
-        return sum(
-            [int(await self._prune(keys=[stream], args=[GROUP, _GONE_MS])) for stream in self._streams]
-        )
+        return sum([int(await self._prune.evaluate([stream], [GROUP, _GONE_MS])) for stream in self._streams])
 
     async def _position(self, stream: bytes) -> _Position:
         """Look at one stream at one moment: group, pending entries and length in one transaction."""

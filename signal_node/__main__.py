@@ -18,6 +18,7 @@ from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.errors import CannotRun
 from keepline.ops.health import Health, Probe
 from keepline.ops.redis.adoption import adopt
+from keepline.ops.redis.requirements import require_for_node
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
@@ -150,6 +151,7 @@ async def _partitions(client: redis.Client) -> int:
     async with asyncio.timeout(_START_SECONDS):
         while True:
             try:
+                await require_for_node(client)
                 await adopt(client)
                 await client.set(keys.partitions(), keys.DEFAULT_PARTITIONS, nx=True)
                 return int(await client.get(keys.partitions()) or keys.DEFAULT_PARTITIONS)

@@ -127,6 +127,11 @@ def nodes() -> str:
     return f"{_prefix}nodes"
 
 
+def scratch() -> str:
+    """A key that nobody uses: rights are tried on it."""
+    return f"{_in(0)}:check"
+
+
 def addresses() -> str:
     """Hash: the ops port of each node, known also while its heartbeat cannot be written."""
     return f"{_prefix}addresses"

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 from keepline.cli.base.errors import CommandError, UsageError
 from keepline.cli.cluster.access import connect
 from keepline.ops import redis
+from keepline.ops.redis.scripts import Script
 from keepline.room import attempts, keys, referrals, reports
 from keepline.room.codec import EVENT_FIELD, BadRecord, decode_event
 from keepline.room.kinds import kind_of
@@ -22,7 +22,6 @@ PAGE = 200
 """Letters that are read or put back at once."""
 
 _ID = re.compile(r"(\d{2,4}):(\d{1,20}-\d{1,20})")
-_SCRIPT = (Path(__file__).parent / "replay.lua").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,7 +90,7 @@ class DeadLetters:
 
     def __init__(self, client: redis.Client) -> None:
         self._client = client
-        self._replay = client.register_script(_SCRIPT)
+        self._replay = Script(client, __package__, "replay.lua")
 
     async def count(self) -> int:
         """How many there are."""
@@ -131,7 +130,7 @@ class DeadLetters:
 
     async def _put_back(self, letter: LetterId) -> bool:
         streams = [keys.dead_letters(letter.partition), keys.events(letter.partition)]
-        return bool(await self._replay(keys=streams, args=[letter.entry, EVENT_FIELD]))
+        return bool(await self._replay.evaluate(streams, [letter.entry, EVENT_FIELD]))
 
     async def _partitions(self) -> range:
         written = await self._client.get(keys.partitions())

@@ -151,7 +151,19 @@ async def _look_at_servers(reach: Reach, found: Survey) -> None:
                 settings |= await server.config_get(name)
             found.servers.append({_text(name): _text(value) for name, value in settings.items()})
         except RedisError:
-            continue  # a service that does not let its settings be seen has its own idea of them
+            found.servers.append(await _settings_by_info(server))
+
+
+async def _settings_by_info(server: redis.Client) -> dict[str, str]:
+    """The settings that INFO shows too, for services that refuse CONFIG; none where it is refused as well."""
+    try:
+        info: Any = await server.info("all")
+    except RedisError:
+        return {}
+    found = {"maxmemory-policy": str(info.get("maxmemory_policy", "noeviction"))}
+    if "aof_enabled" in info:
+        found["appendonly"] = "yes" if info["aof_enabled"] else "no"
+    return found
 
 
 def _text(value: Any) -> str:

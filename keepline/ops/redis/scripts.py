@@ -51,10 +51,14 @@ class Script:
     async def run(self, keys: Sequence[str], arguments: Sequence[Value]) -> Any:
         """Run it. Raises StoreUnavailable."""
         with translated():
-            try:
-                return await self._client.evalsha(self._digest, len(keys), *keys, *arguments)
-            except NoScriptError:
-                return await self._client.eval(self._text, len(keys), *keys, *arguments)
+            return await self.evaluate(keys, arguments)
+
+    async def evaluate(self, keys: Sequence[str | bytes], arguments: Sequence[Value]) -> Any:
+        """Run it. Raises RedisError."""
+        try:
+            return await self._client.evalsha(self._digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._client.eval(self._text, len(keys), *keys, *arguments)
 
     async def ask(self, batches: Batches, keys: Sequence[str], arguments: Sequence[Value]) -> Any:
         """Run it in one write with what others ask for. Raises StoreUnavailable."""
