@@ -19,7 +19,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JS_TOOLS := clients/js/node_modules/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests bundle chaos rolling-restart simulate simulate-nightly outage storm images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tests bundle chaos rolling-restart attack fuzz simulate simulate-nightly outage storm images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ python-tests: $(INSTALLED) ## pytest alone, in two processes; one for all: make 
 
 chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/faults/test_chaos.py
+
+attack: $(INSTALLED) ## attacks over real sockets, from one connection and from twenty; ATTACK_SECONDS=… each
+	ATTACK_SECONDS=$${ATTACK_SECONDS:-5} ATTACK_CONNECTIONS=$${ATTACK_CONNECTIONS:-1,20} $(BIN)/pytest -s tests/security/test_attacks.py
+
+fuzz: $(INSTALLED) ## random framing, handshakes and frames; FUZZ_SECONDS=… each, FUZZ_SEED=… repeats a run
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/pytest -s tests/security/test_fuzz.py
 
 simulate: $(INSTALLED) ## whole clusters on a virtual clock: 300 seeds; or one: make simulate ARGS="--seed 7 --verbose"
 	$(BIN)/python -m tests.simulation $(or $(ARGS),--first 1 --count 300)

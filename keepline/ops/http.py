@@ -5,7 +5,9 @@ Errors are JSON of one shape, `{"error": {"code", "message", "retry_after_ms"?}}
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,10 +18,15 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from keepline.ops.budget import Budget
 from keepline.ops.health import Health
+from keepline.ops.http_guard import Guard
 
 MAX_BODY_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 5.0
+_KEEPALIVE_SECONDS = 75.0
+_METRICS_MS, _METRICS_BURST_MS = 100.0, 2_000.0
+"""Time that writing the metrics may take, of each second and at once. Beyond it who asks gets what was written last."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,6 +93,24 @@ async def _hide_server(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "keepline"
 
 
+class _Metrics:
+    """The text of all metrics, written anew as long as that does not take up the loop's time."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._budget = Budget(_METRICS_MS, _METRICS_BURST_MS)
+        self._text = b""
+
+    def latest(self) -> bytes:
+        """The metrics as they are now, or as they were a moment ago."""
+        began = time.monotonic()
+        if not self._text or not self._budget.spend(0.0, began):
+            self._text = generate_latest(self._registry)
+            now = time.monotonic()
+            self._budget.spend((now - began) * 1_000, now)
+        return self._text
+
+
 def create_app(
     health: Health, registry: CollectorRegistry, routes: Iterable[web.AbstractRouteDef] = ()
 ) -> web.Application:
@@ -108,10 +133,9 @@ def create_app(
         return json_response(health.report())
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
-        )
+        return web.Response(body=latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
+    latest = _Metrics(registry).latest
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_hide_server)
     app.router.add_get("/livez", livez)
@@ -128,11 +152,20 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[tup
 
     Raises OSError when the address cannot be bound.
     """
+    loop = asyncio.get_running_loop()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handle_signals=False)
     await runner.setup()
+    assert runner.server is not None
+    factory = Guard(loop).factory(
+        runner.server, access_log=None, lingering_time=0, keepalive_timeout=_KEEPALIVE_SECONDS
+    )
     try:
-        await web.TCPSite(runner, host, port, reuse_address=True).start()
-        address = runner.addresses[0]
-        yield str(address[0]), int(address[1])
+        server = await loop.create_server(factory, host, port, reuse_address=True)
+        try:
+            address = server.sockets[0].getsockname()
+            yield str(address[0]), int(address[1])
+        finally:
+            server.close()
+            runner.server.pre_shutdown()
     finally:
         await runner.cleanup()
