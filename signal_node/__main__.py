@@ -22,6 +22,7 @@ from keepline.ops.redis.requirements import require_for_node
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
+from keepline.ops.tls import Certificate
 from keepline.room import keys
 from signal_node.app import App, advertised, secret_of
 from signal_node.bus.bus import SILENT_SECONDS
@@ -116,7 +117,14 @@ async def _start(
     await parts.membership.claim_name()
     parts.start(tasks)
     await parts.membership.bury_predecessor()
-    listener = Listener(node.accept, settings.host, settings.port, parts.limits.sockets.admits)
+    certificate = _certificate(settings, loop)
+    listener = Listener(
+        node.accept,
+        settings.host,
+        settings.port,
+        parts.limits.sockets.admits,
+        None if certificate is None else certificate.context,
+    )
     parts.listener = listener
     drains.connect(node, listener)
     await listener.open()
@@ -136,6 +144,15 @@ async def _start(
         ops=f"http://{ops_host}:{ops_port}",
     )
     return parts
+
+
+def _certificate(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Certificate | None:
+    """The certificate for clients, read again at SIGHUP. Raises OSError."""
+    if settings.tls_certificate is None:
+        return None
+    certificate = Certificate(settings.tls_certificate, settings.tls_key)
+    loop.add_signal_handler(signal.SIGHUP, certificate.reload)
+    return certificate
 
 
 async def _archive(settings: NodeSettings, stack: contextlib.AsyncExitStack) -> Archive | None:

@@ -141,7 +141,7 @@ class App:
                 _allowances(settings),
                 self.node.clients.new_bucket,
                 settings.limit_logins_per_second or settings.limit_connections_per_ip / 4,
-                2 * settings.limit_connections_per_ip,
+                settings.limit_connections_per_ip,
             ),
         )
         self.work = Work(loop)

@@ -25,7 +25,7 @@ from keepline.ops.http_guard import Guard
 MAX_BODY_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 5.0
 _KEEPALIVE_SECONDS = 75.0
-_METRICS_MS, _METRICS_BURST_MS = 100.0, 2_000.0
+_METRICS_MS, _METRICS_BURST_MS = 100.0, 300.0
 """Time that writing the metrics may take, of each second and at once. Beyond it who asks gets what was written last."""
 
 _log = structlog.get_logger(__name__)

@@ -27,10 +27,10 @@ REQUEST_SECONDS = 10.0
 COST_OF_SLICE, COST_OF_REQUEST = 0.2, 0.5
 """Milliseconds of the loop, rounded up."""
 
-RATE, BURST = 200.0, 400.0
+RATE, BURST = 150.0, 300.0
 """Milliseconds of work a second, and at once, that one connection may cause."""
 
-ALL_RATE, ALL_BURST = 400.0, 1_000.0
+ALL_RATE, ALL_BURST = 300.0, 600.0
 """The same for all connections together."""
 
 _log = structlog.get_logger(__name__)

@@ -12,6 +12,7 @@ import secrets
 import socket
 import string
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -220,6 +221,10 @@ class NodeSettings(CommonSettings):
     port: Port = 8080
     node_id: Name = Field(default_factory=_own_name)
 
+    # TLS on the node itself: files in PEM, the certificate with its chain and the key, which may be in the same one.
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
     auth_secret: Annotated[SecretStr, _at_least(32)] | None = None
     jwks_url: Annotated[str, _url_of("https", "http")] | None = None
     auth_issuer: str | None = None
@@ -287,6 +292,8 @@ class NodeSettings(CommonSettings):
             problems.append("KEEPLINE_AUTH_SECRET or KEEPLINE_JWKS_URL: one of them is required")
         if "turn_urls" in given and "turn_secret" not in given:
             problems.append("KEEPLINE_TURN_SECRET: required when KEEPLINE_TURN_URLS is set")
+        if "tls_key" in given and "tls_certificate" not in given:
+            problems.append("KEEPLINE_TLS_CERTIFICATE: required when KEEPLINE_TLS_KEY is set")
         if "turn_secret" in given and "turn_urls" not in given:
             problems.append("KEEPLINE_TURN_URLS: required when KEEPLINE_TURN_SECRET is set")
         return problems

@@ -49,6 +49,9 @@ MAX_JOINS = 4
 MAX_DISCARDED = 1_048_576
 """Bytes that a client may still send after our close before it is cut off."""
 
+CLOSE_FRAME = b"\x88"
+"""What the client's answer to a close begins with."""
+
 _FRAME, _BYTE, _ANSWERED = COSTS.frame, COSTS.kib_received / 1_024, COSTS.kib_answered / 1_024
 
 LARGE_ANSWER = 65_536
@@ -240,7 +243,7 @@ class Connection(asyncio.Protocol):
         if websocket.pending:
             self._wake()
         if not events and websocket.closing:
-            self._discard(len(data))
+            self._discard(data)
             return
         self._owed += (len(events) + others) * _FRAME + len(data) * _BYTE
         if websocket.behind or self._owed > MAX_OWED:
@@ -439,11 +442,13 @@ class Connection(asyncio.Protocol):
                 self.close(close_codes.RATE_LIMITED)
                 return
 
-    def _discard(self, size: int) -> None:
+    def _discard(self, data: bytes) -> None:
         """Who goes on sending after our close is cut off, at the latest when it must have seen it."""
-        self._discarded += size
+        self._discarded += len(data)
         if self._discarded > MAX_DISCARDED:
             self.abort()
+        elif data[:1] == CLOSE_FRAME and self._transport is not None and not self._transport.can_write_eof():
+            self._transport.close()  # over TLS there is no half-close, and the client waits for the end
 
     def _begin_joins(self) -> None:
         while self._joins and self._pending_answers < MAX_JOINS:

@@ -57,6 +57,7 @@ class Pipe(asyncio.Transport):
         self.high = 0
         self.ended = False
         self.aborted = False
+        self.closed = False
         self.half_close = True
         self.paused = False
         self.unread = 0
@@ -86,7 +87,10 @@ class Pipe(asyncio.Transport):
         return self.half_close
 
     def is_closing(self) -> bool:
-        return self.aborted
+        return self.aborted or self.closed
+
+    def close(self) -> None:
+        self.closed = True
 
     def abort(self) -> None:
         self.aborted = True

@@ -280,8 +280,10 @@ def test_over_tls_there_is_no_half_close(node: Node) -> None:
     browser.pipe.half_close = False
     browser.connection.close(close_codes.DRAINING)
     browser.frames()
+    assert not browser.pipe.closed
     browser.answer()
     assert not browser.pipe.ended
+    assert browser.pipe.closed, "the client has answered, and waits for the end"
 
 
 def test_nothing_is_written_to_a_connection_that_is_gone(node: Node) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keepline.ops.settings import NodeSettings, SettingsError, load
+from keepline.ops.tls import Certificate
 from signal_node.app import advertised
 from signal_node.transport.listener import Listener
+from tests.helpers.certificates import self_signed
 from tests.helpers.waiting import eventually
 
 NODE = {"REDIS_URL": "redis://localhost", "KEEPLINE_AUTH_SECRET": "s" * 32}
@@ -119,4 +124,58 @@ async def test_without_descriptors_whoever_waits_is_accepted_later(monkeypatch: 
     finally:
         for client in clients:
             client.close()
+        listener.close()
+
+
+# --- TLS ---
+
+
+async def certificate_of(address: tuple[str, int], trusted: bytes) -> bytes:
+    """The certificate that a client gets who trusts `trusted`; raises SSLError for any other."""
+    context = ssl.create_default_context(cadata=trusted.decode().partition("-----BEGIN PRIVATE")[0])
+    _, writer = await asyncio.open_connection(*address, ssl=context)
+    try:
+        presented = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        assert isinstance(presented, bytes)
+        return presented
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_renewed_certificate_is_for_those_who_come_then(tmp_path: Path) -> None:
+    notes: list[str] = []
+    file = tmp_path / "node.pem"
+    first, second = self_signed("127.0.0.1"), self_signed("127.0.0.1")
+    file.write_bytes(first)
+    certificate = Certificate(file, None)
+    listener = Listener(lambda host: Sink(notes), "127.0.0.1", 0, tls=certificate.context)
+    await listener.open()
+    try:
+        before = await certificate_of(address_of(listener), first)
+        file.write_bytes(second)
+        assert await certificate_of(address_of(listener), first) == before, "not before it is told to"
+        assert certificate.reload()
+        assert await certificate_of(address_of(listener), second) != before
+        file.write_bytes(second[: len(second) // 2])
+        assert not certificate.reload()
+        assert await certificate_of(address_of(listener), second) != before, "half a file changes nothing"
+    finally:
+        listener.close()
+
+
+async def test_who_speaks_no_tls_is_gone_and_counted_no_more(tmp_path: Path) -> None:
+    notes: list[str] = []
+    file = tmp_path / "node.pem"
+    file.write_bytes(self_signed("127.0.0.1"))
+    listener = Listener(lambda host: Sink(notes), "127.0.0.1", 0, tls=Certificate(file, None).context)
+    await listener.open()
+    try:
+        reader, writer = await asyncio.open_connection(*address_of(listener))
+        writer.write(b"GET /v1 HTTP/1.1\r\n\r\n")
+        async with asyncio.timeout(10):
+            with suppress(ConnectionResetError):
+                await reader.read()
+        await eventually(lambda: notes[-1:] == ["lost"])
+        writer.close()
+    finally:
         listener.close()
