@@ -1,9 +1,9 @@
 """WebSocket framing on `websockets`' Sans-I/O protocol: bytes in, messages out, and the other way round.
 
-Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time;
-whatever else comes (the handshake, control frames, fragments, breaches) is the library's, which gets a whole request
-or whole frames and so is always between two of them. Compression is not offered: signals are small, and a compressor
-per connection costs 60 times its memory.
+Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time, and
+plain handshakes by `handshake`; whatever else comes (control frames, fragments, breaches) is the library's, which gets
+a whole request or whole frames and so is always between two of them. Compression is not offered: signals are small, and
+a compressor per connection costs 60 times its memory.
 
 One packet can hold 40,000 empty frames, each of which costs as much as a signal. So `receive` takes a slice of frames
 at a time and keeps the rest; whoever calls it comes back for that when others have had their turn. Nothing is read
@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import SUBPROTOCOL, Error, ErrorCode, encode
+from signal_node.transport.handshake import PATH, accept
 from signal_node.transport.proxy_header import FIRST_BYTES, BadHeader, read_header
 
 try:
@@ -32,7 +33,6 @@ try:
 except ImportError:
     from websockets.utils import apply_mask
 
-PATH = "/v1"
 PATHS = (PATH, f"{PATH}/")
 
 MAX_HEAD_BYTES = 16_384
@@ -120,11 +120,16 @@ class _Protocol(ServerProtocol):
         super().fail(code, reason)
 
 
+def _protocol(max_bytes: int, state: State) -> _Protocol:
+    return _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], state=state, max_size=max_bytes)
+
+
 class WebSocket:
     """The WebSocket of one connection. Never raises on what a client sends."""
 
     __slots__ = (
         "_begun",
+        "_doubtful",
         "_fragments",
         "_incomplete",
         "_max_bytes",
@@ -143,7 +148,7 @@ class WebSocket:
         self, max_message_bytes: int, max_head_bytes: int = MAX_HEAD_BYTES, slice_frames: int = SLICE_FRAMES
     ) -> None:
         """Take at most `slice_frames` frames at a time."""
-        self._protocol = _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=max_message_bytes)
+        self._protocol = _protocol(max_message_bytes, State.CONNECTING)
         self._max_bytes = max_message_bytes
         self._max_head = max_head_bytes
         self._slice = range(slice_frames)
@@ -156,6 +161,7 @@ class WebSocket:
         self.other_frames = 0  # control frames and fragments of the last slice
         self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
         self._begun = False  # the first bytes have been seen, and a PROXY header is not among those to come
+        self._doubtful = False  # the library has the beginning of a request
         self.entrance: Entrance | None = None  # until the handshake is through
         self.source: str | None = None  # the client's IP address, as a trusted proxy says
 
@@ -195,16 +201,27 @@ class WebSocket:
         head = data.find(_HEAD_END) + len(_HEAD_END)
         if head < len(_HEAD_END):
             if not data.startswith(_METHOD[: len(data)]):
-                head = len(data)  # not one of ours: refused by its first line
+                head, self._doubtful = len(data), True  # not one of ours: refused by its first line
             elif len(data) <= self._max_head:
                 self._keep(data, 0, 0)
                 return
         if head > self._max_head or head < len(_HEAD_END):
             events.append(self._refuse_head())
         else:
-            self._feed(data[:head], events)
-            if protocol.state is _OPEN and head < len(data):
+            self._shake_hands(data[:head], events)
+            if self._protocol.state is _OPEN and head < len(data):
                 self._violate(close_codes.BAD_FRAME, events)
+
+    def _shake_hands(self, head: bytes, events: list[Event]) -> None:
+        draining = self.entrance is not None and self.entrance.draining()
+        accepted = None if draining or self._doubtful else accept(head)
+        if accepted is None:
+            self._feed(head, events)
+            return
+        self.entrance = None
+        self._protocol = _protocol(self._max_bytes, _OPEN)
+        self._outgoing.append(accepted.response)
+        events.append(Opened(accepted.origin, accepted.forwarded_for))
 
     def _refuse_head(self) -> Refused:
         protocol = self._protocol
