@@ -165,6 +165,7 @@ async def test_coming_back_shows_in_the_metrics(patient_cluster: Cluster) -> Non
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
         moved = await scene.login(call.bob.user, 1, resume=again.welcome["resume"])
         assert moved.welcome["resumed"]
+        await call.alice.client.expect("peer", room=call.room, state="reconnected")
         outdated = await scene.connect(0)
         token, secret = patient_cluster.token(call.bob.user), call.bob.welcome["resume"]
         await outdated.send("hello", token=token, resume=secret)
