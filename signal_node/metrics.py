@@ -304,7 +304,7 @@ class NodeCollector(Collector):
             value=parts.login.crowding.waiting,
         )
         yield GaugeMetricFamily(
-            "keepline_rooms_extended",
+            "keepline_graces_extended",
             "Rooms that this node has not ended only because a crowd is being taken in.",
             value=parts.timekeeper.extended,
         )
