@@ -17,6 +17,7 @@ from keepline.cli.base.private_files import create_private
 from keepline.cli.local.binaries import PostgresBinaries, ServerError, find_postgres
 from keepline.cli.local.process import Child, Command, User, describe_exit, tail
 from keepline.cli.local.servers import LOOPBACK, POLL_SECONDS, PROBE_SECONDS, Server
+from keepline.ops.postgres import Connector
 
 _INITDB_SECONDS = 60.0
 _LEFTOVER_SECONDS = 15.0
@@ -147,8 +148,8 @@ class Postgres(Server):
 
 
 async def connect_once(url: str) -> None:
-    """Open and close a connection to the PostgreSQL at `url`; raises PostgresError or OSError after 5 s."""
-    connection = await asyncpg.connect(url, timeout=PROBE_SECONDS)
+    """Open and close a connection to the PostgreSQL at `url`; raises one of `postgres.ERRORS`, or ValueError."""
+    connection = await Connector(url, "keepline-cli", PROBE_SECONDS).connect()
     await connection.close(timeout=PROBE_SECONDS)
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from redis.exceptions import RedisError
 
 from keepline.cli.base.credentials import Credentials, credentials_of
@@ -35,6 +34,7 @@ from keepline.cli.local.program import Program, python
 from keepline.cli.local.servers import Valkey, ping
 from keepline.cli.local.supervisor import Supervisor
 from keepline.ops.http import serve
+from keepline.ops.postgres import ERRORS, in_words
 from keepline.ops.settings import NodeSettings, PersisterSettings, SettingsError, load
 
 _MIGRATE_SECONDS = 120.0
@@ -274,8 +274,8 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
 async def _require(variable: str, attempt: Awaitable[None]) -> None:
     try:
         await attempt
-    except (OSError, ValueError, RedisError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        problem = str(error) or type(error).__name__
+    except (ValueError, RedisError, *ERRORS) as error:
+        problem = in_words(error)
         raise CommandError(
             f"the server named by {variable} does not answer ({problem}): "
             f"start it, or unset {variable} to let keepline up start one"

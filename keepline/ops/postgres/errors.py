@@ -69,8 +69,10 @@ def _mend(error: BaseException, text: str, url: PostgresUrl | None) -> str | Non
         return "create it, or name another one in DATABASE_URL"
     if isinstance(error, _ANOTHERS_STATEMENT):
         return "a pooler in transaction mode? add ?pgbouncer=true to DATABASE_URL"
+    where = url.hosts if url is not None else "the host"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens at {where}: does it run, and is DATABASE_URL right?"
     if isinstance(error, socket.gaierror):
-        where = url.hosts if url is not None else "the host"
         return f"{where} has no address: check the host in DATABASE_URL"
     return None
 

@@ -1,6 +1,7 @@
 """`python -m persister` as an operator runs it: through signals, crashes and the absence of its servers."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ import aiohttp
 import asyncpg
 import pytest
 
+from keepline.cli.cluster.access import reach
+from keepline.cli.cluster.status import status
 from keepline.cli.local.postgres import Postgres
 from keepline.cli.local.servers import Valkey
 from keepline.ops import redis
@@ -207,10 +210,37 @@ async def test_it_stops_at_once_while_postgres_is_away(redis_url: str) -> None:
         assert await program.stop() == 0
 
 
+async def test_a_database_that_does_not_answer_is_said_at_once_and_by_the_status(
+    redis_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It logged `started`, and then nothing."""
+    async with persister(redis_url, "postgresql://u:secret@127.0.0.1:1/none") as program:
+        await program.until("/livez", 200)
+        async with reach({"REDIS_URL": redis_url}) as cluster:
+
+            async def told() -> bool:
+                problems = (await status(cluster))["problems"]
+                return any(p.startswith("persister ") and "127.0.0.1" in p for p in problems)
+
+            condition: Check = told
+            await eventually(condition, timeout=SECONDS, what="status tells the last error")
+        assert await program.stop() == 0
+        events = [
+            json.loads(line)["event"] for line in capfd.readouterr().err.splitlines() if line[:1] == "{"
+        ]
+        assert events.index("postgres_unavailable") < events.index("started")
+        async with reach({"REDIS_URL": redis_url}) as cluster:
+            assert (await status(cluster))["persisters"] == {}
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({"REDIS_URL": "redis://127.0.0.1"}, ["DATABASE_URL"]),
+        (
+            {"REDIS_URL": "redis://127.0.0.1", "DATABASE_URL": "postgresql://h/app?sslmod=require"},
+            ["DATABASE_URL", "did you mean sslmode?"],
+        ),
         ({"KEEPLINE_OPS_PORT": "x"}, ["DATABASE_URL", "REDIS_URL", "KEEPLINE_OPS_PORT"]),
     ],
 )
