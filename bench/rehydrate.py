@@ -34,7 +34,7 @@ from keepline.room.record import ChatMode, Room
 from keepline.room.rows import RoomRow, to_row
 from keepline.room.rules import Rules
 from keepline.room.state import apply
-from signal_node.rooms.archive import Archive
+from signal_node.rooms.archive import BATCH_ROWS, Archive
 from signal_node.rooms.store import RoomStore
 
 PARTITIONS = 16
@@ -118,7 +118,11 @@ async def from_postgres(rooms: list[Room], rounds: int, folder: Path) -> dict[st
             return found
 
         async def read() -> int:
-            return sum([len(batch) async for batch in archive.unfinished(0)])
+            found = 0
+            async for page in archive.room_ids(0):
+                for start in range(0, len(page), BATCH_ROWS):
+                    found += len(await archive.load_many(page[start : start + BATCH_ROWS]))
+            return found
 
         try:
             return await turns(rounds, bare=bare, read=read)

@@ -28,6 +28,7 @@ from signal_node.cluster.epochs import Epochs
 from signal_node.cluster.membership import Membership
 from signal_node.cluster.recovery import Recovery
 from signal_node.cluster.registry import Registry
+from signal_node.cluster.revival import Revival
 from signal_node.http.referrals import Referrals
 from signal_node.http.repairs import Repairs
 from signal_node.ice.servers import IceServers, run_refresh
@@ -149,7 +150,7 @@ class App:
         verifier = _verifier(settings, self.jwks)
         self.login = Login(
             self.node,
-            RoomsOfUsers(self.node, store.lookups, self.work),
+            RoomsOfUsers(self.node, store.lookups, self.work, self._bring_back_rooms_of),
             verifier,
             self.ice,
             self.limits,
@@ -214,15 +215,17 @@ class App:
             self.registry,
             archive,
             self.limits,
-            rules,
-            grace_ms=cold_start_grace_ms,
+            Revival(
+                store, rules, grace_ms=cold_start_grace_ms, now=self.clock.now, new_write_id=new_write_id
+            ),
             tombstone_ms=tombstone_ms,
             live=self.membership.recently_live,
-            now=self.clock.now,
-            new_write_id=new_write_id,
         )
 
         self.repairs = Repairs(self.node, self.registry, self.reconciler, self.recovery, rules)
+
+    async def _bring_back_rooms_of(self, user: str) -> bool:
+        return await self.recovery.bring_back_rooms_of(user)
 
     def status(self) -> Mapping[str, Any]:
         """What the heartbeat says of this node: where it is, what it does, how much it has to do."""
@@ -251,6 +254,7 @@ class App:
         tasks.start("heartbeat", self.membership.run_heartbeat, restart=True)
         tasks.start("reaper", self.membership.run_reaper, restart=True)
         tasks.start("recovery", self.recovery.run, restart=True)
+        tasks.start("recalls", self.recovery.recalls.run, restart=True)
         tasks.start("deadlines", self.timekeeper.run, restart=True)
         tasks.start("failed-logins", self.logins.run, restart=True)
         if self.jwks is not None:

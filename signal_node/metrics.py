@@ -328,7 +328,12 @@ class NodeCollector(Collector):
         yield CounterMetricFamily(
             "keepline_rooms_revived",
             "Rooms brought back from Postgres by this node.",
-            value=recovered.revived,
+            value=parts.recovery.revival.counts.revived,
+        )
+        yield CounterMetricFamily(
+            "keepline_rows_unreadable",
+            "Rooms in Postgres that could not be read, and so did not come back.",
+            value=parts.recovery.unreadable_rows,
         )
 
 

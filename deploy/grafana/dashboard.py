@@ -248,7 +248,10 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Partitions recovered",
-                [("sum(increase(keepline_partitions_recovered_total[5m]))", "partitions")],
+                [
+                    ("sum(increase(keepline_partitions_recovered_total[5m]))", "partitions"),
+                    ("sum(increase(keepline_rows_unreadable_total[5m]))", "unreadable rows"),
+                ],
             ),
             Panel("Rooms in caches", [("keepline_cached_rooms", "{{instance}}")]),
         ),

@@ -1,44 +1,43 @@
 """What nodes do when Redis has lost data, or starts empty: a flush, a failover to an empty replica, a cold start.
 
 Of each partition without an epoch: every node puts back the rooms that it holds (the newest version wins, what has
-ended stays so). Then one node, under a lease, fills in from Postgres: what has ended lately as tombstones, live rooms
-that were touched in the last ten minutes with nobody connected and a fresh grace period; older ones it ends. At last it
-writes the epoch, and the partition is whole. Until then rooms that are not there are `unavailable`, not `not found`.
+ended stays so). When all live nodes have, or some seconds have passed, Postgres is asked for the rest. From then on
+clients may come: the rooms of one who comes are brought back at once (`recalls`), so that nobody waits for the last
+room, and no grace period runs before the doors are open.
+
+Meanwhile the nodes share the partitions out among themselves, each under a lease that is renewed, and bring back all
+(`revival`): live rooms that were touched in the last ten minutes with nobody connected and a fresh grace period; older
+ones they end; and what has ended lately as tombstones. Then the partition gets its epoch, and is whole. Until then
+rooms that are not there are `unavailable`, not `not found`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from binascii import crc32
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from keepline.ops.redis.scripts import StoreUnavailable
-from keepline.room import commands
 from keepline.room.codec import BadRecord
-from keepline.room.deadlines import due
-from keepline.room.record import ChatMode, EndReason, Room, Status
-from keepline.room.rules import Rules
-from keepline.room.state import apply
-from keepline.room.writes import written
 from signal_node.cluster.epochs import Epochs
+from signal_node.cluster.recalls import Recalls
 from signal_node.cluster.registry import Registry
+from signal_node.cluster.revival import Revival
 from signal_node.limits.address_limits import AddressLimits
-from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
+from signal_node.rooms.archive import BATCH_ROWS, Archive, ArchiveUnavailable
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
-from signal_node.rooms.store import Change, Committed, Conflict, Found, RoomStore
+from signal_node.rooms.store import RoomStore
 from signal_node.users.ownership import Users
 
 LEASE = "recovery"
 LEASE_MS = 30_000
 INTERVAL_SECONDS = 0.5
 OTHERS_SECONDS = 3.0
-"""How long the one that fills in waits for others to put back what they hold."""
-
-TOUCHED_MS = 10 * 60_000
-"""Rooms that nothing has happened in for longer do not come back."""
+"""How long a node waits for others to put back what they hold."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +47,10 @@ class RecoveryCounts:
     """What recoveries have done."""
 
     partitions: int = 0
-    revived: int = 0
-    ended: int = 0
+
+
+class LeaseLost(Exception):
+    """Another node has taken over the partition."""
 
 
 class Recovery:
@@ -66,17 +67,18 @@ class Recovery:
         registry: Registry,
         archive: Archive | None,
         limits: AddressLimits,
-        rules: Rules,
+        revival: Revival,
         *,
-        grace_ms: int,
         tombstone_ms: int,
         live: Callable[[], set[str]],
-        now: Callable[[], int],
-        new_write_id: Callable[[], str],
     ) -> None:
-        """Take `grace_ms`, how long the sides of a room from Postgres have to come back, and `live()`, the nodes."""
+        """Take `live()`, the nodes that live."""
         self.counts = RecoveryCounts()
+        self.revival = revival
+        self.recalls = Recalls(self._bring_back_rooms_of)
         self.whole = False
+        # Of these all others have put back what they hold: what is missing only Postgres can have.
+        self._asking: frozenset[int] = frozenset()
         self._postgres_away = False
         self._node = node
         self._rooms = rooms
@@ -87,18 +89,19 @@ class Recovery:
         self._registry = registry
         self._archive = archive
         self._limits = limits
-        self._rules = rules
-        self._grace_ms = grace_ms
         self._tombstone_ms = tombstone_ms
         self._live = live
         self._known: list[bytes | None] = []
-        self._now = now
-        self._new_write_id = new_write_id
 
     @property
     def open(self) -> bool:
-        """Whether clients may come: also while only rooms of Postgres are missing, and Postgres is away."""
-        return self.whole or self._postgres_away
+        """Whether clients may come: also while only rooms of Postgres are missing, for theirs come with them."""
+        return self.whole or bool(self._asking) or self._postgres_away
+
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of Postgres that could not be read, each time they were met."""
+        return 0 if self._archive is None else self._archive.unreadable
 
     async def run(self) -> None:
         """Look twice a second, until cancelled."""
@@ -109,12 +112,12 @@ class Recovery:
             except ArchiveUnavailable as error:
                 self._postgres_away = True
                 _log.warning("recovery_postponed", error=str(error))
-            except (StoreUnavailable, BadRecord) as error:
+            except (StoreUnavailable, BadRecord, LeaseLost) as error:
                 _log.warning("recovery_postponed", error=str(error))
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def look(self) -> None:
-        """Heal what has to be healed now. Raises StoreUnavailable, ArchiveUnavailable, BadRecord."""
+        """Heal what has to be healed now. Raises StoreUnavailable, ArchiveUnavailable, BadRecord, LeaseLost."""
         epochs = await self._epochs.read()
         lost = [at for at, epoch in enumerate(epochs) if epoch is None]
         self.whole = not lost
@@ -124,31 +127,17 @@ class Recovery:
             await self._reconciler.put_back_chat(self._rooms.ids())
             await self._users.put_back()
             await self._limits.put_back()
+        if not self._asking.issuperset(lost):
+            self._asking = frozenset()
         for partition in lost:
             await self._epochs.put_back(partition, self._node)
         if lost:
+            await self._wait_for_others(lost[0])
+            self._asking = frozenset(lost)
             await self._fill_in(lost)
             epochs = await self._epochs.read()
             self.whole = None not in epochs
         self._known = epochs
-
-    async def _fill_in(self, lost: Sequence[int]) -> None:
-        """Bring back from Postgres what no node holds, of those partitions that no other node is busy with."""
-        leased = [partition for partition in lost if await self._registry.lease(partition, LEASE, LEASE_MS)]
-        try:
-            epochs = await self._epochs.read()  # whoever had the lease before may have done the work
-            mine = [partition for partition in leased if epochs[partition] is None]
-            if not mine:
-                return
-            await self._wait_for_others(mine[0])
-            if self._archive is not None:
-                await self._fill(self._archive, frozenset(mine))
-            await self._epochs.begin(mine)
-            self.counts.partitions += len(mine)
-            _log.info("partitions_recovered", partitions=len(mine), revived=self.counts.revived)
-        finally:
-            for partition in leased:
-                await self._registry.end_lease(partition, LEASE)
 
     async def _wait_for_others(self, partition: int) -> None:
         loop = asyncio.get_running_loop()
@@ -158,20 +147,57 @@ class Recovery:
                 return
             await asyncio.sleep(0.05)
 
-    async def _fill(self, archive: Archive, partitions: frozenset[int]) -> None:
+    async def _fill_in(self, lost: Sequence[int]) -> None:
+        """Bring back from Postgres what no node holds, of those partitions that no other node is busy with."""
+        room_ids: dict[int, list[str]] | None = None
+        first = crc32(self._node.encode()) % len(lost)  # not all nodes begin with the same one
+        for partition in (*lost[first:], *lost[:first]):
+            if not await self._registry.lease(partition, LEASE, LEASE_MS):
+                continue
+            try:
+                if (await self._epochs.read())[partition] is not None:
+                    continue  # whoever had the lease before has done the work
+                if self._archive is not None:
+                    if room_ids is None:
+                        room_ids = await self._prepare(self._archive, lost)
+                    await self._fill(self._archive, partition, room_ids[partition])
+                await self._epochs.begin([partition])
+                self.counts.partitions += 1
+                _log.info("partition_recovered", partition=partition, revived=self.revival.counts.revived)
+            finally:
+                await self._registry.end_lease(partition, LEASE)
+
+    async def _prepare(self, archive: Archive, lost: Sequence[int]) -> dict[int, list[str]]:
+        """Put back the failed logins, which are few; find out which rooms belong to which partition."""
         async for limited in archive.limited():
-            await self._limits.logins.restore(limited, partitions)
-        async for batch in archive.unfinished(self._tombstone_ms / 1_000):
-            concerned = [a for a in batch if self._store.partition_of(a.room.room_id) in partitions]
-            room_ids = [a.room.room_id for a in concerned]
-            stored = await self._store.load_many(room_ids)
-            changes = [self._change(a, there) for a, there in zip(concerned, stored, strict=True)]
-            results = await self._store.commit([change for change in changes if change is not None])
-            if any(isinstance(result, Conflict) for result in results):
-                _log.info("rooms_came_back_meanwhile")
-            stored = await self._store.load_many(room_ids)
-            for archived, there in zip(concerned, stored, strict=True):
-                await self._put_back_chat(archived, there)
+            await self._limits.logins.restore(limited, frozenset(lost))
+        room_ids: dict[int, list[str]] = {partition: [] for partition in range(self._store.partitions)}
+        async for page in archive.room_ids(self._tombstone_ms / 1_000):
+            for room_id in page:
+                room_ids[self._store.partition_of(room_id)].append(room_id)
+            await asyncio.sleep(0)
+        return room_ids
+
+    async def _fill(self, archive: Archive, partition: int, room_ids: Sequence[str]) -> None:
+        """Bring back the rooms of a partition, batch by batch. Raises LeaseLost."""
+        for start in range(0, len(room_ids), BATCH_ROWS):
+            if not await self._registry.lease(partition, LEASE, LEASE_MS):
+                raise LeaseLost(f"another node fills partition {partition}")
+            await self.revival.store(await archive.load_many(room_ids[start : start + BATCH_ROWS]))
+
+    async def bring_back_rooms_of(self, user: str) -> bool:
+        """Have the rooms of a user who comes back before all others, if any may be missing.
+
+        Raises StoreUnavailable.
+        """
+        if self.whole or not self._asking or self._archive is None:
+            return False
+        await self.recalls.rooms_of(user)
+        return True
+
+    async def _bring_back_rooms_of(self, users: Sequence[str]) -> None:
+        if self._archive is not None:
+            await self.revival.store(await self._archive.live_rooms_of(users))
 
     async def bring_back(self, room_id: str) -> bool:
         """Store again one room that Postgres has and Redis has not, or not as new; False when there is none.
@@ -179,50 +205,4 @@ class Recovery:
         Raises StoreUnavailable, ArchiveUnavailable, BadRecord.
         """
         archived = None if self._archive is None else await self._archive.load(room_id)
-        if archived is None:
-            return False
-        (there,) = await self._store.load_many([room_id])
-        change = self._change(archived, there)
-        if change is None:
-            return False
-        (result,) = await self._store.commit([change])
-        await self._put_back_chat(archived, change.after if isinstance(result, Committed) else there)
-        return isinstance(result, Committed)
-
-    async def _put_back_chat(self, archived: Archived, there: Found) -> None:
-        # Lines beyond the record's last came to Postgres too late: their numbers are given out again.
-        last_seq = there.last_seq if isinstance(there, Room) else 0
-        lines = [line for line in archived.messages if line.seq <= last_seq]
-        await self._store.merge_chat(archived.room.room_id, lines)
-
-    def _change(self, archived: Archived, there: Found) -> Change | None:
-        """What is to be stored of a room from Postgres, given what Redis has of it. An unreadable record stays."""
-        room = archived.room
-        if isinstance(there, BadRecord):
-            return None
-        if room.status is Status.ENDED:
-            if there is not None and (there.status is Status.ENDED or there.version > room.version):
-                return None
-            return Change("restore", 0 if there is None else there.version, there, room, None, None, {})
-        if there is not None and there.version >= room.version:
-            return None  # a node knew it, and put it back
-        now = self._now()
-        if now - room.updated_at > TOUCHED_MS:
-            command: commands.Command = commands.End(_reason(room))
-            self.counts.ended += 1
-        else:
-            command = commands.Revive(self._grace_ms)
-            self.counts.revived += 1
-        after, _ = apply(room, command, now, self._rules)
-        after = written(room, after, self._new_write_id())
-        deadline = due(after, self._rules)
-        kind = type(command).__name__.lower()
-        expected = 0 if there is None else there.version
-        return Change(kind, expected, there, after, None, None if deadline is None else deadline.at, {})
-
-
-def _reason(room: Room) -> EndReason:
-    """Why a room that everybody has been away from for too long is over."""
-    if room.met_at is None:
-        return EndReason.NO_SHOW
-    return EndReason.INACTIVITY if room.chat_mode is ChatMode.TEXT else EndReason.GRACE_EXPIRED
+        return archived is not None and await self.revival.store([archived]) > 0

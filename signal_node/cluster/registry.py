@@ -149,7 +149,9 @@ class Registry:
         with translated():
             if await self._client.set(key, self._node, nx=True, px=ttl_ms):
                 return True
-            return bool(await self._client.get(key) == self._node.encode())
+            if await self._client.get(key) != self._node.encode():
+                return False
+            return bool(await self._client.pexpire(key, ttl_ms))
 
     async def end_lease(self, partition: int, name: str) -> None:
         """Let others have it, unless one has it already. Raises StoreUnavailable."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
 
 import asyncpg
+import structlog
 from msgspec import Struct
 
 from keepline.ops import postgres
@@ -16,22 +17,34 @@ from keepline.room.record import Message, Room
 from keepline.room.referrals import Referral
 from keepline.room.rows import from_row
 
-BATCH_ROWS = 1_000
+BATCH_ROWS = 500
+PAGE_IDS = 10_000
+MAX_TOLD = 1_000
+"""Unreadable rows that are remembered, so that each is logged once."""
 
 _ROOMS = """SELECT room.room_id, user_1, user_2, started_at, duration_seconds, chat_mode, status,
     grace_period_expires, user_1_connected, user_2_connected, messages, created_at, room.updated_at, room.version,
     ended_reason, ended_at, user_1_last_message_at, user_2_last_message_at
     FROM active_rooms AS room LEFT JOIN text_room_activity AS activity ON activity.room_id = room.room_id"""
-_ONE = f"{_ROOMS} WHERE room.room_id = $1::uuid"
-_UNFINISHED = f"{_ROOMS} WHERE status <> 'ended' OR room.updated_at > now() - make_interval(secs => $1)"
+_MANY = f"{_ROOMS} WHERE room.room_id = ANY ($1::uuid[])"
+_OF_USERS = f"{_ROOMS} WHERE (user_1 = ANY ($1::uuid[]) OR user_2 = ANY ($1::uuid[])) AND status <> 'ended'"
+# Page by page, for a cursor would keep a transaction, and a pooler's session, for as long as it takes.
+_LIVE = """SELECT room_id FROM active_rooms WHERE status <> 'ended' AND room_id > $1::uuid
+    ORDER BY room_id LIMIT $2"""
+_ENDED = """SELECT room_id FROM active_rooms WHERE status = 'ended' AND room_id > $1::uuid
+    AND updated_at > now() - make_interval(secs => $3) ORDER BY room_id LIMIT $2"""
+_LEAST_ID = UUID(int=0)
 
 _LIMITED = """SELECT abbrev(ip_address), attempts, (extract(epoch FROM first_attempt_at) * 1000)::bigint,
     (extract(epoch FROM last_attempt_at) * 1000)::bigint, (extract(epoch FROM expires_at) * 1000)::bigint
-    FROM rate_limits WHERE expires_at > now()"""
+    FROM rate_limits WHERE expires_at > now() AND ip_address > $1::text::inet ORDER BY ip_address LIMIT $2"""
+_LEAST_ADDRESS = "0.0.0.0/0"
 
 _REFERRAL = """SELECT referral_code, target_user_id, created_by_user_id, target_name, created_by_name,
     (extract(epoch FROM created_at) * 1000)::bigint FROM referral_mappings
     WHERE referral_code = $1 AND created_at > now() - make_interval(secs => $2)"""
+
+_log = structlog.get_logger(__name__)
 
 
 class ArchiveUnavailable(Exception):
@@ -51,67 +64,76 @@ class Archive:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._told: set[UUID] = set()
+        self.unreadable = 0
+        """Rows that could not be read, each time they were met."""
 
     async def ping(self) -> None:
         """Prove that Postgres answers. Raises ArchiveUnavailable."""
-        try:
-            await self._pool.fetchval("SELECT 1")
-        except postgres.ERRORS as error:
-            raise ArchiveUnavailable(self._pool.in_words(error)) from error
+        await self._fetch("SELECT 1")
 
     async def load(self, room_id: str) -> Archived | None:
         """The room, None when there is none. Raises ArchiveUnavailable, BadRecord."""
-        try:
-            row = await self._pool.fetchrow(_ONE, room_id)
-        except postgres.ERRORS as error:
-            raise ArchiveUnavailable(self._pool.in_words(error)) from error
-        return None if row is None else _archived(row)
+        rows = await self._fetch(_MANY, [room_id])
+        return _archived(rows[0]) if rows else None
 
-    async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
-        """All rooms that have not ended, and those that did lately, in batches. One batch is fetched ahead.
+    async def load_many(self, room_ids: Sequence[str]) -> list[Archived]:
+        """The rooms that are there and can be read. Raises ArchiveUnavailable."""
+        return self._readable(await self._fetch(_MANY, room_ids))
 
-        Raises ArchiveUnavailable, BadRecord.
+    async def live_rooms_of(self, users: Sequence[str]) -> list[Archived]:
+        """The rooms of these users that have not ended and can be read. Raises ArchiveUnavailable."""
+        return self._readable(await self._fetch(_OF_USERS, users))
+
+    async def room_ids(self, ended_within_seconds: float) -> AsyncIterator[list[str]]:
+        """The ids of all rooms that have not ended, then of those that did lately, in pages.
+
+        Raises ArchiveUnavailable.
         """
-        try:
-            async with self._pool.transaction() as connection:
-                cursor = await connection.cursor(_UNFINISHED, ended_within_seconds)
-                rows = await cursor.fetch(BATCH_ROWS)
-                while rows:
-                    following = asyncio.create_task(cursor.fetch(BATCH_ROWS))
-                    try:
-                        await asyncio.sleep(0)  # so that Postgres is asked before the work on these begins
-                        yield [_archived(row) for row in rows]
-                        rows = await following
-                    finally:
-                        following.cancel()
-                        await asyncio.wait([following])
-        except postgres.ERRORS as error:
-            raise ArchiveUnavailable(self._pool.in_words(error)) from error
+        for query, values in ((_LIVE, ()), (_ENDED, (ended_within_seconds,))):
+            after = _LEAST_ID
+            while rows := await self._fetch(query, after, PAGE_IDS, *values):
+                yield [str(row[0]) for row in rows]
+                after = rows[-1][0]
 
     async def limited(self) -> AsyncIterator[list[Attempts]]:
         """The failed logins that still count, in batches. Raises ArchiveUnavailable."""
-        try:
-            async with self._pool.transaction() as connection:
-                cursor = await connection.cursor(_LIMITED)
-                while rows := await cursor.fetch(BATCH_ROWS):
-                    yield [Attempts(*row) for row in rows]
-        except postgres.ERRORS as error:
-            raise ArchiveUnavailable(self._pool.in_words(error)) from error
+        after = _LEAST_ADDRESS
+        while rows := await self._fetch(_LIMITED, after, PAGE_IDS):
+            yield [Attempts(*row) for row in rows]
+            after = rows[-1][0]
 
     async def referral(self, code: str, keep_seconds: float) -> Referral | None:
         """The referral of a code that is not older than that; None when there is none. Raises ArchiveUnavailable."""
+        rows = await self._fetch(_REFERRAL, code, keep_seconds)
+        return Referral(*rows[0]) if rows else None
+
+    async def _fetch(self, query: str, *values: object) -> list[asyncpg.Record]:
         try:
-            row = await self._pool.fetchrow(_REFERRAL, code, keep_seconds)
+            return await self._pool.fetch(query, *values)
         except postgres.ERRORS as error:
             raise ArchiveUnavailable(self._pool.in_words(error)) from error
-        return None if row is None else Referral(*row)
+
+    def _readable(self, rows: Sequence[asyncpg.Record]) -> list[Archived]:
+        """One row that cannot be read keeps no other from coming back; it is logged once and counted."""
+        found = []
+        for row in rows:
+            try:
+                found.append(_archived(row))
+            except BadRecord as error:
+                self.unreadable += 1
+                room_id = row["room_id"]
+                if room_id not in self._told and len(self._told) < MAX_TOLD:
+                    self._told.add(room_id)
+                    _log.error("row_unreadable", room=str(room_id), error=str(error))
+        return found
 
 
 def _archived(row: asyncpg.Record) -> Archived:
-    messages = _messages(row["messages"])
     try:
+        messages = _messages(row["messages"])
         room = from_row(row, messages)
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadRecord(f"row of room {row['room_id']}: {error}") from error
     return Archived(room, messages, (row["user_1_connected"], row["user_2_connected"]))
 

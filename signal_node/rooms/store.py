@@ -270,14 +270,26 @@ class RoomStore:
 
         Raises StoreUnavailable.
         """
-        if not messages:
+        return await self.merge_chats({room_id: messages})
+
+    async def merge_chats(self, chats: Mapping[str, Sequence[Message]]) -> int:
+        """Do that with the chats of many rooms in one write. Raises StoreUnavailable."""
+        calls = [self._merging(room_id, messages) for room_id, messages in chats.items() if messages]
+        if not calls:
             return 0
+        added = 0
+        for answer in await self._merge_chat.run_many(calls):
+            if isinstance(answer, RedisError):
+                raise StoreUnavailable(f"{type(answer).__name__}: {answer}")
+            added += int(answer)
+        return added
+
+    def _merging(self, room_id: str, messages: Sequence[Message]) -> Call:
         arguments: list[Value] = [MAX_MESSAGES]
         for message in messages:
             arguments += [message.seq, encode_message(message)]
         partition = self.partition_of(room_id)
-        names = [keys.chat(partition, room_id), keys.room(partition, room_id)]
-        return int(await self._merge_chat.run(names, arguments))
+        return [keys.chat(partition, room_id), keys.room(partition, room_id)], arguments
 
     async def add_events(self, events: Sequence[Event]) -> None:
         """Tell the persister something that is no transition. Raises StoreUnavailable."""

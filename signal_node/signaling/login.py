@@ -161,7 +161,7 @@ class Login:
         self._limits.admit_user(connection, user)
         if session.closed():
             return
-        asked = await self._rooms.records(index)
+        asked = await self._rooms.records(user, index)
         taken = await self._take_user(user, session, effect.resume)
         if taken.outdated:
             self.counts.outdated += 1

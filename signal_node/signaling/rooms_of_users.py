@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -25,7 +25,11 @@ _log = structlog.get_logger(__name__)
 class RoomsOfUsers:
     """Looks up the rooms of users. Without Redis a user is welcomed without them."""
 
-    def __init__(self, node: Node, lookups: Lookups, work: Work) -> None:
+    def __init__(
+        self, node: Node, lookups: Lookups, work: Work, bring_back: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        """Take `bring_back(user)`, which has rooms come back that Redis has lost; whether it had to."""
+        self._bring_back = bring_back
         self._node = node
         self._lookups = lookups
         self._work = work
@@ -34,10 +38,12 @@ class RoomsOfUsers:
         """Ask which rooms a user has."""
         return self._lookups.ask_rooms_of(user)
 
-    async def records(self, index: Asked) -> list[tuple[str, Asked]]:
+    async def records(self, user: str, index: Asked) -> list[tuple[str, Asked]]:
         """Ask for the records of the user's rooms; none when Redis does not say which these are."""
         try:
             async with asyncio.timeout(STORED_SECONDS):
+                if await self._bring_back(user):
+                    index = self.ask(user)
                 room_ids = await self._lookups.rooms_in(index)
         except (StoreUnavailable, TimeoutError) as error:
             _log.warning("rooms_of_user_unavailable", error=str(error))

@@ -8,7 +8,7 @@ batches are written late, twice, and in any order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from keepline.room import keys
 from keepline.room.codec import message_from_dict
+from keepline.room.record import Status
 from keepline.room.rows import RoomRow, from_row
 from persister.fold import Batch, change_of, fold
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
@@ -83,6 +84,7 @@ class SimulatedArchive(Archive):
     def __init__(self, postgres: Postgres, random: Random) -> None:
         self._postgres = postgres
         self._random = random
+        self.unreadable = 0
 
     async def _ask(self) -> None:
         await asyncio.sleep(self._random.uniform(0.001, 0.02))
@@ -94,9 +96,23 @@ class SimulatedArchive(Archive):
         row = self._postgres.rows.get(room_id)
         return None if row is None else row.archived()
 
-    async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
+    async def load_many(self, room_ids: Sequence[str]) -> list[Archived]:
+        await self._ask()
+        rows = self._postgres.rows
+        return [rows[room_id].archived() for room_id in room_ids if room_id in rows]
+
+    async def live_rooms_of(self, users: Sequence[str]) -> list[Archived]:
         await self._ask()
         found = [row.archived() for row in self._postgres.rows.values()]
+        return [
+            one
+            for one in found
+            if one.room.status is not Status.ENDED and {s.user for s in one.room.sides} & set(users)
+        ]
+
+    async def room_ids(self, ended_within_seconds: float) -> AsyncIterator[list[str]]:
+        await self._ask()
+        found = list(self._postgres.rows)
         for start in range(0, len(found), BATCH_ROWS):
             await self._ask()
             yield found[start : start + BATCH_ROWS]

@@ -37,6 +37,18 @@ async def touched_11_minutes_ago(fleet: Fleet, rooms: Sequence[str]) -> None:
         await connection.close(timeout=10)
 
 
+async def made_unreadable(fleet: Fleet, room: str) -> None:
+    """Let a row be as a later release, or an app, might write it."""
+    connection = await asyncpg.connect(fleet.database_url, timeout=10)
+    try:
+        await connection.execute(
+            """UPDATE active_rooms SET messages = '[{"seq": 1, "line": "?"}]' WHERE room_id = $1""",
+            uuid.UUID(room),
+        )
+    finally:
+        await connection.close(timeout=10)
+
+
 async def chat(call: Call, text: str) -> None:
     line = (await call.alice.client.ask("chat", "ok", room=call.room, text=text))["message"]
     await call.bob.client.expect("chat", room=call.room, message=line)
@@ -46,11 +58,11 @@ async def test_with_an_empty_redis_fresh_rooms_come_back_from_postgres_and_old_o
     """Holds `Recovery._fill_in`: revival of what was touched lately, the end of the rest, tombstones."""
     async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Scene(fleet, (0, 1)) as scene:
         video, text = await scene.call(), await scene.call(chat_mode="text")
-        lonely, forgotten, old, over = [await scene.call() for _ in range(4)]
+        lonely, forgotten, old, over, broken = [await scene.call() for _ in range(5)]
         await chat(video, "before")
         await chat(text, "before")
         await over.alice.client.ask("end", "ok", room=over.room)
-        for call in (video, text, lonely, forgotten, old):
+        for call in (video, text, lonely, forgotten, old, broken):
             await agreed(fleet, call.room, 0, 1, **ACTIVE)
         await agreed(fleet, over.room, 0, 1, status="ended")
         lonely.bob.client.cut()
@@ -59,6 +71,7 @@ async def test_with_an_empty_redis_fresh_rooms_come_back_from_postgres_and_old_o
         await kill_everything(fleet)
         await fleet.postgres.start()
         await touched_11_minutes_ago(fleet, [old.room])
+        await made_unreadable(fleet, broken.room)
         await fleet.empty_redis()
         await start_programs(fleet)
 
@@ -82,6 +95,10 @@ async def test_with_an_empty_redis_fresh_rooms_come_back_from_postgres_and_old_o
         for call, lines in ((video, ["before", "after"]), (text, ["before", "after"]), (lonely, [])):
             shown = await agreed(fleet, call.room, 0, 1, **ACTIVE)
             assert [line["text"] for line in shown["messages"]] == lines
+        told = (await scene.login(broken.alice.user, 0)).welcome
+        assert told["rooms"] == [], "one row that cannot be read keeps no other from coming back"
+        unreadable = [await fleet.metric(node, "keepline_rows_unreadable_total") for node in (0, 1)]
+        assert sum(unreadable) > 0
         for call in (old, over):
             late = await scene.login(call.alice.user, 0)
             await late.client.refused("room_ended", "join", room=call.room)

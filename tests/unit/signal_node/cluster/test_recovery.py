@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
+
+import pytest
 
 from keepline.room.commands import Post
 from keepline.room.record import Message, Room
-from signal_node.cluster.recovery import Recovery
+from signal_node.cluster.recovery import LeaseLost, Recovery
+from signal_node.cluster.revival import Revival
 from signal_node.rooms.archive import Archived
 from signal_node.rooms.store import Change, CommitResult, Committed
+from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import ROOM, RULES, T0, USER_1, after
 from tests.unit.signal_node.stores import text_room
 
@@ -23,19 +28,24 @@ class Cluster:
     """
 
     def __init__(self, row: Archived, *, filled_in: bool = False) -> None:
-        self.row = row
+        self.archive = Rows(row)
         self.filled_in = filled_in
         self.epochs: list[bytes | None] = [None]
         self.rooms: dict[str, Room] = {}
         self.chat: list[int] = []
         self.leases = 0
+        self.leased = 0
+        self.lose_lease_at: set[int] = set()
         self.logins = self
 
     async def read(self) -> list[bytes | None]:
         return list(self.epochs)
 
     async def lease(self, partition: int, name: str, ttl_ms: int) -> bool:
-        self.leases += 1
+        self.leased += 1
+        self.leases = 1
+        if self.leased in self.lose_lease_at:
+            return False
         if self.filled_in:
             self.epochs = [b"another's"]
         return True
@@ -60,15 +70,7 @@ class Cluster:
     def ids(self) -> list[str]:
         return []
 
-    async def limited(self) -> AsyncIterator[list[Any]]:
-        for nothing in list[list[Any]]():
-            yield nothing
-
-    async def load(self, room_id: str) -> Archived:
-        return self.row
-
-    async def unfinished(self, ended_within_seconds: float) -> AsyncIterator[list[Archived]]:
-        yield [self.row]
+    partitions = 1
 
     def partition_of(self, room_id: str) -> int:
         return 0
@@ -80,13 +82,37 @@ class Cluster:
         self.rooms |= {change.after.room_id: change.after for change in changes}
         return [Committed() for _ in changes]
 
-    async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> None:
-        self.chat += [message.seq for message in messages]
+    async def merge_chats(self, chats: Mapping[str, Sequence[Message]]) -> None:
+        self.chat += [message.seq for messages in chats.values() for message in messages]
 
 
-async def recovered(cluster: Cluster) -> Recovery:
+class Rows:
+    """Postgres with one row."""
+
+    def __init__(self, row: Archived) -> None:
+        self.row = row
+
+    async def limited(self) -> AsyncIterator[list[Any]]:
+        for nothing in list[list[Any]]():
+            yield nothing
+
+    async def load(self, room_id: str) -> Archived:
+        return self.row
+
+    async def load_many(self, room_ids: Sequence[str]) -> list[Archived]:
+        assert list(room_ids) == [ROOM]
+        return [self.row]
+
+    async def live_rooms_of(self, users: Sequence[str]) -> list[Archived]:
+        return [self.row] if USER_1 in users else []
+
+    async def room_ids(self, ended_within_seconds: float) -> AsyncIterator[list[str]]:
+        yield [ROOM]
+
+
+def recovery_of(cluster: Cluster) -> Recovery:
     parts = cast(Any, cluster)
-    recovery = Recovery(
+    return Recovery(
         "here",
         rooms=parts,
         reconciler=parts,
@@ -94,15 +120,16 @@ async def recovered(cluster: Cluster) -> Recovery:
         users=parts,
         epochs=parts,
         registry=parts,
-        archive=parts,
+        archive=cast(Any, cluster.archive),
         limits=parts,
-        rules=RULES,
-        grace_ms=30_000,
+        revival=Revival(parts, RULES, grace_ms=30_000, now=lambda: T0, new_write_id=lambda: "write"),
         tombstone_ms=3_600_000,
         live=lambda: {"here"},
-        now=lambda: T0,
-        new_write_id=lambda: "write",
     )
+
+
+async def recovered(cluster: Cluster) -> Recovery:
+    recovery = recovery_of(cluster)
     await recovery.look()
     assert recovery.whole
     assert cluster.leases == 0
@@ -115,7 +142,7 @@ async def test_a_room_that_nobody_holds_comes_back_with_its_chat() -> None:
     recovery = await recovered(cluster)
     assert cluster.rooms[ROOM].version == row.version + 1
     assert cluster.chat == [1, 2, 3]
-    assert recovery.counts.revived == 1
+    assert recovery.revival.counts.revived == 1
 
 
 async def test_lines_beyond_the_last_of_the_record_stay_out() -> None:
@@ -142,3 +169,43 @@ async def test_one_room_comes_back_with_the_lines_of_its_record() -> None:
     assert cluster.rooms[ROOM].version == row.version + 1
     assert cluster.chat == [1, 2]
     assert not await recovery.bring_back(ROOM)
+
+
+async def test_who_comes_early_has_the_own_room_before_all_others() -> None:
+    """The doors are open as soon as all nodes have put back what they hold; the fill takes its time."""
+    cluster = Cluster(Archived(text_room(), [], (True, True)))
+    fill = asyncio.Event()
+    rows = cluster.archive
+
+    async def slowly(room_ids: Sequence[str]) -> list[Archived]:
+        await fill.wait()
+        return [rows.row]
+
+    rows.load_many = slowly  # type: ignore[method-assign]
+    recovery = recovery_of(cluster)
+    assert not recovery.open
+    tasks = [asyncio.create_task(recovery.look()), asyncio.create_task(recovery.recalls.run())]
+    try:
+        await eventually(lambda: recovery.open)
+        assert cluster.rooms == {}
+        await asyncio.gather(*(recovery.bring_back_rooms_of(user) for user in ("stranger", USER_1)))
+        assert cluster.rooms[ROOM].version == rows.row.room.version + 1
+        fill.set()
+        await tasks[0]
+        assert recovery.whole
+        assert cluster.rooms[ROOM].version == rows.row.room.version + 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_lease_that_is_lost_while_filling_ends_the_work() -> None:
+    cluster = Cluster(Archived(text_room(), [], (True, True)))
+    cluster.lose_lease_at = {2}
+    recovery = recovery_of(cluster)
+    with pytest.raises(LeaseLost):
+        await recovery.look()
+    assert cluster.rooms == {}
+    await recovery.look()
+    assert cluster.rooms.keys() == {ROOM}
