@@ -30,6 +30,7 @@ from keepline.client import (
 )
 from tests.helpers.cluster import Cluster, running_cluster
 from tests.helpers.rows import reports_become
+from tests.helpers.waiting import eventually
 
 TIMEOUT = 30.0
 
@@ -154,6 +155,53 @@ async def test_a_second_connection_takes_over(cluster: Cluster) -> None:
             assert await alice.next() == PeerChanged("reconnected")
             await call.send("from the second")
             assert await alice.next() == SignalReceived("from the second")
+
+
+async def test_a_full_queue_leaves_in_order_on_one_connection(cluster: Cluster) -> None:
+    """More than the node's burst of 200, which it would answer with 4429."""
+    async with in_call(cluster) as (alice, bob):
+        connection = bob.client._connector._connection
+        assert connection is not None
+        connection.abort()
+        await eventually(lambda: bob.client.state is State.RECONNECTING, interval=0.001)
+        for n in range(256):
+            await bob.call.send(n)
+        signals: list[Event] = []
+        while len(signals) < 256:
+            event = await alice.next()
+            signals += [event] if isinstance(event, SignalReceived) else []
+        assert signals == [SignalReceived(n) for n in range(256)]
+        line = await alice.call.chat("all there")
+        assert [await bob.next(), await bob.next()] == [Rejoined(resumed=True), ChatReceived(line)]
+
+
+async def test_a_call_is_joined_at_once_after_it_was_left(cluster: Cluster) -> None:
+    async with in_call(cluster) as (alice, bob):
+        leaving = asyncio.create_task(bob.call.leave())
+        await asyncio.sleep(0)
+        again = await bob.client.join(bob.call.room_id.upper())
+        await leaving
+        assert [
+            event.state
+            for event in [await alice.next(), await alice.next()]
+            if isinstance(event, PeerChanged)
+        ] == [
+            "left",
+            "joined",
+        ]
+        await again.send("of the new call")
+        assert await alice.next() == SignalReceived("of the new call")
+
+
+async def test_ten_mistakes_end_no_call(cluster: Cluster) -> None:
+    async with in_call(cluster) as (alice, bob):
+        for text in ["x" * 501, "cut \ud83d"] * 10:
+            with pytest.raises(RequestFailed, match="bad_request"):
+                await bob.call.chat(text)
+        with pytest.raises(RequestFailed, match="too_large"):
+            await bob.call.send("x" * 65_536)
+        line = await bob.call.chat("sorry")
+        assert await alice.next() == ChatReceived(line)
 
 
 async def test_the_call_outlives_a_node_that_is_killed() -> None:
