@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 
 from keepline.ops import http, http_guard
@@ -70,6 +71,20 @@ async def test_many_requests_in_one_packet_are_all_answered(address: Address) ->
     finally:
         writer.close()
     assert answers.count(b"HTTP/1.1 200 OK") == 501
+
+
+async def test_one_packet_is_parsed_in_slices(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    parse = RequestHandler.data_received
+
+    def noted(self: RequestHandler, data: bytes) -> None:
+        sizes.append(len(data))
+        parse(self, data)
+
+    monkeypatch.setattr(RequestHandler, "data_received", noted)
+    await ask(address, LIVEZ * 500 + LIVEZ.replace(b"Host", b"Connection: close\r\nHost"))
+    assert sum(sizes) > 500 * len(LIVEZ)
+    assert max(sizes) == http_guard.SLICE_BYTES
 
 
 async def test_a_request_that_does_not_come_to_its_end_is_cut_off(

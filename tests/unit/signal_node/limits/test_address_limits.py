@@ -19,7 +19,7 @@ from signal_node.protocol.session import Authenticate, Limits, Session
 from signal_node.transport.connections import LIMITED_SECONDS
 from signal_node.transport.websocket import Opened, WebSocket
 from tests.helpers.virtual_time import run_virtual
-from tests.unit.signal_node.calls import T0
+from tests.unit.signal_node.calls import ROOM, T0
 from tests.unit.signal_node.protocol.test_session import text, told
 from tests.unit.signal_node.sockets import Browser, Notes, Pipe, StillLoop, new_clients, new_limits
 
@@ -120,6 +120,29 @@ def test_a_connection_too_many_is_refused_when_it_says_hello(node: Node) -> None
     assert third.frames() == [refusal("1"), 4429]
     assert node.begun == []
     assert node.limits.counts.connections == 1
+
+
+def test_an_address_that_is_over_its_budget_is_read_later_and_a_new_connection_renews_nothing(
+    node: Node,
+) -> None:
+    first = node.browser()
+    assert not first.pipe.paused
+    first.drop()
+    node.limits.rates.budget_of(ADDRESS).spend(1e6, node.loop.now)
+    assert node.browser().pipe.paused
+
+
+def test_a_new_connection_does_not_renew_the_frames_of_its_user(node: Node) -> None:
+    for codes in ([], ["rate_limited"]):
+        browser = node.browser()
+        browser.is_ready("alice")
+        node.limits.admit_user(browser.connection, "alice")
+        browser.connection.session.hold(ROOM, 1)
+        browser.send(*[{"type": "typing", "room": ROOM}] * (1 if codes else 200))
+        for _ in range(10):
+            node.loop.tick()
+        assert [frame["code"] for frame in browser.frames()] == codes
+        browser.drop()
 
 
 def test_one_that_says_nothing_is_refused_soon(node: Node) -> None:
