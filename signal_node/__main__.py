@@ -137,7 +137,7 @@ async def _start(
     ops_host, ops_port = await stack.enter_async_context(
         http.serve(app, settings.ops_host, settings.ops_port)
     )
-    parts.ops_url = advertised(settings, ops_port)
+    parts.ops_url = advertised(settings, ops_port, ops_host)
     _log.info(
         "started",
         clients=listener.addresses,

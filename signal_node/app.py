@@ -269,18 +269,29 @@ class App:
         tasks.start("turn-checks", self.turn.run, restart=True)
 
 
-def advertised(settings: NodeSettings, port: int) -> str:
-    """The URL at which operators' commands reach the ops `port`: another host cannot use a wildcard or a loopback."""
+def advertised(settings: NodeSettings, port: int, bound: str | None = None) -> str:
+    """The URL at which operators' commands reach the ops `port`: another host cannot use a wildcard or a loopback.
+
+    `bound` is the address that the port has, once it is open.
+    """
     if settings.ops_advertise is not None:
         given = settings.ops_advertise
         return f"http://{given}" if urlsplit(f"//{given}").port else f"http://{given}:{port}"
-    host = settings.ops_host
+    host = bound or settings.ops_host
     if host in WILDCARDS:
-        try:
-            host = socket.gethostbyname(socket.gethostname())
-        except OSError:
-            host = "127.0.0.1"
+        host = _own_address(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _own_address(wildcard: str) -> str:
+    """An address of this host that others can reach: of IPv4 where it has one."""
+    ipv4_only = wildcard == "0.0.0.0"  # noqa: S104 - compared with, not bound
+    for family in (socket.AF_INET,) if ipv4_only else (socket.AF_INET, socket.AF_INET6):
+        try:
+            return str(socket.getaddrinfo(socket.gethostname(), None, family)[0][4][0])
+        except OSError:
+            continue
+    return "127.0.0.1" if ipv4_only else "::1"
 
 
 def rules_of(settings: NodeSettings) -> Rules:

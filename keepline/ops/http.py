@@ -6,6 +6,7 @@ Errors are JSON of one shape, `{"error": {"code", "message", "retry_after_ms"?}}
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -22,6 +23,8 @@ from keepline.ops.budget import Budget
 from keepline.ops.health import Health
 from keepline.ops.http_guard import Guard
 
+LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 MAX_BODY_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 5.0
 _KEEPALIVE_SECONDS = 75.0
@@ -146,11 +149,22 @@ def create_app(
     return app
 
 
+async def _listen(factory: Any, host: str, port: int) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(factory, host, port, reuse_address=True)
+    except OSError as error:
+        if host != LOOPBACK or error.errno not in _NO_SUCH_ADDRESS:
+            raise
+        return await loop.create_server(factory, LOOPBACK_6, port, reuse_address=True)
+
+
 @asynccontextmanager
 async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
     """Serve `app` while the context is open; yields the address, with the real port when 0 was asked for.
 
-    Raises OSError when the address cannot be bound.
+    On a host that has only IPv6 its loopback takes the place of 127.0.0.1. Raises OSError when the address cannot be
+    bound.
     """
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handle_signals=False)
@@ -160,7 +174,7 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[tup
         runner.server, access_log=None, lingering_time=0, keepalive_timeout=_KEEPALIVE_SECONDS
     )
     try:
-        server = await loop.create_server(factory, host, port, reuse_address=True)
+        server = await _listen(factory, host, port)
         try:
             address = server.sockets[0].getsockname()
             yield str(address[0]), int(address[1])

@@ -16,7 +16,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """Ask this host's ops endpoint; returns 0 when it is ready, else 1 after printing why not."""
-    host = environ.get("KEEPLINE_OPS_HOST") or "127.0.0.1"
+    host = environ.get("KEEPLINE_OPS_HOST") or "localhost"  # of IPv4, or of IPv6 where there is no other
     port = environ.get("KEEPLINE_OPS_PORT") or "8081"
     connection = http.client.HTTPConnection(_WILDCARDS.get(host, host), int(port), timeout=TIMEOUT_SECONDS)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,10 +36,14 @@ class NodeSilent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as Redis knows it. `beat` is what its heartbeat says, None when it has stopped."""
+    """A node as Redis knows it. `beat` is what its heartbeat says, None when it has stopped.
+
+    `cut_off` is why a node that lives cannot write its heartbeat; then `beat` has no more than where it is.
+    """
 
     name: str
     beat: Mapping[str, Any] | None
+    cut_off: str | None = None
 
     @property
     def url(self) -> str | None:
@@ -72,10 +76,25 @@ class Reach:
                 "the keys of the cluster in this Redis have no prefix: set KEEPLINE_REDIS_PREFIX=none"
             )
         beats = await self.pipelined([("GET", keys.node(name)) for name in names])
-        return [
+        addresses: Any = await self.redis.hgetall(keys.addresses())
+        nodes = [
             Node(name, None if beat is None else orjson.loads(beat))
             for name, beat in zip(names, beats, strict=True)
         ]
+        return await asyncio.gather(
+            *(self._alive_or_dead(node, addresses.get(node.name.encode(), b"").decode()) for node in nodes)
+        )
+
+    async def _alive_or_dead(self, node: Node, address: str) -> Node:
+        """A node without a heartbeat may live all the same, and be kept from writing it: then it says so itself."""
+        if node.beat is not None or not address:
+            return node
+        living = Node(node.name, {"ops": address, "state": "ready"})
+        try:
+            why = (await self.ask(living, "/healthz"))["reasons"].get("heartbeat")
+        except (NodeSilent, CommandError, KeyError, TypeError):
+            return node
+        return node if why is None else replace(living, cut_off=why)
 
     async def node(self, name: str) -> Node:
         """A node that lives. Raises CommandError when there is none of that name."""

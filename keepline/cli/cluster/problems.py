@@ -36,10 +36,16 @@ def _nodes(survey: Survey) -> Iterator[Finding]:
         yield Finding("no-node", "cluster", "no node is running", advice=advice)
     for name, why in survey.silent.items():
         yield Finding("silent-node", name, f"is alive, but its ops port does not answer: {why}", advice=_OPS)
+    for node in survey.nodes:
+        if node.cut_off is not None:
+            yield Finding("cut-off", node.name, f"is alive, but {node.cut_off}", advice=_WRITES)
     for name, ahead in survey.nodes_ahead.items():
         if not -SKEW_MS < ahead < SKEW_MS + HTTP_SECONDS * 1_000:
             what = f"its time differs from that of Redis by {ahead / 1_000:+.1f} s"
             yield Finding("clock", name, what, advice="synchronise its clock (NTP)")
+    if survey.correction:
+        what = f"its clock was set; the cluster's time differs by {survey.correction / 1_000:+.1f} s and is catching up"
+        yield Finding("clock", "Redis", what, advice="synchronise its clock (NTP)")
     if abs(survey.own_ahead) > SKEW_MS:
         what = f"the clocks of this host and of Redis differ by {survey.own_ahead / 1_000:+.1f} s"
         yield Finding(
@@ -47,6 +53,7 @@ def _nodes(survey: Survey) -> Iterator[Finding]:
         )
 
 
+_WRITES = "see why Redis refuses writes: KeeplineRedisUnreachable in docs/operations.md"
 _OPS = (
     "check KEEPLINE_OPS_HOST and KEEPLINE_OPS_ADVERTISE: this command cannot see what the node has in memory"
 )

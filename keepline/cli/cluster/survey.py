@@ -15,6 +15,7 @@ from keepline.cli.cluster.persisters import living_persisters
 from keepline.cli.cluster.rooms import pages, records_of
 from keepline.cli.cluster.streams import Lag, lag, stuck
 from keepline.ops import postgres, redis
+from keepline.ops.redis.cluster_time import decode_correction, read_time
 from keepline.room import keys
 from keepline.room.codec import BadRecord, decode_record
 from keepline.room.presence import Presence
@@ -55,7 +56,8 @@ class Survey:
     stuck: dict[str, int] = field(default_factory=dict)  # by persister: events that it has read long ago
     persisters: dict[str, Presence] = field(default_factory=dict)  # those that live
     servers: list[dict[str, str]] = field(default_factory=list)
-    redis_now: float = 0.0
+    redis_now: float = 0.0  # the cluster's time
+    correction: float = 0.0  # by how many ms that is ahead of Redis' clock, which has stepped
     own_ahead: float = 0.0  # by how many ms this host's clock is ahead of that of Redis
     nodes_ahead: dict[str, float] = field(default_factory=dict)  # the nodes' time, likewise
 
@@ -69,9 +71,10 @@ async def survey(reach: Reach, on_progress: Callable[[int], None]) -> Survey:
     """Look at everything; `on_progress` gets how many rooms have been looked at. Raises RedisError, OSError."""
     found = Survey()
     found.partitions = len(await reach.partitions())
-    seconds, microseconds = await reach.redis.time()
-    found.redis_now = seconds * 1_000 + microseconds / 1_000
-    found.own_ahead = time.time() * 1_000 - found.redis_now
+    seconds, kept = await read_time(reach.redis)
+    found.own_ahead = (time.time() - seconds) * 1_000
+    found.correction = decode_correction(kept).seconds(seconds) * 1_000
+    found.redis_now = seconds * 1_000 + found.correction
     found.nodes = await reach.nodes()
     await _look_at_nodes(reach, found)
     async for records in records_of(reach):
@@ -98,7 +101,7 @@ async def _look_at_nodes(reach: Reach, found: Survey) -> None:
             found.silent[name] = str(answer)
         else:
             found.looks[name] = answer
-            found.nodes_ahead[name] = answer["now"] - (asked - found.own_ahead)
+            found.nodes_ahead[name] = answer["now"] - (asked - found.own_ahead + found.correction)
 
 
 async def _look_at_partitions(reach: Reach, found: Survey) -> None:

@@ -1,5 +1,7 @@
 """The endpoint for operators, over a real socket."""
 
+import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -133,4 +135,22 @@ async def test_an_address_in_use_is_an_os_error() -> None:
     app = create_app(Health(lambda: 0.0), new_registry("test"))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         async with serve(app, "127.0.0.1", taken.getsockname()[1]):
+            pass
+
+
+async def test_where_there_is_no_ipv4_the_loopback_of_ipv6_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    create = loop.create_server
+
+    async def without_ipv4(factory: Any, host: str, port: int, **options: Any) -> Any:
+        if host.startswith("127."):
+            raise OSError(errno.EADDRNOTAVAIL, "error while attempting to bind")
+        return await create(factory, host, port, **options)
+
+    monkeypatch.setattr(loop, "create_server", without_ipv4)
+    app = create_app(Health(lambda: 0.0), new_registry("test"))
+    async with serve(app, "127.0.0.1", 0) as (host, port):
+        assert (host, port > 0) == ("::1", True)
+    with pytest.raises(OSError, match="bind"):
+        async with serve(app, "127.0.0.2", 0):
             pass

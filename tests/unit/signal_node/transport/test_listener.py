@@ -26,6 +26,17 @@ def settings(**environ: str) -> NodeSettings:
     return load(NodeSettings, NODE | environ)
 
 
+def resolving(addresses: dict[int, str]) -> Any:
+    """A look-up of the own name that knows these addresses, by family."""
+
+    def getaddrinfo(host: str, port: None, family: int) -> Any:
+        if family not in addresses:
+            raise OSError("no such host")
+        return [(family, 1, 6, "", (addresses[family], 0))]
+
+    return getaddrinfo
+
+
 @pytest.mark.parametrize(
     ("environ", "url"),
     [
@@ -40,16 +51,20 @@ def settings(**environ: str) -> NodeSettings:
     ],
 )
 def test_where_the_ops_port_is(environ: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostbyname", lambda name: "172.20.0.5")
+    monkeypatch.setattr(socket, "getaddrinfo", resolving({socket.AF_INET: "172.20.0.5"}))
     assert advertised(settings(**environ), 9000) == url
 
 
 def test_a_host_that_does_not_know_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(name: str) -> Any:
-        raise OSError("no such host")
-
-    monkeypatch.setattr(socket, "gethostbyname", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", resolving({}))
     assert advertised(settings(KEEPLINE_OPS_HOST="0.0.0.0"), 9000) == "http://127.0.0.1:9000"
+    assert advertised(settings(KEEPLINE_OPS_HOST="::"), 9000) == "http://[::1]:9000"
+
+
+def test_a_host_that_has_only_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolving({socket.AF_INET6: "fd00::7"}))
+    assert advertised(settings(KEEPLINE_OPS_HOST="::"), 9000) == "http://[fd00::7]:9000"
+    assert advertised(settings(), 9000, "::1") == "http://[::1]:9000", "it was bound in place of 127.0.0.1"
 
 
 @pytest.mark.parametrize("address", ["http://host", "host/path", "host:many", "host:0", "user@host", ":81"])
