@@ -22,13 +22,14 @@ HANDLES_A_ROUND = 64
 
 
 class Process:
-    """What runs apart from everything else, and can stop apart."""
+    """What runs apart from everything else, and can stop apart. Each of its callbacks takes `cost` seconds."""
 
-    __slots__ = ("frozen", "name", "ready")
+    __slots__ = ("cost", "frozen", "name", "ready")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.frozen = False
+        self.cost = 0.0
         self.ready: deque[Handle] = deque()
 
     def context(self) -> Context:
@@ -126,6 +127,9 @@ class SimulationLoop(asyncio.BaseEventLoop):
             if not handle.cancelled():
                 self.steps += 1
                 handle._run()
+                if process.cost:
+                    self._now += process.cost
+                    self._make_due_ready()
 
     def _advance(self) -> None:
         """Jump to the next timer, and make all ready that is due then."""
@@ -133,8 +137,12 @@ class SimulationLoop(asyncio.BaseEventLoop):
         while timers and timers[0][2].cancelled():
             heapq.heappop(timers)
         assert timers, "nothing will ever happen: no timer is set"
-        self._now = when = timers[0][0]
-        while timers and timers[0][0] <= when:
+        self._now = max(self._now, timers[0][0])
+        self._make_due_ready()
+
+    def _make_due_ready(self) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= self._now:
             _, _, timer, process = heapq.heappop(timers)
             if not timer.cancelled():
                 self._put(timer, process)

@@ -49,12 +49,12 @@ def play(seed: int, *, verbose: bool = False) -> Result:
             pass
         finally:
             digest, steps, violations = world.trace.digest, world.loop.steps, tuple(world.trace.violations)
-            _clear_away(world)
+            clear_away(world)
             asyncio.events.set_event_loop(None)
     return Result(seed, digest, steps, violations)
 
 
-def _clear_away(world: World) -> None:
+def clear_away(world: World) -> None:
     """End all that runs, also what was killed or is frozen."""
     world.loop.set_exception_handler(lambda *_: None)
     world.redis.stop()
