@@ -13,7 +13,7 @@ import sys
 import uvloop
 
 from tests.storm.connection import Patience
-from tests.storm.scenarios import SCENARIOS
+from tests.storm.scenarios import SCENARIOS, enter, stay, strike
 from tests.storm.stage import Size, TooFewFiles, stage
 
 
@@ -38,9 +38,11 @@ async def _play(options: argparse.Namespace) -> None:
         patience = Patience(knows_queued=not options.old_clients)
         size = Size(options.clients, options.nodes, seed, options.one_address, patience)
         _say(f"run {run} of {options.runs}: {options.scenario}, {size.clients} clients, --seed {seed}")
-        async with stage(size) as ready:
-            async for found in scenario(ready):
-                _say(str(found))
+        async with stage(size, **scenario.environ) as ready:
+            if not scenario.from_nothing:
+                _say(str(await enter(ready, scenario)))
+            _say(str(await stay(ready)))
+            _say(str(await strike(ready, scenario)))
 
 
 def _say(text: str) -> None:

@@ -61,7 +61,7 @@ class Usage:
 
 
 class Stage:
-    """`crowd` is in the rooms `rooms`, two to each; the pair signals on the last node."""
+    """The crowd has two clients to a room. The pair signals on the last node, for as long as that lives."""
 
     def __init__(self, fleet: Fleet, crowd: Crowd, pair_log: Path) -> None:
         self.fleet = fleet
@@ -71,6 +71,24 @@ class Stage:
     def port(self, node: int) -> int:
         """Where clients reach a node."""
         return _port(self.fleet, node)
+
+    def open_to(self, *nodes: int) -> None:
+        """Let the load balancer send clients to these nodes."""
+        self.crowd.ports = [self.port(node) for node in nodes]
+
+    def begin_wave(self) -> Usage:
+        """Count anew from now on; returns what everything has cost until now."""
+        self.crowd.begin_wave()
+        return self.usage()
+
+    async def all_stored(self, seconds: float) -> None:
+        """Wait until Postgres has everything."""
+
+        async def read() -> bool:
+            lag = await _metric_of(self.fleet, "keepline_persister_lag_entries")
+            return lag + await _metric_of(self.fleet, "keepline_persister_pending_entries") == 0
+
+        await eventually(read, timeout=seconds, interval=0.2, what="Postgres has everything")
 
     def usage(self) -> Usage:
         """What it has cost until now; a node that does not run costs nothing."""
@@ -91,6 +109,12 @@ class Stage:
         """How long the pair's signals of that time took, in order of length."""
         lines = (line.split() for line in self._pair_log.read_text().splitlines()[:-1])
         return sorted(float(took) * 1000 for sent, took in lines if since <= float(sent) < until)
+
+
+async def _metric_of(fleet: Fleet, name: str) -> float:
+    async with fleet.http.get(f"{fleet.persisters[0]['http']}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
 def _cpu(pid: int) -> float:
@@ -153,7 +177,7 @@ def _address(client: int, size: Size) -> str | None:
 async def _pair(fleet: Fleet, stack: AsyncExitStack) -> Path:
     users = uuid.uuid4(), uuid.uuid4()
     room = (await fleet.open_room(*users))["room_id"]
-    log = fleet.valkey.folder / "pair.txt"
+    log = fleet.valkey.folder.parent / "pair.txt"
     arguments = (str(_port(fleet, -1)), room, *(fleet.token(user) for user in users), str(log))
     program = (sys.executable, "-m", "tests.storm.pair", *arguments)
     pair = await Child.start(Command("pair", program, log.with_suffix(".log"), folder=ROOT))

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 import pytest
 
-from tests.storm.figures import Figures
-from tests.storm.scenarios import SCENARIOS
+from tests.storm.scenarios import SCENARIOS, enter, strike
 from tests.storm.stage import Size, stage
 
-CLIENTS = 200
-
-
-async def played(scenario: str, **environ: str) -> Sequence[Figures]:
-    seed = random.randrange(2**32)
-    print(f"python -m tests.storm --scenario {scenario} --clients {CLIENTS} --seed {seed}")  # noqa: T201 - to repeat it
-    found = []
-    async with stage(Size(CLIENTS, seed=seed), **environ) as ready:
-        async for figures in SCENARIOS[scenario](ready):
-            print(figures)  # noqa: T201 - what happened, for whoever sees it fail
-            found.append(figures)
-    return found
+CLIENTS = 100
 
 
 @pytest.mark.timeout(240)
-async def test_a_node_dies_and_no_call_ends() -> None:
-    entered, _, back = await played("node-death")
-    assert (entered.inside, entered.outside, entered.ended) == (CLIENTS, 0, {})
-    assert (back.inside, back.outside, back.ended) == (CLIENTS, 0, {})
-    assert len(back.wave.waits) == CLIENTS
-    assert back.pair.signals > 0
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_everybody_comes_in_and_no_call_ends(name: str) -> None:
+    scenario, seed = SCENARIOS[name], random.randrange(2**32)
+    print(f"python -m tests.storm --scenario {name} --clients {CLIENTS} --seed {seed}")  # noqa: T201 - to repeat it
+    async with stage(Size(CLIENTS, seed=seed), **scenario.environ) as ready:
+        if not scenario.from_nothing:
+            entered = await enter(ready, scenario)
+            assert (entered.inside, entered.outside, entered.ended) == (CLIENTS, 0, {}), entered
+        struck = await strike(ready, scenario)
+        assert (struck.inside, struck.outside, struck.ended) == (CLIENTS, 0, {}), struck
+        assert len(struck.wave.waits) >= CLIENTS or name == "rolling-restart", struck
