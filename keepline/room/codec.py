@@ -26,6 +26,9 @@ EVENT_FORMAT = 1
 EVENT_FIELD = "event"
 """The field of an entry of the event streams that holds the event's JSON."""
 
+RESTORED = "restore"
+"""Kind of an event that is no transition: what Redis had lost is there again."""
+
 _DERIVED = ("status", "started_at", "grace_period_expires", "user_1_connected", "user_2_connected")
 
 

@@ -1,8 +1,12 @@
-"""What can be asked of a room. A command carries all that the decision needs, except the time."""
+"""What can be asked of a room. A command carries all that the decision needs, except the time.
+
+`kind` is what a command is called in events and traces, where later releases read it: it never changes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from keepline.room.record import ChatMode, EndReason, SideNumber
 
@@ -11,6 +15,7 @@ from keepline.room.record import ChatMode, EndReason, SideNumber
 class Open:
     """Create the room. `duration_seconds` 0 means no limit."""
 
+    kind: ClassVar[str] = "open"
     room_id: str
     user_1: str
     user_2: str
@@ -25,6 +30,7 @@ class Join:
     With `only_if_free` not from another session: for one that lost the side by mistake.
     """
 
+    kind: ClassVar[str] = "join"
     side: SideNumber
     node: str
     session: str
@@ -35,6 +41,7 @@ class Join:
 class Leave:
     """The session that holds a side steps out on purpose."""
 
+    kind: ClassVar[str] = "leave"
     side: SideNumber
     session: str
 
@@ -46,6 +53,7 @@ class Lose:
     `grace_ms` is how long a side of a video room has to come back where it is not what the rules say.
     """
 
+    kind: ClassVar[str] = "lose"
     side: SideNumber
     session: str
     grace_ms: int | None = None
@@ -56,6 +64,7 @@ class Lose:
 class Post:
     """A side writes a line of chat."""
 
+    kind: ClassVar[str] = "post"
     side: SideNumber
     text: str
 
@@ -64,6 +73,7 @@ class Post:
 class RequestVideo:
     """A side of a text room asks for video. Both have to be there."""
 
+    kind: ClassVar[str] = "requestvideo"
     side: SideNumber
 
 
@@ -71,6 +81,7 @@ class RequestVideo:
 class AcceptVideo:
     """The other side agrees."""
 
+    kind: ClassVar[str] = "acceptvideo"
     side: SideNumber
 
 
@@ -78,6 +89,7 @@ class AcceptVideo:
 class DeclineVideo:
     """The other side does not."""
 
+    kind: ClassVar[str] = "declinevideo"
     side: SideNumber
 
 
@@ -85,6 +97,7 @@ class DeclineVideo:
 class End:
     """The room is over, whatever it was doing."""
 
+    kind: ClassVar[str] = "end"
     reason: EndReason
 
 
@@ -92,6 +105,7 @@ class End:
 class Revive:
     """The room comes back from Postgres after all that was in memory is gone: nobody is connected to it."""
 
+    kind: ClassVar[str] = "revive"
     grace_ms: int
 
 
@@ -100,6 +114,8 @@ class Tick:
     """Time has passed: do all that is due by now. `crowded`: the cluster is still taking in a crowd."""
 
     crowded: bool = False
+
+    kind: ClassVar[str] = "tick"
 
 
 Command = Open | Join | Leave | Lose | Post | RequestVideo | AcceptVideo | DeclineVideo | End | Revive | Tick

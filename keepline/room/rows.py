@@ -41,6 +41,10 @@ class RoomRow(Struct, frozen=True, gc=False):
     ended_at: datetime | None
 
 
+COLUMNS = RoomRow.__struct_fields__
+"""The columns of `active_rooms` that a row of the cluster has, by their names."""
+
+
 class ActivityRow(Struct, frozen=True, gc=False):
     """A row of `text_room_activity`: who of a text room wrote when, in one version of the room."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from keepline.room import commands
-from keepline.room.codec import BadRecord
+from keepline.room.codec import RESTORED, BadRecord
 from keepline.room.deadlines import due
 from keepline.room.record import ChatMode, EndReason, Message, Room, Status
 from keepline.room.rules import Rules
@@ -83,7 +83,7 @@ class Revival:
         if room.status is Status.ENDED:
             if there is not None and (there.status is Status.ENDED or there.version > room.version):
                 return None
-            return Change("restore", 0 if there is None else there.version, there, room, None, None, {})
+            return Change(RESTORED, 0 if there is None else there.version, there, room, None, None, {})
         if there is not None and there.version >= room.version:
             return None  # a node knew it, and put it back
         now = self._now()
@@ -96,7 +96,7 @@ class Revival:
         after, _ = apply(room, command, now, self._rules)
         after = written(room, after, self._new_write_id())
         deadline = due(after, self._rules)
-        kind = type(command).__name__.lower()
+        kind = command.kind
         expected = 0 if there is None else there.version
         return Change(kind, expected, there, after, None, None if deadline is None else deadline.at, {})
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from keepline.ops.http import HttpError, json_response
 from keepline.room import commands
-from keepline.room.codec import Event
+from keepline.room.codec import RESTORED, Event
 from keepline.room.deadlines import due
 from keepline.room.record import Room, SideNumber, Status
 from keepline.room.rules import Rules
@@ -175,7 +175,7 @@ class Repairs:
         if room is None:
             return False
         await self._store.add_events(
-            [Event("restore", room), *(Event("restore", room, line) for line in lines)]
+            [Event(RESTORED, room), *(Event(RESTORED, room, line) for line in lines)]
         )
         return True
 

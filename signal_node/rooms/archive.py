@@ -15,17 +15,16 @@ from keepline.room.attempts import Attempts
 from keepline.room.codec import BadRecord, message_from_dict
 from keepline.room.record import Message, Room
 from keepline.room.referrals import Referral
-from keepline.room.rows import from_row
+from keepline.room.rows import COLUMNS, from_row
 
 BATCH_ROWS = 500
 PAGE_IDS = 10_000
 MAX_TOLD = 1_000
 """Unreadable rows that are remembered, so that each is logged once."""
 
-_ROOMS = """SELECT room.room_id, user_1, user_2, started_at, duration_seconds, chat_mode, status,
-    grace_period_expires, user_1_connected, user_2_connected, messages, created_at, room.updated_at, room.version,
-    ended_reason, ended_at, user_1_last_message_at, user_2_last_message_at
-    FROM active_rooms AS room LEFT JOIN text_room_activity AS activity ON activity.room_id = room.room_id"""
+_ROOMS = f"""SELECT {", ".join(f"room.{column}" for column in COLUMNS)}, room.messages, room.updated_at,
+    activity.user_1_last_message_at, activity.user_2_last_message_at
+    FROM active_rooms AS room LEFT JOIN text_room_activity AS activity ON activity.room_id = room.room_id"""  # noqa: S608 - the columns are our own
 _MANY = f"{_ROOMS} WHERE room.room_id = ANY ($1::uuid[])"
 _OF_USERS = f"{_ROOMS} WHERE (user_1 = ANY ($1::uuid[]) OR user_2 = ANY ($1::uuid[])) AND status <> 'ended'"
 # Page by page, for a cursor would keep a transaction, and a pooler's session, for as long as it takes.

@@ -270,7 +270,7 @@ class Rooms(KnownRooms):
     def _as_change(self, expected_version: int, before: Room | None, pending: Pending) -> Change:
         deadline = due(pending.after, self._rules)
         return Change(
-            kind=type(pending.command).__name__.lower(),
+            kind=pending.command.kind,
             expected_version=expected_version,
             before=before,
             after=pending.after,

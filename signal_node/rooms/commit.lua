@@ -3,63 +3,75 @@
 --
 -- All keys share the hash tag of the room's partition. No rule of rooms is here: those are in keepline/room/state.py.
 --
--- KEYS  1 record, 2 events, 3 deadlines, 4 chat, 5 trace, then `held` sets to add to, then `held` sets to remove from
--- ARGV  1 version that must be there now (0: none)    2 room id
---       3 new record   4 event                        5 ms at which something is due, or '' for never
---       6 seq of a new line of chat, or ''            7 that line       8 lines to keep
---       9 ms after which record and chat expire, or '' for never         10 events to keep at the most
---      11 how many of the `held` keys are to be added to                 12 PUBLISH or SPUBLISH
---      13 entry of the trace, or '' for none   14 entries of it to keep   15 ms after which it expires
---      then pairs of channel and payload
 -- Returns 'done', or else the record that is there now, or nil when there is none.
 
-local current = redis.call('GET', KEYS[1])
-if current == ARGV[3] then
+local record_key, events_key, deadlines_key, chat_key, trace_key = unpack(KEYS)
+local HELD = 6 -- from this key on: `held` sets to add the room to, then those to remove it from
+
+local expected_version, -- that must be there now; 0 for no record
+  room_id,
+  record,
+  event,
+  due_at, -- ms at which something is due, or '' for never
+  line_seq, -- number of a new line of chat, or ''
+  line,
+  max_lines,
+  expire_ms, -- after which record and chat expire, or '' for never
+  max_events,
+  held_additions, -- how many of the `held` sets are to be added to
+  publish, -- PUBLISH or SPUBLISH
+  step, -- entry of the trace, or '' for none
+  max_steps,
+  trace_ms = unpack(ARGV, 1, 15) -- after which the trace expires
+local NOTICES = 16 -- from this argument on: pairs of channel and payload
+
+local current = redis.call('GET', record_key)
+if current == record then
   return 'done' -- the same write, tried again because its answer was lost
 end
 local version = 0
 if current then
   version = cjson.decode(current)['version']
 end
-if version ~= tonumber(ARGV[1]) then
+if version ~= tonumber(expected_version) then
   return current
 end
 
 -- What a script did before it fails is not undone. So what could fail does so before anything is written: a key of
 -- another type here, and then the line of chat, whose number has to be the highest.
-redis.call('XLEN', KEYS[2])
-redis.call('ZCARD', KEYS[3])
-for i = 6, #KEYS do
+redis.call('XLEN', events_key)
+redis.call('ZCARD', deadlines_key)
+for i = HELD, #KEYS do
   redis.call('SCARD', KEYS[i])
 end
-if ARGV[6] ~= '' then
-  redis.call('XADD', KEYS[4], 'MAXLEN', ARGV[8], ARGV[6] .. '-0', 'message', ARGV[7])
+if line_seq ~= '' then
+  redis.call('XADD', chat_key, 'MAXLEN', max_lines, line_seq .. '-0', 'message', line)
 end
-if ARGV[9] == '' then
-  redis.call('SET', KEYS[1], ARGV[3])
+if expire_ms == '' then
+  redis.call('SET', record_key, record)
 else
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[9])
+  redis.call('SET', record_key, record, 'PX', expire_ms)
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[10], '*', 'event', ARGV[4])
-if ARGV[5] == '' then
-  redis.call('ZREM', KEYS[3], ARGV[2])
+redis.call('XADD', events_key, 'MAXLEN', '~', max_events, '*', 'event', event)
+if due_at == '' then
+  redis.call('ZREM', deadlines_key, room_id)
 else
-  redis.call('ZADD', KEYS[3], ARGV[5], ARGV[2])
+  redis.call('ZADD', deadlines_key, due_at, room_id)
 end
-if ARGV[9] ~= '' then
-  redis.call('PEXPIRE', KEYS[4], ARGV[9])
+if expire_ms ~= '' then
+  redis.call('PEXPIRE', chat_key, expire_ms)
 end
-local additions = tonumber(ARGV[11])
-for i = 6, #KEYS do
-  redis.call(i - 5 <= additions and 'SADD' or 'SREM', KEYS[i], ARGV[2])
+local additions = tonumber(held_additions)
+for i = HELD, #KEYS do
+  redis.call(i < HELD + additions and 'SADD' or 'SREM', KEYS[i], room_id)
 end
-if ARGV[13] ~= '' then
+if step ~= '' then
   -- pcall: the trace is for people; that it cannot be written does not make the change undone.
-  redis.pcall('XADD', KEYS[5], 'MAXLEN', ARGV[14], '*', 'step', ARGV[13])
-  redis.pcall('PEXPIRE', KEYS[5], ARGV[15])
+  redis.pcall('XADD', trace_key, 'MAXLEN', max_steps, '*', 'step', step)
+  redis.pcall('PEXPIRE', trace_key, trace_ms)
 end
-for i = 16, #ARGV, 2 do
+for i = NOTICES, #ARGV, 2 do
   -- pcall: a notice may get lost on any way; that one may not be published does not make the change undone.
-  redis.pcall(ARGV[12], ARGV[i], ARGV[i + 1])
+  redis.pcall(publish, ARGV[i], ARGV[i + 1])
 end
 return 'done'

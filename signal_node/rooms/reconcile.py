@@ -15,7 +15,7 @@ import structlog
 from keepline.ops.backoff import Backoff
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.catchup import missed
-from keepline.room.codec import BadRecord, Event
+from keepline.room.codec import RESTORED, BadRecord, Event
 from keepline.room.deadlines import due
 from keepline.room.effects import PeerChanged
 from keepline.room.record import SIDES, Message, Room, other
@@ -155,7 +155,7 @@ class Reconciler:
             raise
 
     async def _tell_persister(self, room: Room, lines: Sequence[Message]) -> None:
-        await self._store.add_events([Event("restore", room, line) for line in lines])
+        await self._store.add_events([Event(RESTORED, room, line) for line in lines])
 
     async def _catch_up(self, here: Room, there: Room) -> None:
         lines = await self._lines_between(here, there)
@@ -219,4 +219,4 @@ class Reconciler:
     def _change(self, here: Room, there: Room | None) -> Change:
         deadline = due(here, self._rules)
         due_at = None if deadline is None else deadline.at
-        return Change("restore", 0 if there is None else there.version, there, here, None, due_at, {})
+        return Change(RESTORED, 0 if there is None else there.version, there, here, None, due_at, {})

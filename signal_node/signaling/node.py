@@ -21,12 +21,13 @@ from signal_node.bus.bus import Bus
 from signal_node.limits.address_limits import AddressLimits
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import Relay, Request
+from signal_node.protocol.signal_kind import CANDIDATE
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.fanout import decode_notice
 from signal_node.rooms.journal import Done, JournalFull, OnDone, Outcome, ignore_outcome
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
-from signal_node.telemetry.negotiation_log import CANDIDATE, NegotiationLog
+from signal_node.telemetry.negotiation_log import NegotiationLog
 from signal_node.telemetry.offer_outcomes import MIN_BYTES, OfferOutcomes
 from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
@@ -360,7 +361,7 @@ class Node:
         except IllegalTransition:
             pass  # the room is gone or over: there is nothing left to lose
         except JournalFull:
-            _log.error("command_dropped", room=room_id, command=type(command).__name__)
+            _log.error("command_dropped", room=room_id, command=command.kind)
 
     def replace(self, node: str, session: str) -> None:
         """Close the connection of a session that lost its user, wherever it is."""

@@ -9,25 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from keepline.room.record import SideNumber
+from signal_node.protocol.signal_kind import CANDIDATE, kind_of
 
 MAX_ROOMS = 4_096
 """Rooms that are remembered; those that were met first give way."""
 
 MAX_MOMENTS = 48
 """Moments of one room that are remembered."""
-
-HEAD_BYTES = 150
-"""How far into the data of a signal to look for what it is: past the name of the peer's stream."""
-
-CANDIDATE = "candidate"
-
-_DATA = b'"data":{"'
-_CANDIDATE = _DATA + b'candidate"'
-_FROM, _TO = 61, 192
-"""Between which bytes of a frame that `wire.forwarded` wrote to look for a candidate first: behind the room, and as far
-as the streams and numbers of our SDKs reach.
-"""
-_C, _D, _T = b"cdt"
 
 
 @dataclass(slots=True)
@@ -45,30 +33,6 @@ class Moment:
     count: int = 1
 
 
-def kind_of(data: bytes) -> str | None:
-    """What a frame from peer to peer does in a negotiation; None for nothing.
-
-    A glance at the first letter of its data decides for nearly all of them; nothing is parsed.
-    """
-    at = data.find(_DATA) + len(_DATA)
-    letter = data[at]
-    if letter == _C:
-        return CANDIDATE if data.startswith(b'candidate"', at) else None
-    if letter in (_D, _T):
-        return _description(data, at)
-    return None
-
-
-def _description(data: bytes, at: int) -> str | None:
-    """The same for data that begin with `d`, or with `to` and then something else."""
-    if data.find(b'description"', at, at + HEAD_BYTES) < 0:
-        return CANDIDATE if data.find(b'"candidate"', at, at + HEAD_BYTES) >= 0 else None
-    for kind in ("offer", "answer"):
-        if data.find(f'"{kind}"'.encode(), at, at + HEAD_BYTES) >= 0:
-            return kind
-    return "description"
-
-
 class NegotiationLog:
     """The moments of each room, oldest first."""
 
@@ -80,7 +44,7 @@ class NegotiationLog:
 
     def relayed(self, room_id: str, side: SideNumber, session: str, data: bytes, at: float) -> str | None:
         """A side sent a frame to its peer: of which kind. Called for every signal, so it does as little as it can."""
-        what = CANDIDATE if data.find(_CANDIDATE, _FROM, _TO) > 0 else kind_of(data)
+        what = kind_of(data)
         if what is None:
             return None
         if what is CANDIDATE and (negotiation_log := self._rooms.get(room_id)):

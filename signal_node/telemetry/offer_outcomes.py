@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from keepline.ops.metrics import Timings
 from keepline.room.record import Room, SideNumber
-from signal_node.telemetry.negotiation_log import kind_of
+from signal_node.protocol.signal_kind import kind_of, room_of
 
 MIN_BYTES = 400
 """Frames that are smaller hold no session description: a candidate costs no second look."""
@@ -20,9 +20,6 @@ ANSWER_SECONDS = 15.0
 """After so long without an answer a negotiation counts as failed."""
 
 MAX_OPEN = 10_000
-
-_ROOM = slice(25, 61)
-"""Where the room is in a frame as `wire.forwarded` writes it."""
 
 _BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, ANSWER_SECONDS)
 
@@ -49,7 +46,7 @@ class OfferOutcomes:
         self._open: OrderedDict[str, tuple[SideNumber, float]] = OrderedDict()
 
     def sent(self, room_id: str, side: SideNumber, kind: str) -> None:
-        """A client of this node has sent its peer a frame of this kind (see `moments.kind_of`)."""
+        """A client of this node has sent its peer a frame of this kind (see `signal_kind.kind_of`)."""
         if kind == "offer":
             self._offered(room_id, side)
         elif kind == "answer" and self._open.get(room_id, (side, 0.0))[0] != side:
@@ -58,7 +55,7 @@ class OfferOutcomes:
     def received(self, data: bytes) -> None:
         """A frame has come from a client of another node; its offers are counted there."""
         if kind_of(data) == "answer":
-            self._answered(data[_ROOM].decode(errors="replace"))
+            self._answered(room_of(data))
 
     def _offered(self, room_id: str, side: SideNumber) -> None:
         if self._open.pop(room_id, None) is not None:

@@ -32,7 +32,7 @@ def change(
     after = written(before, after, f"{by}:test:{next(_counts)}")
     deadline = due(after, RULES)
     return Change(
-        kind=type(command).__name__.lower(),
+        kind=command.kind,
         expected_version=0 if before is None else before.version,
         before=before,
         after=after,

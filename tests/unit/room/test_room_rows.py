@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,17 @@ from msgspec.structs import asdict, replace
 
 from keepline.room.commands import End, Tick
 from keepline.room.record import ChatMode, EndReason, Message, Presence, Room, Status
-from keepline.room.rows import ActivityRow, HistoryRow, RoomRow, from_row, to_activity, to_history, to_row
+from keepline.room.rows import (
+    COLUMNS,
+    ActivityRow,
+    HistoryRow,
+    RoomRow,
+    from_row,
+    to_activity,
+    to_history,
+    to_row,
+)
+from persister.database import QUERIES
 from tests.unit.room.calls import ROOM, T0, USER_1, USER_2, text, video
 from tests.unit.room.histories import random_lives, rooms
 
@@ -246,3 +257,14 @@ def test_a_stale_grace_period_of_an_ended_row_means_nothing() -> None:
     back = from_row(_stored(call.room) | {"grace_period_expires": _time(T0 + 10_000)})
     assert back.met_at is not None
     assert (back.status, back.grace_period_expires) == (Status.ENDED, None)
+
+
+def test_the_persister_writes_the_columns_in_their_order() -> None:
+    """The statement takes one array for each column, by its place alone."""
+    statement = QUERIES["upsert_rooms"]
+    named = re.search(r"INSERT INTO active_rooms \((.*?)\)", statement, re.DOTALL)
+    assert named is not None
+    assert tuple(re.findall(r"\w+", named[1])) == COLUMNS
+    assert len(set(re.findall(r"\$(\d+)::", statement))) == len(COLUMNS)
+    fixed = {"room_id", "user_1", "user_2", "created_at"}
+    assert set(re.findall(r"^    (\w+) = EXCLUDED", statement, re.MULTILINE)) == set(COLUMNS) - fixed
