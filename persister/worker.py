@@ -116,7 +116,7 @@ class Worker:
                     self._backoff.reset()
                 else:
                     self._look_ahead(stop)
-                    await self._settle(work, stop)
+                    await self._finish(work, stop)
             except StreamsLost as error:
                 _log.warning("streams_lost", error=str(error))
                 self._prepared = False
@@ -187,7 +187,7 @@ class Worker:
         self._metrics.entries_read.labels("new").inc(len(entries))
         return entries
 
-    async def _settle(self, work: _Work, stop: asyncio.Event) -> None:
+    async def _finish(self, work: _Work, stop: asyncio.Event) -> None:
         """See every entry to its end: written or buried, and acknowledged. Raises Stopped."""
         started = time.monotonic()
         for entry, reason in work.unreadable:

@@ -21,11 +21,11 @@ from keepline.ops.tasks import Tasks
 from keepline.room.rules import Rules
 from keepline.room.writes import write_ids
 from signal_node.bus.bus import Bus
-from signal_node.bus.publisher import Publisher
+from signal_node.bus.publisher import RedisPublisher
 from signal_node.cluster.clock import Clock
 from signal_node.cluster.deadlines import DeadlineWorker
 from signal_node.cluster.epochs import Epochs
-from signal_node.cluster.membership import Membership
+from signal_node.cluster.membership import ClusterMembership
 from signal_node.cluster.recovery import Recovery
 from signal_node.cluster.registry import Registry
 from signal_node.cluster.revival import Revival
@@ -38,7 +38,7 @@ from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.open_connections import OpenConnections
 from signal_node.limits.rates import Rates
 from signal_node.limits.sockets import Sockets
-from signal_node.protocol.session import Limits
+from signal_node.protocol.session import SessionLimits
 from signal_node.rooms.archive import Archive
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
@@ -111,7 +111,7 @@ class App:
         self.room_gauges = RoomGauges(name, self.rooms)
         self.bus = Bus(
             client,
-            Publisher(client),
+            RedisPublisher(client),
             name,
             self.node,
             self.clock.monotonic,
@@ -187,7 +187,7 @@ class App:
         self.timekeeper = DeadlineWorker(
             self.node, store, rules, lambda: self.membership.crowded, self.clock.now
         )
-        self.membership = Membership(
+        self.membership = ClusterMembership(
             self.node,
             self.registry,
             self.clock,
@@ -314,7 +314,7 @@ def secret_of(value: SecretStr | None) -> str | None:
 def _clients(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Connections:
     return Connections(
         loop,
-        limits=Limits(
+        limits=SessionLimits(
             settings.limit_bad_frames,
             settings.limit_frames_per_second,
             settings.limit_frames_burst,

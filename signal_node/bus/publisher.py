@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as AnswerTimeout
 from keepline.ops.redis.client import ANSWER_SECONDS, Client
 
 
-class Publisher:
+class RedisPublisher:
     """Publishes on the server of a client, in order. One batch at a time: it is for one task."""
 
     def __init__(self, client: Client, answer_seconds: float = ANSWER_SECONDS) -> None:

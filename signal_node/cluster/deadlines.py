@@ -87,11 +87,11 @@ class DeadlineWorker:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
-                await self.look()
+                await self.carry_out_due()
             except StoreUnavailable as error:
                 _log.warning("deadlines_unavailable", error=str(error))
 
-    async def look(self) -> None:
+    async def carry_out_due(self) -> None:
         """Take and carry out what is due now. Raises StoreUnavailable."""
         now = self._now()
         by = [now - place * STAND_IN_MS for place in self._ranks]

@@ -38,7 +38,7 @@ class Epochs:
                     pipe.set(keys.epoch(partition), secrets.token_hex(8), nx=True)
                 await pipe.execute()
 
-    async def put_back(self, partition: int, node: str) -> None:
+    async def note_put_back(self, partition: int, node: str) -> None:
         """Note that the node has put back what it holds of the partition. Raises StoreUnavailable."""
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:

@@ -45,7 +45,7 @@ def process_name(node: str, started_at: int) -> str:
     return f"{node}@{started_at}"
 
 
-class Membership:
+class ClusterMembership:
     """Heartbeat and reaper. `run_heartbeat` and `run_reaper` are to be run as tasks."""
 
     def __init__(
@@ -168,7 +168,7 @@ class Membership:
 
     async def run_reaper(self) -> None:
         """Look twice a second for nodes that came or died, until cancelled."""
-        await self._repeat(self._look, LOOK_SECONDS)
+        await self._repeat(self._bury_dead, LOOK_SECONDS)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
         while True:
@@ -179,7 +179,7 @@ class Membership:
                 _log.warning("registry_unavailable", error=str(error))
             await asyncio.sleep(seconds)
 
-    async def _look(self) -> None:
+    async def _bury_dead(self) -> None:
         nodes, dead = await self._registry.nodes(self._clock.now())
         live = list(nodes)
         self._meet(nodes)
@@ -277,7 +277,7 @@ class Membership:
                         room, room_id, commands.Lose(number, session, grace_ms, with_node=True)
                     )
             if not held:
-                await self._registry.let_go(partition, dead, room_id)
+                await self._registry.remove_held(partition, dead, room_id)
         except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:
             _log.error("side_not_lost", room=room_id, dead=dead, error=str(error))
-            await self._registry.let_go(partition, dead, room_id)
+            await self._registry.remove_held(partition, dead, room_id)

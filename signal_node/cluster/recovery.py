@@ -107,7 +107,7 @@ class Recovery:
         """Look twice a second, until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.heal()
                 self._postgres_away = False
             except ArchiveUnavailable as error:
                 self._postgres_away = True
@@ -116,7 +116,7 @@ class Recovery:
                 _log.warning("recovery_postponed", error=str(error))
             await asyncio.sleep(INTERVAL_SECONDS)
 
-    async def look(self) -> None:
+    async def heal(self) -> None:
         """Heal what has to be healed now. Raises StoreUnavailable, ArchiveUnavailable, BadRecord, LeaseLost."""
         epochs = await self._epochs.read()
         lost = [at for at, epoch in enumerate(epochs) if epoch is None]
@@ -130,7 +130,7 @@ class Recovery:
         if not self._asking.issuperset(lost):
             self._asking = frozenset()
         for partition in lost:
-            await self._epochs.put_back(partition, self._node)
+            await self._epochs.note_put_back(partition, self._node)
         if lost:
             await self._wait_for_others(lost[0])
             self._asking = frozenset(lost)

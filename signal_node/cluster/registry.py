@@ -138,7 +138,7 @@ class Registry:
         with translated():
             await self._client.sadd(keys.held(partition, node), room_id)
 
-    async def let_go(self, partition: int, node: str, room_id: str) -> None:
+    async def remove_held(self, partition: int, node: str, room_id: str) -> None:
         """Note that the room has no side on the node. Raises StoreUnavailable."""
         with translated():
             await self._client.srem(keys.held(partition, node), room_id)

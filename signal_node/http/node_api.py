@@ -57,7 +57,7 @@ class NodeApi:
         """All routes, each behind the service key."""
         guarded = self._key.guarded
         return [
-            web.get("/v1/node", guarded(self._look)),
+            web.get("/v1/node", guarded(self._overview)),
             web.get("/v1/node/rooms/{room_id}", guarded(self._room)),
             web.get("/v1/node/drain", guarded(self._drain)),
             web.post("/v1/node/drain", guarded(self._begin_drain)),
@@ -65,7 +65,7 @@ class NodeApi:
             self._repairs.route(self._key),
         ]
 
-    async def _look(self, _: web.Request) -> web.Response:
+    async def _overview(self, _: web.Request) -> web.Response:
         now = self._now()
         rooms = await self._cached()
         return json_response(

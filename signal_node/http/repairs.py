@@ -29,7 +29,7 @@ from signal_node.signaling.node import Node
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class Side(Struct, tag="side", forbid_unknown_fields=True):
+class SideRepair(Struct, tag="side", forbid_unknown_fields=True):
     """A side is held by a session that is not there."""
 
     room: Name
@@ -37,44 +37,44 @@ class Side(Struct, tag="side", forbid_unknown_fields=True):
     session: Name
 
 
-class Held(Struct, tag="held", forbid_unknown_fields=True):
+class HeldRepair(Struct, tag="held", forbid_unknown_fields=True):
     """What is noted of the rooms of a node does not fit the room."""
 
     room: Name
     node: Name
 
 
-class Deadline(Struct, tag="deadline", forbid_unknown_fields=True):
+class DeadlineRepair(Struct, tag="deadline", forbid_unknown_fields=True):
     """A room has no deadline where it needs one, or one where it needs none."""
 
     room: Name
 
 
-class Cache(Struct, tag="cache", forbid_unknown_fields=True):
+class CacheRepair(Struct, tag="cache", forbid_unknown_fields=True):
     """The cache of this node and Redis differ."""
 
     room: Name
 
 
-class Row(Struct, tag="row", forbid_unknown_fields=True):
+class RowRepair(Struct, tag="row", forbid_unknown_fields=True):
     """Postgres has not what Redis has."""
 
     room: Name
 
 
-class Lost(Struct, tag="lost", forbid_unknown_fields=True):
+class LostRepair(Struct, tag="lost", forbid_unknown_fields=True):
     """Redis has not what Postgres has."""
 
     room: Name
 
 
-class Index(Struct, tag="index", forbid_unknown_fields=True):
+class IndexRepair(Struct, tag="index", forbid_unknown_fields=True):
     """The index of a user's rooms names rooms that are gone."""
 
     user: Name
 
 
-class User(Struct, tag="user", forbid_unknown_fields=True):
+class UserRepair(Struct, tag="user", forbid_unknown_fields=True):
     """A user is held by a session that is not there."""
 
     user: Name
@@ -82,7 +82,9 @@ class User(Struct, tag="user", forbid_unknown_fields=True):
     session: Name
 
 
-Repair = Side | Held | Deadline | Cache | Row | Lost | Index | User
+Repair = (
+    SideRepair | HeldRepair | DeadlineRepair | CacheRepair | RowRepair | LostRepair | IndexRepair | UserRepair
+)
 
 
 class Repairs:
@@ -115,24 +117,24 @@ class Repairs:
         Raises StoreUnavailable, ArchiveUnavailable, BadRecord, JournalFull, NotStored.
         """
         match repair:
-            case Side(room_id, side, session):
+            case SideRepair(room_id, side, session):
                 return await self._lose(room_id, side, session)
-            case Held(room_id, node):
+            case HeldRepair(room_id, node):
                 return await self._note_held(room_id, node)
-            case Deadline(room_id):
+            case DeadlineRepair(room_id):
                 return await self._set_deadline(room_id)
-            case Cache(room_id):
+            case CacheRepair(room_id):
                 self._reconciler.look_at(room_id)
                 return self._node.rooms.get(room_id) is not None
-            case Row(room_id):
+            case RowRepair(room_id):
                 return await self._tell_persister(room_id)
-            case Lost(room_id):
+            case LostRepair(room_id):
                 return await self._recovery.bring_back(room_id)
-            case Index(user):
+            case IndexRepair(user):
                 await self._store.rooms_of(user)  # it takes out what is gone
                 return True
-            case User(user, node, session):
-                return await self._let_go(user, node, session)
+            case UserRepair(user, node, session):
+                return await self._release_user(user, node, session)
 
     async def _lose(self, room_id: str, side: Literal[1, 2], session: str) -> bool:
         room, _ = await self._store.load(room_id)
@@ -158,7 +160,7 @@ class Repairs:
         if room is not None and any(side.node == node for side in room.sides):
             await self._registry.hold(partition, node, room_id)
         else:
-            await self._registry.let_go(partition, node, room_id)
+            await self._registry.remove_held(partition, node, room_id)
         return True
 
     async def _set_deadline(self, room_id: str) -> bool:
@@ -179,7 +181,7 @@ class Repairs:
         )
         return True
 
-    async def _let_go(self, user: str, node: str, session: str) -> bool:
+    async def _release_user(self, user: str, node: str, session: str) -> bool:
         if await self._is_there(node, session):
             return False
         await self._node.users.release(user, session)

@@ -130,7 +130,7 @@ class AddressLimits:
         address = connection.address
         if address is None:
             return
-        await self.connections.settled(address, connection.session.id)
+        await self.connections.answered(address, connection.session.id)
         wait_ms = 0 if connection.session.closed() else await self.logins.wait_ms(address)
         if wait_ms and not await is_known():
             self.counts.logins += 1

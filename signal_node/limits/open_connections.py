@@ -35,13 +35,13 @@ class _Share:
     """The connections of one address to this process: those that may stay, and those that opened just now."""
 
     address: str
-    settled: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
     waiting: dict[str, asyncio.Event] = field(default_factory=dict)
     sent_at: int = 0
     dirty: bool = False
 
     def __len__(self) -> int:
-        return len(self.settled) + len(self.waiting)
+        return len(self.counted) + len(self.waiting)
 
 
 class OpenConnections:
@@ -81,7 +81,7 @@ class OpenConnections:
         if len(share) >= self._limit:
             return False
         if self._alone:
-            share.settled.add(session)
+            share.counted.add(session)
         else:
             share.waiting[session] = asyncio.Event()
         self._changed(share)
@@ -95,13 +95,13 @@ class OpenConnections:
         settling = share.waiting.pop(session, None)
         if settling is not None:
             settling.set()
-        elif session in share.settled:
-            share.settled.remove(session)
+        elif session in share.counted:
+            share.counted.remove(session)
         else:
             return
         self._changed(share)
 
-    async def settled(self, address: str, session: str) -> None:
+    async def answered(self, address: str, session: str) -> None:
         """Wait until it is known whether a connection may stay."""
         share = self._shares.get(address)
         settling = None if share is None else share.waiting.get(session)
@@ -143,7 +143,7 @@ class OpenConnections:
             asked = [tuple(share.waiting) for share in batch]
             answers = await self._exchange(batch)
             for share, sessions, answer in zip(batch, asked, answers, strict=True):
-                self._settle(share, sessions, answer)
+                self._apply_answer(share, sessions, answer)
 
     async def _exchange(self, batch: Sequence[_Share]) -> list[Any]:
         """Write our counts and learn what the others have; errors are among the answers."""
@@ -169,9 +169,9 @@ class OpenConnections:
         self._alone = True
         for share in self._shares.values():
             share.dirty = True  # what was written of it is not certain, so it stays until that is
-            self._settle(share, tuple(share.waiting), 0)
+            self._apply_answer(share, tuple(share.waiting), 0)
 
-    def _settle(self, share: _Share, sessions: Sequence[str], answer: Any) -> None:
+    def _apply_answer(self, share: _Share, sessions: Sequence[str], answer: Any) -> None:
         """Decide on the connections that were counted in the question. Those of an unanswered one may stay."""
         if isinstance(answer, Exception):
             answer = 0
@@ -180,8 +180,8 @@ class OpenConnections:
             settling = share.waiting.pop(session, None)
             if settling is None:
                 continue  # closed meanwhile
-            if len(share.settled) + answer < self._limit:
-                share.settled.add(session)
+            if len(share.counted) + answer < self._limit:
+                share.counted.add(session)
             else:
                 self._changed(share)
                 self._refuse(session)

@@ -9,7 +9,7 @@ MayReconnect = Literal["no", "yes", "fresh_token"]
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseCode:
     """A WebSocket close. `may_reconnect` is what the protocol document tells clients to do."""
 
     code: int
@@ -17,16 +17,16 @@ class Close:
     may_reconnect: MayReconnect
 
 
-BAD_FRAME = Close(4400, "bad frame", "no")
-UNAUTHORIZED = Close(4401, "unauthorized", "fresh_token")
-ORIGIN_REFUSED = Close(4403, "origin refused", "no")
-NO_HELLO = Close(4408, "no hello in time", "yes")
-REPLACED = Close(4409, "replaced by another connection of the same user", "no")
-DISCONNECTED = Close(4409, "disconnected by the app's backend", "no")
-TOO_LARGE = Close(4413, "frame too large", "no")
-RATE_LIMITED = Close(4429, "rate limited", "yes")
-DRAINING = Close(4503, "draining", "yes")
-TOO_SLOW = Close(4508, "too slow", "yes")
+BAD_FRAME = CloseCode(4400, "bad frame", "no")
+UNAUTHORIZED = CloseCode(4401, "unauthorized", "fresh_token")
+ORIGIN_REFUSED = CloseCode(4403, "origin refused", "no")
+NO_HELLO = CloseCode(4408, "no hello in time", "yes")
+REPLACED = CloseCode(4409, "replaced by another connection of the same user", "no")
+DISCONNECTED = CloseCode(4409, "disconnected by the app's backend", "no")
+TOO_LARGE = CloseCode(4413, "frame too large", "no")
+RATE_LIMITED = CloseCode(4429, "rate limited", "yes")
+DRAINING = CloseCode(4503, "draining", "yes")
+TOO_SLOW = CloseCode(4508, "too slow", "yes")
 
 CLOSES = (
     BAD_FRAME,

@@ -53,7 +53,7 @@ class Send:
 class CloseConnection:
     """Close the connection, after what was sent before."""
 
-    close: close_codes.Close
+    close: close_codes.CloseCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class JoinRequest:
     """Let the user into a room; come back with `joined` or `failed`."""
 
     room_id: str
@@ -83,7 +83,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportRequest:
     """Take what the user says about the other member of a room; come back with `done` or `failed`."""
 
     room_id: str
@@ -100,14 +100,14 @@ class Relay(Struct, gc=False):
     data: bytes
 
 
-Request = Authenticate | Join | Act | Report
+Request = Authenticate | JoinRequest | Act | ReportRequest
 """What takes time."""
 
 Effect = Send | CloseConnection | Request | Relay
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """What one connection may do."""
 
     bad_frames: int = 10
@@ -149,7 +149,9 @@ class Session:
         "user",
     )
 
-    def __init__(self, session_id: str, limits: Limits, errors: Counter[ErrorCode] | None = None) -> None:
+    def __init__(
+        self, session_id: str, limits: SessionLimits, errors: Counter[ErrorCode] | None = None
+    ) -> None:
         """Take where the errors that the client is told are counted."""
         self.id = session_id
         self.stage = Stage.NEW
@@ -266,12 +268,12 @@ class Session:
         if room_id not in self.rooms and len(self.rooms) >= MAX_ROOMS:
             why = f"one connection holds at most {MAX_ROOMS} rooms: leave one first"
             return self.failed(ErrorCode.BAD_REQUEST, why, room_id, frame.id)
-        return (Join(room_id, frame.id),)
+        return (JoinRequest(room_id, frame.id),)
 
     def _report(self, frame: frames.ReportRoom) -> Sequence[Effect]:
         if "\0" in frame.reason:
             return self.failed(ErrorCode.BAD_REQUEST, "reason may not contain U+0000", frame.room, frame.id)
-        return (Report(frame.room.lower(), frame.reason, frame.id),)
+        return (ReportRequest(frame.room.lower(), frame.reason, frame.id),)
 
     def _act(self, frame: _Action) -> Sequence[Effect]:
         side = self._side_of(frame)
@@ -431,7 +433,7 @@ class Session:
             if len(self.past) > MAX_ROOMS:
                 del self.past[next(iter(self.past))]
 
-    def close(self, close: close_codes.Close) -> Sequence[Effect]:
+    def close(self, close: close_codes.CloseCode) -> Sequence[Effect]:
         """Say no more and hear no more."""
         if self.stage is Stage.CLOSED:
             return ()

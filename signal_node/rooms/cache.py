@@ -156,7 +156,7 @@ class Rooms(KnownRooms):
         """Store what the journals hold, until cancelled."""
         await self.committer.run()
 
-    async def settled(self) -> None:
+    async def all_stored(self) -> None:
         """Wait until nothing waits to be stored."""
         while self.waiting:
             await self._idle.wait()

@@ -72,7 +72,7 @@ async def drain(
         if not connection.websocket.connecting:
             connection.abort()
     try:
-        await asyncio.wait_for(node.rooms.settled(), max(1.0, deadline - loop.time()))
+        await asyncio.wait_for(node.rooms.all_stored(), max(1.0, deadline - loop.time()))
     except TimeoutError:
         _log.error("changes_not_stored", waiting=node.rooms.waiting)
 

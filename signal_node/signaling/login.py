@@ -98,7 +98,7 @@ class Login:
             self.crowding.went(connection.session.id, self._node.now())
         session = connection.session
         if session.user:
-            self.let_go(session.user, session.id)
+            self.session_over(session.user, session.id)
 
     def _advance(self) -> None:
         while (turn := self.queue.next(self._node.now())) is not None:
@@ -224,7 +224,7 @@ class Login:
         if taken.outdated:
             return taken
         if session.closed():
-            self.let_go(user, session.id)
+            self.session_over(user, session.id)
         else:
             session.user = user
             self._node.clients.took(user, session.id)
@@ -257,9 +257,9 @@ class Login:
             return taken.session is not None and not self._node.stays(taken.session)
         return taken.node is not None and not self._is_live(taken.node)
 
-    def let_go(self, user: str, session: str) -> None:
+    def session_over(self, user: str, session: str) -> None:
         """The session is over: nobody holds the user, unless another session has taken it."""
-        self._node.users.let_go(user, session)
+        self._node.users.forget(user, session)
         self._work.begin(self._release(user, session))
 
     async def _release(self, user: str, session: str) -> None:

@@ -292,7 +292,7 @@ class Node:
         """Close the connection of a session that lost its user to a newer one."""
         self._put_out(session, close_codes.REPLACED)
 
-    def _put_out(self, session: str, close: close_codes.Close) -> None:
+    def _put_out(self, session: str, close: close_codes.CloseCode) -> None:
         connection = self.clients.get(session)
         if connection is None or connection.replaced or connection.session.closed():
             return

@@ -17,7 +17,16 @@ from keepline.room.codec import BadRecord
 from keepline.room.record import Message, Room, Status, other
 from keepline.room.state import IllegalTransition
 from signal_node.protocol.frames import ErrorCode
-from signal_node.protocol.session import Act, Authenticate, Effect, Join, Report, Request, RequestId, Session
+from signal_node.protocol.session import (
+    Act,
+    Authenticate,
+    Effect,
+    JoinRequest,
+    ReportRequest,
+    Request,
+    RequestId,
+    Session,
+)
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome, ignore_outcome
 from signal_node.signaling.login import Login
@@ -48,15 +57,15 @@ class Requests:
         match effect:
             case Authenticate():
                 self._login.begin(connection, effect)
-            case Join():
+            case JoinRequest():
                 connection.answer_pending()
                 self._work.begin(self._join(connection, effect))
             case Act():
                 self._act(connection, effect)
-            case Report():
+            case ReportRequest():
                 self._work.begin(self._report(connection, effect))
 
-    async def _join(self, connection: Connection, effect: Join) -> None:
+    async def _join(self, connection: Connection, effect: JoinRequest) -> None:
         session = connection.session
         logs.bind(session=session.id, room=effect.room_id)
         try:
@@ -76,7 +85,7 @@ class Requests:
         finally:
             connection.answered()
 
-    async def _joined(self, session: Session, effect: Join) -> Sequence[Effect]:
+    async def _joined(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
         room = self._node.rooms.get(effect.room_id)
         if room is None:
             room = await self._stored(effect.room_id)
@@ -102,18 +111,18 @@ class Requests:
         lookups = self._node.store.lookups
         return await lookups.room_in(lookups.ask_record(room_id), room_id) or self._node.rooms.known(room_id)
 
-    def _no_room(self, session: Session, effect: Join | Report) -> Sequence[Effect]:
+    def _no_room(self, session: Session, effect: JoinRequest | ReportRequest) -> Sequence[Effect]:
         why = "there is no such room"
         return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
 
-    def _no_member(self, session: Session, effect: Join | Report) -> Sequence[Effect]:
+    def _no_member(self, session: Session, effect: JoinRequest | ReportRequest) -> Sequence[Effect]:
         why = "you are not a member of this room"
         return session.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
 
-    def _unavailable(self, session: Session, effect: Join | Act | Report) -> Sequence[Effect]:
+    def _unavailable(self, session: Session, effect: JoinRequest | Act | ReportRequest) -> Sequence[Effect]:
         return session.failed(ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS)
 
-    async def _join_without_redis(self, session: Session, effect: Join) -> Sequence[Effect]:
+    async def _join_without_redis(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
         """Let a user into a room that fits on this node: one of the cache, else one from Postgres.
 
         A room fits when the other side is here or nowhere. The join waits in the journal for Redis, and is answered
@@ -176,7 +185,7 @@ class Requests:
         except JournalFull:
             connection.perform(self._unavailable(session, effect))
 
-    async def _report(self, connection: Connection, effect: Report) -> None:
+    async def _report(self, connection: Connection, effect: ReportRequest) -> None:
         session = connection.session
         try:
             async with asyncio.timeout(STORED_SECONDS):

@@ -18,9 +18,9 @@ from signal_node.protocol.session import (
     Authenticate,
     CloseConnection,
     Effect,
-    Join,
+    JoinRequest,
     Relay,
-    Report,
+    ReportRequest,
     Request,
     Send,
     Session,
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.heard_at = loop.time()
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
-        self.closed_as: close_codes.Close | None = None
+        self.closed_as: close_codes.CloseCode | None = None
         self.leaving = False  # it has been told goodbye
         self.slow_told_at = 0.0  # when the node of its peer was last told that it reads too slowly
         self.replaced = False  # its session has lost the user
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         self._discarded = 0
         self._owed = 0.0  # work that the budget does not know of yet
         self._gone = False
-        self._joins: deque[Join] = deque()
+        self._joins: deque[JoinRequest] = deque()
         self._loop = loop
         self._max_outgoing = max_outgoing
         self._origins = origins
@@ -307,12 +307,12 @@ class Connection(asyncio.Protocol):
                     self.write(data)
                 case CloseConnection(close):
                     self._begin_close(close)
-                case Join():
+                case JoinRequest():
                     self.spend(COSTS.read)
                     self._joins.append(effect)
                     self._begin_joins()
                 case _:
-                    if isinstance(effect, Authenticate | Report):
+                    if isinstance(effect, Authenticate | ReportRequest):
                         self.spend(COSTS.read)
                     self._handler.perform(self, effect)
 
@@ -363,7 +363,7 @@ class Connection(asyncio.Protocol):
             self._wake()
         self._begin_joins()
 
-    def close(self, close: close_codes.Close) -> None:
+    def close(self, close: close_codes.CloseCode) -> None:
         """Close for a reason of the node's own."""
         self.perform(self.session.close(close))
 
@@ -482,7 +482,7 @@ class Connection(asyncio.Protocol):
             self._handler.origin_refused(self, opened.origin)
             self.close(close_codes.ORIGIN_REFUSED)
 
-    def _begin_close(self, close: close_codes.Close) -> None:
+    def _begin_close(self, close: close_codes.CloseCode) -> None:
         self.closed_as = close
         self.websocket.close(close.code, close.reason)
         self._wake()

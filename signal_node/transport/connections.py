@@ -11,7 +11,7 @@ from keepline.ops.budget import Budget
 from keepline.ops.origins import Origins
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode
-from signal_node.protocol.session import SESSION_ID_BYTES, Limits, Session, Stage
+from signal_node.protocol.session import SESSION_ID_BYTES, Session, SessionLimits, Stage
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import Allowances
 from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
@@ -35,7 +35,7 @@ class Connections:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        limits: Limits,
+        limits: SessionLimits,
         max_frame: int,
         max_outgoing: int,
         origins: Origins,

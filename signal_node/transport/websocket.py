@@ -83,7 +83,7 @@ class Refused:
 class Violated:
     """The client broke the framing; the close has been queued."""
 
-    close: close_codes.Close
+    close: close_codes.CloseCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +347,7 @@ class WebSocket:
         except UnicodeDecodeError:
             self._violate(close_codes.BAD_FRAME, events)
 
-    def _violate(self, close: close_codes.Close, events: list[Event]) -> None:
+    def _violate(self, close: close_codes.CloseCode, events: list[Event]) -> None:
         self._fragments = None
         self.close(close.code, close.reason)
         events.append(Violated(close))

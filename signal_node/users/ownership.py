@@ -126,7 +126,7 @@ class Users:
         self._held[user] = held
         self._held.move_to_end(user)
 
-    def let_go(self, user: str, session: str) -> None:
+    def forget(self, user: str, session: str) -> None:
         """The session is closed. Redis keeps who it was, so that it can resume."""
         held = self._held.get(user)
         if held is not None and held.session == session:

@@ -79,7 +79,7 @@ async def test_a_line_is_there_once_although_its_answer_was_lost_and_others_wrot
     rooms.execute(room, ROOM, Post(1, "mine"), outcomes.append, SESSION_1)
     task = asyncio.create_task(rooms.run())
     async with asyncio.timeout(10):
-        await rooms.settled()
+        await rooms.all_stored()
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

@@ -41,7 +41,7 @@ class Process:
                 self.refused.append(session)
         async with asyncio.timeout(10):
             for session in sessions:
-                await self.connections.settled(ADDRESS, session)
+                await self.connections.answered(ADDRESS, session)
 
     def close(self, *sessions: str) -> None:
         for session in sessions:

@@ -178,7 +178,7 @@ async def test_a_late_word_of_an_older_session_changes_nothing(here: Users, ther
 async def test_what_redis_has_lost_is_written_again(here: Users, there: Users, client: Client) -> None:
     first = await here.take(USER_1, SESSION_1, None)
     await here.take(USER_2, SESSION_2, None)
-    here.let_go(USER_2, SESSION_2)
+    here.forget(USER_2, SESSION_2)
     await client.flushall()
     await here.put_back()
     assert await here.holder(USER_1) == ("here", SESSION_1)
@@ -240,7 +240,7 @@ async def test_an_entry_is_written_again_while_its_connection_lasts(
     await here.catch_up()
     assert await client.pttl(KEY) <= 60_000  # it was written a moment ago
     clock.ms += KEEP_MS
-    here.let_go(USER_2, SESSION_2)
+    here.forget(USER_2, SESSION_2)
     await client.delete(keys.user(USER_2))
     await here.catch_up()
     assert await client.pttl(KEY) > 60_000
@@ -252,7 +252,7 @@ async def test_the_end_of_a_session_while_redis_was_away_is_noted_afterwards(
     here: Users, there: Users
 ) -> None:
     first = await here.take(USER_1, SESSION_1, None)
-    here.let_go(USER_1, SESSION_1)
+    here.forget(USER_1, SESSION_1)
     here.release_later(USER_1, SESSION_1)
     await here.catch_up()
     assert await here.holder(USER_1) is None

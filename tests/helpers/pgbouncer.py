@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from keepline.cli.local.postgres import Postgres
-from keepline.cli.local.process import Command, User
+from keepline.cli.local.process import Command, SystemUser
 from keepline.cli.local.servers import LOOPBACK, PROBE_SECONDS, Server
 from tests.helpers.ports import free_port
 
@@ -73,7 +73,7 @@ class PgBouncer(Server):
         user = None
         if os.geteuid() == 0:  # which it refuses to run as
             nobody = pwd.getpwnam("nobody")
-            user = User(nobody.pw_uid, nobody.pw_gid, pass_folders=True)
+            user = SystemUser(nobody.pw_uid, nobody.pw_gid, pass_folders=True)
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         program = shutil.which("pgbouncer")
         assert program is not None

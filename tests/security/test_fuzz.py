@@ -24,12 +24,12 @@ from signal_node.protocol.session import (
     Act,
     Authenticate,
     CloseConnection,
-    Join,
-    Limits,
+    JoinRequest,
     Relay,
-    Report,
+    ReportRequest,
     Send,
     Session,
+    SessionLimits,
 )
 from signal_node.transport.websocket import Event, Opened, Violated, WebSocket
 from tests.security.attacker import REQUEST, frame
@@ -185,7 +185,9 @@ def of_handshake(data: bytes) -> bool:
 
 def test_whatever_a_client_writes_the_session_answers_in_frames() -> None:
     for rng in rounds("sessions"):
-        session = Session("0123456789abcdef", Limits(bad_frames=rng.choice((1, 10, 1_000)), frames_burst=50))
+        session = Session(
+            "0123456789abcdef", SessionLimits(bad_frames=rng.choice((1, 10, 1_000)), frames_burst=50)
+        )
         if rng.random() < 0.7:
             ready(session)
         now = 1_000.0
@@ -212,7 +214,7 @@ def check(effect: object, text: str) -> None:
             assert isinstance(json.loads(data), dict), text
         case Relay(data=data):
             json.loads(data.decode())  # strict UTF-8: it goes on to the peer as it is
-        case Authenticate() | Join() | Act() | Report() | CloseConnection():
+        case Authenticate() | JoinRequest() | Act() | ReportRequest() | CloseConnection():
             pass
         case _:
             pytest.fail(f"{effect!r} for {text!r}")

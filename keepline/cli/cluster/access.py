@@ -35,7 +35,7 @@ class NodeSilent(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ListedNode:
     """A node as Redis knows it. `beat` is what its heartbeat says, None when it has stopped.
 
     `cut_off` is why a node that lives cannot write its heartbeat; then `beat` has no more than where it is.
@@ -67,7 +67,7 @@ class Reach:
         written = await self.redis.get(keys.partitions())
         return range(keys.DEFAULT_PARTITIONS if written is None else int(written))
 
-    async def nodes(self) -> list[Node]:
+    async def nodes(self) -> list[ListedNode]:
         """All nodes, those that died as well until they are cleared away. Raises CommandError for another prefix."""
         known: Any = await self.redis.zrange(keys.nodes(), 0, -1)
         names = sorted(name.decode() for name in known)
@@ -78,25 +78,25 @@ class Reach:
         beats = await self.pipelined([("GET", keys.node(name)) for name in names])
         addresses: Any = await self.redis.hgetall(keys.addresses())
         nodes = [
-            Node(name, None if beat is None else orjson.loads(beat))
+            ListedNode(name, None if beat is None else orjson.loads(beat))
             for name, beat in zip(names, beats, strict=True)
         ]
         return await asyncio.gather(
             *(self._alive_or_dead(node, addresses.get(node.name.encode(), b"").decode()) for node in nodes)
         )
 
-    async def _alive_or_dead(self, node: Node, address: str) -> Node:
+    async def _alive_or_dead(self, node: ListedNode, address: str) -> ListedNode:
         """A node without a heartbeat may live all the same, and be kept from writing it: then it says so itself."""
         if node.beat is not None or not address:
             return node
-        living = Node(node.name, {"ops": address, "state": "ready"})
+        living = ListedNode(node.name, {"ops": address, "state": "ready"})
         try:
             why = (await self.ask(living, "/healthz"))["reasons"].get("heartbeat")
         except (NodeSilent, CommandError, KeyError, TypeError):
             return node
         return node if why is None else replace(living, cut_off=why)
 
-    async def node(self, name: str) -> Node:
+    async def node(self, name: str) -> ListedNode:
         """A node that lives. Raises CommandError when there is none of that name."""
         nodes = await self.nodes()
         for node in nodes:
@@ -114,7 +114,7 @@ class Reach:
                 pipe.execute_command(*command)
             return list(await pipe.execute())
 
-    async def ask(self, node: Node, path: str, *, method: str = "GET", body: Any = None) -> Any:
+    async def ask(self, node: ListedNode, path: str, *, method: str = "GET", body: Any = None) -> Any:
         """Ask a node over its ops port, with the service key where there is one.
 
         Raises NodeSilent when it does not answer, UsageError when it refuses the key, CommandError when it refuses
@@ -140,7 +140,7 @@ class Reach:
             raise CommandError(f"{node.name} refuses {method} {path}: {why}")
         return answer
 
-    async def ask_all(self, nodes: list[Node], path: str) -> dict[str, Any]:
+    async def ask_all(self, nodes: list[ListedNode], path: str) -> dict[str, Any]:
         """What each node answers, by name; a NodeSilent in the place of the answer of one that does not."""
         answers = await asyncio.gather(*(_or_silence(self.ask(node, path)) for node in nodes))
         return {node.name: answer for node, answer in zip(nodes, answers, strict=True)}

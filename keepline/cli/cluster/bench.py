@@ -20,7 +20,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.cluster.access import Node, NodeSilent, Reach
+from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach
 from keepline.cli.local.layout import WILDCARDS
 from keepline.client import Call, Keepline, KeeplineError, Options, SignalReceived, State
 from keepline.ops import postgres
@@ -207,7 +207,7 @@ def _seconds(members: list[_Member], route: str) -> list[float]:
     return [seconds for member in members if member.route == route for seconds in member.seconds]
 
 
-async def _serving(reach: Reach) -> tuple[Node, list[Node]]:
+async def _serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
     """A node to ask for rooms, and all that take clients. Raises CommandError."""
     ready = [node for node in await reach.nodes() if node.beat is not None and node.beat["state"] == "ready"]
     if not ready:
@@ -215,7 +215,7 @@ async def _serving(reach: Reach) -> tuple[Node, list[Node]]:
     return ready[0], ready
 
 
-def _clients_url(node: Node) -> str:
+def _clients_url(node: ListedNode) -> str:
     """Where a node takes clients, as far as its heartbeat tells."""
     assert node.beat is not None
     host = node.beat["host"]
@@ -260,7 +260,7 @@ async def _in_postgres(reach: Reach, query: str, value: list[Any]) -> Any:
         ) from error
 
 
-async def _opened(reach: Reach, node: Node, pair: tuple[uuid.UUID, uuid.UUID]) -> str:
+async def _opened(reach: Reach, node: ListedNode, pair: tuple[uuid.UUID, uuid.UUID]) -> str:
     body = {"user_1": str(pair[0]), "user_2": str(pair[1]), "chat_mode": "video", "duration_seconds": 0}
     try:
         room: str = (await reach.ask(node, "/v1/rooms", method="POST", body=body))["room_id"]
@@ -269,7 +269,7 @@ async def _opened(reach: Reach, node: Node, pair: tuple[uuid.UUID, uuid.UUID]) -
     return room
 
 
-async def _end(reach: Reach, node: Node, rooms: list[str]) -> None:
+async def _end(reach: Reach, node: ListedNode, rooms: list[str]) -> None:
     """End all calls, as far as the node lets."""
     for room in rooms:
         try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keepline.cli.base.errors import CommandError
-from keepline.cli.cluster.access import Node, NodeSilent, Reach
+from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach
 from keepline.cli.cluster.findings import Finding
 from keepline.cli.cluster.problems import disorders
 from keepline.cli.cluster.survey import survey
@@ -98,7 +98,7 @@ async def fix(reach: Reach, findings: Sequence[Finding], on_progress: Callable[[
     return outcomes
 
 
-async def _repair(reach: Reach, finding: Finding, live: list[Node]) -> Outcome:
+async def _repair(reach: Reach, finding: Finding, live: list[ListedNode]) -> Outcome:
     asked = [node for node in live if finding.ask in (None, node.name)]
     if not asked:
         return Outcome(finding, False, f"{finding.ask} is already gone")
@@ -114,5 +114,5 @@ async def _repair(reach: Reach, finding: Finding, live: list[Node]) -> Outcome:
     return Outcome(finding, False, why)
 
 
-def _sent(reach: Reach, node: Node, finding: Finding) -> Awaitable[Any]:
+def _sent(reach: Reach, node: ListedNode, finding: Finding) -> Awaitable[Any]:
     return reach.ask(node, "/v1/node/repairs", method="POST", body=finding.repair)

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 from keepline.cli.base.errors import CommandError
-from keepline.cli.cluster.access import Node, NodeSilent, Reach
+from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach
 
 PATH = "/v1/node/drain"
 POLL_SECONDS = 0.25
 
 
-async def begin(reach: Reach, node: Node, seconds: float | None) -> dict[str, Any]:
+async def begin(reach: Reach, node: ListedNode, seconds: float | None) -> dict[str, Any]:
     """Have a node drained; where it stands. Raises CommandError."""
     body = {} if seconds is None else {"seconds": seconds}
     return await _asked(reach, node, "POST", body)
 
 
-async def undo(reach: Reach, node: Node) -> dict[str, Any]:
+async def undo(reach: Reach, node: ListedNode) -> dict[str, Any]:
     """Let a node take clients again; where it stands. Raises CommandError."""
     report = await _asked(reach, node, "DELETE")
     if report["state"] != "ready":
@@ -26,7 +26,7 @@ async def undo(reach: Reach, node: Node) -> dict[str, Any]:
 
 
 async def until_drained(
-    reach: Reach, node: Node, timeout: float, on_report: Callable[[dict[str, Any]], None]
+    reach: Reach, node: ListedNode, timeout: float, on_report: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Wait until a node has no clients; `on_report` gets where it stands. Raises CommandError after `timeout` s."""
     report: dict[str, Any] = {}
@@ -45,7 +45,7 @@ async def until_drained(
         ) from None
 
 
-async def _asked(reach: Reach, node: Node, method: str, body: Any = None) -> dict[str, Any]:
+async def _asked(reach: Reach, node: ListedNode, method: str, body: Any = None) -> dict[str, Any]:
     try:
         report: dict[str, Any] = await reach.ask(node, PATH, method=method, body=body)
     except NodeSilent as silence:

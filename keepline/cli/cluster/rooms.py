@@ -107,7 +107,7 @@ async def pages(server: redis.Client, pattern: str) -> AsyncIterator[list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class RoomView:
     """A room as one place has it, None where it does not; `problem` is why that cannot be said.
 
     `extra` is what only that place knows: of Redis the deadline, of a node which sides are really there.
@@ -119,7 +119,7 @@ class View:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def views_of(reach: Reach, room_id: str) -> list[View]:
+async def views_of(reach: Reach, room_id: str) -> list[RoomView]:
     """One room as Redis, Postgres and each node have it; what cannot be asked says so."""
     views = [await _in_redis(reach, room_id)]
     if reach.pool is not None:
@@ -132,7 +132,7 @@ async def views_of(reach: Reach, room_id: str) -> list[View]:
     return views + [_in_cache(node.name, answers[node.name]) for node in nodes]
 
 
-async def _in_redis(reach: Reach, room_id: str) -> View:
+async def _in_redis(reach: Reach, room_id: str) -> RoomView:
     try:
         partition = keys.partition_of(room_id, len(await reach.partitions()))
         record, due = await reach.pipelined(
@@ -140,16 +140,16 @@ async def _in_redis(reach: Reach, room_id: str) -> View:
         )
         fields = None if record is None else record_to_dict(decode_record(record))
     except (RedisError, OSError, BadRecord) as error:
-        return View("Redis", None, str(error) or type(error).__name__)
-    return View("Redis", fields, extra={"due_at": None if due is None else round(float(due))})
+        return RoomView("Redis", None, str(error) or type(error).__name__)
+    return RoomView("Redis", fields, extra={"due_at": None if due is None else round(float(due))})
 
 
-async def _in_postgres(pool: Pool, room_id: str) -> View:
+async def _in_postgres(pool: Pool, room_id: str) -> RoomView:
     try:
         row = await pool.fetchrow(_ROW, room_id)
     except postgres.ERRORS as error:
-        return View("Postgres", None, f"cannot be asked: {pool.in_words(error)}")
-    return View("Postgres", None if row is None else fields_of_row(dict(row)))
+        return RoomView("Postgres", None, f"cannot be asked: {pool.in_words(error)}")
+    return RoomView("Postgres", None if row is None else fields_of_row(dict(row)))
 
 
 def fields_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,13 +164,13 @@ def fields_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _in_cache(name: str, answer: Any) -> View:
+def _in_cache(name: str, answer: Any) -> RoomView:
     if isinstance(answer, NodeSilent):
-        return View(name, None, str(answer))
-    return View(name, answer["room"], extra={"settled": answer["settled"], "here": answer["here"]})
+        return RoomView(name, None, str(answer))
+    return RoomView(name, answer["room"], extra={"settled": answer["settled"], "here": answer["here"]})
 
 
-def differences(views: list[View]) -> list[str]:
+def differences(views: list[RoomView]) -> list[str]:
     """The fields in which places that have the room differ. Postgres may know less of the chat, and later."""
     held = [view.fields for view in views if view.fields is not None]
     return [name for name in COMPARED if len({repr(fields[name]) for fields in held}) > 1]

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keepline.cli.base.time_text import age
-from keepline.cli.cluster.access import Node, NodeSilent, Reach, redis_is_away
+from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach, redis_is_away
 from keepline.cli.cluster.persisters import living_persisters, problems_of_persisters, who_is_late
 from keepline.cli.cluster.streams import lag
 from keepline.room.presence import Presence
@@ -46,7 +46,7 @@ async def status(reach: Reach) -> dict[str, Any]:
     }
 
 
-def _node(node: Node, health: Any) -> dict[str, Any]:
+def _node(node: ListedNode, health: Any) -> dict[str, Any]:
     beat = node.beat or {}
     silent = isinstance(health, NodeSilent)
     return {
@@ -67,7 +67,7 @@ def _node(node: Node, health: Any) -> dict[str, Any]:
     }
 
 
-def _state(node: Node, health: Any) -> str:
+def _state(node: ListedNode, health: Any) -> str:
     """In one word, the worst first."""
     if node.beat is None:
         return "dead"

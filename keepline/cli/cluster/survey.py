@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from keepline.cli.cluster.access import Node, NodeSilent, Reach
+from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach
 from keepline.cli.cluster.persisters import living_persisters
 from keepline.cli.cluster.rooms import pages, records_of
 from keepline.cli.cluster.streams import Lag, lag, stuck
@@ -28,7 +28,7 @@ STUCK_MS = 120_000
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RowVersion:
     """What Postgres has of a room."""
 
     version: int
@@ -40,7 +40,7 @@ class Survey:
     """One look at everything. `rows` is None where there is no Postgres, or none that answers."""
 
     partitions: int = 0
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[ListedNode] = field(default_factory=list)
     looks: dict[str, Any] = field(default_factory=dict)  # by node: what it has in memory
     silent: dict[str, str] = field(default_factory=dict)
     rooms: dict[str, Room] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Survey:
     deadlines: dict[str, int] = field(default_factory=dict)
     indexes: dict[str, list[str]] = field(default_factory=dict)  # by user: rooms
     holders: dict[str, tuple[str, str]] = field(default_factory=dict)  # by user: node and session
-    rows: dict[str, Row] | None = None
+    rows: dict[str, RowVersion] | None = None
     postgres_problem: str | None = None
     lost_partitions: list[int] = field(default_factory=list)
     lag: Lag = field(default_factory=Lag)
@@ -140,7 +140,7 @@ async def _look_at_postgres(reach: Reach, found: Survey) -> None:
         return
     try:
         found.rows = {
-            row["room_id"]: Row(row["version"], row["status"]) for row in await reach.pool.fetch(_ROWS)
+            row["room_id"]: RowVersion(row["version"], row["status"]) for row in await reach.pool.fetch(_ROWS)
         }
     except postgres.ERRORS as error:
         found.postgres_problem = reach.pool.in_words(error)

@@ -35,7 +35,7 @@ _FILES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class DemoNode:
     """Where a signal node takes clients (a port, on whatever host the visitor came to) and its HTTP API."""
 
     port: int
@@ -77,7 +77,11 @@ class Demo:
     """Opens rooms over the HTTP API of `nodes`, in turn where one is away."""
 
     def __init__(
-        self, nodes: Sequence[Node], credentials: Credentials, environ: Mapping[str, str], web_folder: Path
+        self,
+        nodes: Sequence[DemoNode],
+        credentials: Credentials,
+        environ: Mapping[str, str],
+        web_folder: Path,
     ) -> None:
         self._nodes = nodes
         self._credentials = credentials

@@ -15,7 +15,7 @@ import asyncpg
 
 from keepline.cli.base.private_files import create_private
 from keepline.cli.local.binaries import PostgresBinaries, ServerError, find_postgres
-from keepline.cli.local.process import Child, Command, User, describe_exit, tail
+from keepline.cli.local.process import Child, Command, SystemUser, describe_exit, tail
 from keepline.cli.local.servers import LOOPBACK, POLL_SECONDS, PROBE_SECONDS, Server
 from keepline.ops.postgres import Connector
 
@@ -94,7 +94,7 @@ class Postgres(Server):
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return self._command((str(binaries.server), "-D", str(self._data), *words), user)
 
-    async def _create_data(self, binaries: PostgresBinaries, user: User | None) -> None:
+    async def _create_data(self, binaries: PostgresBinaries, user: SystemUser | None) -> None:
         """Run initdb beside the final place: one that was cut short must not look finished."""
         unfinished = self._data.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -114,7 +114,7 @@ class Postgres(Server):
             )
         unfinished.rename(self._data)
 
-    def _command(self, arguments: tuple[str, ...], user: User | None) -> Command:
+    def _command(self, arguments: tuple[str, ...], user: SystemUser | None) -> Command:
         # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients to leave.
         return Command(
             name=self.name,
@@ -127,7 +127,7 @@ class Postgres(Server):
             user=user,
         )
 
-    def _user(self, binaries: PostgresBinaries) -> User | None:
+    def _user(self, binaries: PostgresBinaries) -> SystemUser | None:
         if os.geteuid() != 0:
             return None
         nobody = pwd.getpwnam("nobody")
@@ -137,9 +137,9 @@ class Postgres(Server):
         server = binaries.server.resolve()
         passed = {server, *_folders_above(server), *_folders_above(self.folder)}
         closed = not all(path.stat().st_mode & stat.S_IXOTH for path in passed)
-        return User(uid, gid, pass_folders=closed)
+        return SystemUser(uid, gid, pass_folders=closed)
 
-    def _keep_password(self, user: User | None) -> str:
+    def _keep_password(self, user: SystemUser | None) -> str:
         path = self.folder / "password"
         if not path.exists():
             create_private(path, secrets.token_urlsafe(24))
@@ -153,7 +153,7 @@ async def connect_once(url: str) -> None:
     await connection.close(timeout=PROBE_SECONDS)
 
 
-def _own(path: Path, user: User | None) -> None:
+def _own(path: Path, user: SystemUser | None) -> None:
     if user is not None:
         os.chown(path, user.uid, user.gid)
 

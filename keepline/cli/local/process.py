@@ -16,7 +16,7 @@ _TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class SystemUser:
     """Whom a child runs as instead of root; `pass_folders` lets it through folders closed to that user."""
 
     uid: int
@@ -40,7 +40,7 @@ class Command:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = STOP_SECONDS
     death_signal: signal.Signals = signal.SIGKILL
-    user: User | None = None
+    user: SystemUser | None = None
 
     def bound(self) -> list[str]:
         """The full command line, bound to the calling process."""

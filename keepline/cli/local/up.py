@@ -19,7 +19,7 @@ from keepline.cli.base.credentials import Credentials, credentials_of
 from keepline.cli.base.errors import CommandError, UsageError
 from keepline.cli.local import log_files
 from keepline.cli.local.data_folder import data_folder
-from keepline.cli.local.demo import Demo, Node, find_web_folder
+from keepline.cli.local.demo import Demo, DemoNode, find_web_folder
 from keepline.cli.local.layout import (
     LOOPBACK,
     Plan,
@@ -53,7 +53,7 @@ class Backends:
     postgres: Postgres | None
 
 
-class Cluster:
+class LocalCluster:
     """Everything that one `keepline up` runs."""
 
     def __init__(self, plan: Plan, data: Path, environ: Mapping[str, str], say: Say) -> None:
@@ -174,7 +174,7 @@ class Cluster:
 
     async def _start_demo(self, credentials: Credentials) -> None:
         nodes = [
-            Node(self.plan.node_port(i), f"http://{LOOPBACK}:{self.plan.node_ops_port(i)}")
+            DemoNode(self.plan.node_port(i), f"http://{LOOPBACK}:{self.plan.node_ops_port(i)}")
             for i in range(self.plan.nodes)
         ]
         demo = Demo(nodes, credentials, self._environ, find_web_folder())
@@ -226,7 +226,7 @@ async def run(
         await require_free(listeners, patient=cut_short)
         (data / "logs").mkdir(exist_ok=True)
         log_files.set_aside(data / "logs")
-        cluster = Cluster(plan, data, environ, say)
+        cluster = LocalCluster(plan, data, environ, say)
         try:
             await _start_and_wait(cluster, end, ready)
         finally:
@@ -235,7 +235,7 @@ async def run(
 
 
 async def _start_and_wait(
-    cluster: Cluster, end: asyncio.Event, ready: Callable[[dict[str, Any]], None]
+    cluster: LocalCluster, end: asyncio.Event, ready: Callable[[dict[str, Any]], None]
 ) -> None:
     ending = asyncio.create_task(end.wait())
     starting = asyncio.create_task(cluster.start())

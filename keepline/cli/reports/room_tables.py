@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keepline.cli.base.time_text import age, clock
-from keepline.cli.cluster.rooms import COMPARED, Listing, View, differences
+from keepline.cli.cluster.rooms import COMPARED, Listing, RoomView, differences
 from keepline.room.codec import record_to_dict
 from keepline.room.record import Room, Side
 
@@ -58,7 +58,7 @@ def _side(side: Side) -> str:
     return f"{side.presence.value}{where}"
 
 
-def views_as_json(views: list[View]) -> dict[str, Any]:
+def views_as_json(views: list[RoomView]) -> dict[str, Any]:
     """What each place has, and where they differ."""
     return {
         "places": [
@@ -69,7 +69,7 @@ def views_as_json(views: list[View]) -> dict[str, Any]:
     }
 
 
-def side_by_side(views: list[View]) -> RenderableType:
+def side_by_side(views: list[RoomView]) -> RenderableType:
     """One room as each place has it, a column each; what differs is marked."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
@@ -98,7 +98,7 @@ def side_by_side(views: list[View]) -> RenderableType:
     return Group(table, *notes)
 
 
-def _cell(view: View, name: str) -> str:
+def _cell(view: RoomView, name: str) -> str:
     return "" if view.fields is None else _cell_of(view.fields[name], name)
 
 
@@ -108,7 +108,7 @@ def _cell_of(value: Any, name: str) -> str:
     return clock(value) if name in _TIMES else escape(str(value))
 
 
-def _holder(view: View, number: int) -> str:
+def _holder(view: RoomView, number: int) -> str:
     sides = None if view.fields is None else view.fields.get("sides")
     if sides is None or sides[number - 1]["node"] is None:
         return ""

@@ -34,7 +34,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as AnswerTimeout
 
-from keepline.ops.redis.slots import ON_EVERY_SERVER, Ranges, View, slot_of, view_in
+from keepline.ops.redis.slots import ON_EVERY_SERVER, Ranges, SlotView, slot_of, view_in
 from keepline.ops.redis.urls import Address
 
 Server = redis.asyncio.Redis
@@ -230,10 +230,10 @@ class Cluster(redis.asyncio.Redis):
 
     def _refresh(self) -> asyncio.Task[None]:
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._look())
+            self._refreshing = asyncio.create_task(self._fetch_map())
         return self._refreshing
 
-    async def _look(self) -> None:
+    async def _fetch_map(self) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._refreshed_at + REFRESH_SECONDS - loop.time())
         asked = self._known.union(self._named, self._servers)
@@ -249,7 +249,7 @@ class Cluster(redis.asyncio.Redis):
         gone = self._servers.keys() - self._known.union(self._named)
         await asyncio.gather(*(self._servers.pop(address).aclose() for address in gone))
 
-    async def _view_of(self, address: Address) -> View | None:
+    async def _view_of(self, address: Address) -> SlotView | None:
         """The map as one server has it; None when it does not say."""
         server: Any = self.at(address)
         try:

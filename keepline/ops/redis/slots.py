@@ -18,21 +18,21 @@ _ON_ANY_SERVER = frozenset({"TIME"})
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SlotView:
     """What one server says: which master has which slots, and all servers there are."""
 
     masters: Ranges
     servers: frozenset[Address]
 
 
-def view_in(slots: Sequence[Sequence[Any]], answering: Address) -> View:
+def view_in(slots: Sequence[Sequence[Any]], answering: Address) -> SlotView:
     """What the answer to CLUSTER SLOTS says. A server that does not know its host has the one that was asked."""
     masters, servers = [], []
     for first, last, *holders in slots:
         found = [((holder[0] or b"").decode() or answering[0], int(holder[1])) for holder in holders]
         masters.append((first, last, found[0]))
         servers += found
-    return View(tuple(sorted(masters)), frozenset(servers))
+    return SlotView(tuple(sorted(masters)), frozenset(servers))
 
 
 def slot_of(args: Sequence[Any]) -> int:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from keepline.cli.local.servers import LOOPBACK, Valkey
 from keepline.ops.redis.client import connect, subscribed
-from signal_node.bus.publisher import Publisher
+from signal_node.bus.publisher import RedisPublisher
 from tests.acceptance.scenes import ON_TWO_NODES, Scene
 from tests.helpers.cluster import running_cluster
 from tests.helpers.fault_proxy import FaultProxy
@@ -78,7 +78,7 @@ async def named(folder: Path) -> AsyncIterator[Named]:
 async def test_the_first_refused_write_moves_all_connections(tmp_path: Path) -> None:
     async with named(tmp_path) as servers:
         client = connect(servers.url)
-        publisher = Publisher(client)
+        publisher = RedisPublisher(client)
         try:
             await asyncio.gather(*(client.set(f"key-{number}", 1) for number in range(8)))
             await publisher.publish_all([("channel", b"before")])

@@ -22,7 +22,7 @@ from keepline.room.writes import write_ids
 from persister.stream import Entry, EventStreams, StreamsLost
 from signal_node.bus import bus as bus_module
 from signal_node.bus.bus import Bus, notice
-from signal_node.bus.publisher import Publisher
+from signal_node.bus.publisher import RedisPublisher
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.journal import Done, Outcome
 from signal_node.rooms.store import Committed, RoomStore
@@ -82,7 +82,7 @@ class Node:
     """A bus that runs, and what it received."""
 
     def __init__(self, client: Client, name: str) -> None:
-        self.bus = Bus(client, Publisher(client), name, self)
+        self.bus = Bus(client, RedisPublisher(client), name, self)
         self.frames: list[bytes] = []
         self.notices: list[bytes] = []
         self.gaps = 0

@@ -16,14 +16,14 @@ from redis.exceptions import TimeoutError as AnswerTimeout
 from keepline.cli.local.servers import Valkey
 from keepline.ops import redis
 from keepline.ops.redis.client import Client
-from signal_node.bus.publisher import Publisher
+from signal_node.bus.publisher import RedisPublisher
 from tests.helpers.waiting import eventually
 
 
 @asynccontextmanager
-async def publishing(url: str, answer_seconds: float = 5.0) -> AsyncIterator[tuple[Client, Publisher]]:
+async def publishing(url: str, answer_seconds: float = 5.0) -> AsyncIterator[tuple[Client, RedisPublisher]]:
     client = redis.connect(url)
-    publisher = Publisher(client, answer_seconds)
+    publisher = RedisPublisher(client, answer_seconds)
     yield client, publisher
     await publisher.aclose()
     await client.aclose()

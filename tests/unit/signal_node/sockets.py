@@ -18,7 +18,7 @@ from signal_node.limits.address_limits import AddressLimits
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.rates import Rates
 from signal_node.limits.sockets import Sockets
-from signal_node.protocol.session import Limits, Relay, Request, Stage
+from signal_node.protocol.session import Relay, Request, SessionLimits, Stage
 from signal_node.transport.connection import Connection, Handler
 from signal_node.transport.connections import Connections
 
@@ -145,7 +145,7 @@ class Notes:
 
 def new_clients(loop: StillLoop, **changes: Any) -> Connections:
     settings: dict[str, Any] = {
-        "limits": Limits(),
+        "limits": SessionLimits(),
         "max_frame": 65_536,
         "max_outgoing": 1_048_576,
         "origins": Origins(["https://app.example"]),

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from keepline.cli.base.time_text import age, clock
-from keepline.cli.cluster.access import Node
+from keepline.cli.cluster.access import ListedNode
 from keepline.cli.cluster.findings import Finding
 from keepline.cli.cluster.problems import OVERDUE_MS, disorders
 from keepline.cli.cluster.streams import Lag
-from keepline.cli.cluster.survey import Row, Survey
+from keepline.cli.cluster.survey import RowVersion, Survey
 from keepline.room.commands import End
 from keepline.room.record import EndReason, Room
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2, T0, after, met
@@ -23,14 +23,14 @@ def looked(room: Room | None, **changes: Any) -> Survey:
     """A survey in which nothing is wrong, with one call over two nodes, but for the changes."""
     survey = Survey(partitions=16, redis_now=float(T0), rows={})
     for name, session in ((NODE_1, SESSION_1), (NODE_2, SESSION_2)):
-        survey.nodes.append(Node(name, {"ops": f"http://{name}"}))
+        survey.nodes.append(ListedNode(name, {"ops": f"http://{name}"}))
         cached = {} if room is None else {room.room_id: {"version": room.version, "settled": True}}
         survey.looks[name] = {"sessions": [session], "rooms": cached}
         survey.nodes_ahead[name] = 5.0
     if room is not None:
         survey.rooms[room.room_id] = room
         survey.held = {(side.node, room.room_id) for side in room.sides if side.node is not None}
-        survey.rows = {room.room_id: Row(room.version, room.status.value)}
+        survey.rows = {room.room_id: RowVersion(room.version, room.status.value)}
     for name, value in changes.items():
         setattr(survey, name, value)
     return survey
@@ -77,7 +77,7 @@ def test_of_a_node_that_does_not_answer_nothing_is_claimed() -> None:
 
 def test_a_dead_node_holds_nothing() -> None:
     survey = looked(call())
-    survey.nodes[1] = Node(NODE_2, None)
+    survey.nodes[1] = ListedNode(NODE_2, None)
     del survey.looks[NODE_2]
     (ghost,) = disorders(survey)
     assert (ghost.kind, ghost.ask) == ("ghost", None)

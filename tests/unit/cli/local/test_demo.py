@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from keepline.cli.base.credentials import Credentials
-from keepline.cli.local.demo import Demo, Node, Wish, find_web_folder, parse_wish, socket_urls
+from keepline.cli.local.demo import Demo, DemoNode, Wish, find_web_folder, parse_wish, socket_urls
 from keepline.ops.http import HttpError, serve
 from tests.helpers.ports import free_port
 
@@ -98,7 +98,7 @@ async def demo_url(fake_node: tuple[FakeNode, str], tmp_path: Path) -> AsyncIter
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "index.html").write_text("<h1>demo</h1>")
     (tmp_path / "secret.txt").write_text("not for visitors")
-    nodes = [Node(7001, f"http://127.0.0.1:{free_port()}"), Node(7002, fake_node[1])]
+    nodes = [DemoNode(7001, f"http://127.0.0.1:{free_port()}"), DemoNode(7002, fake_node[1])]
     async with serve(Demo(nodes, CREDENTIALS, {}, tmp_path).app(), "127.0.0.1", 0) as (host, port):
         yield f"http://{host}:{port}"
 

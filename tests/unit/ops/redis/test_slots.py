@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from keepline.ops.redis.slots import View, slot_of, view_in
+from keepline.ops.redis.slots import SlotView, slot_of, view_in
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_view_of_the_cluster() -> None:
         [0, 8191, [b"", 7000, b"id-1", []], [b"three", 7002, b"id-3", []]],
     ]
     one = ("asked", 7000)
-    assert view_in(slots, ("asked", 1)) == View(
+    assert view_in(slots, ("asked", 1)) == SlotView(
         ((0, 8191, one), (8192, 16383, ("two", 7001))),
         frozenset({one, ("two", 7001), ("three", 7002)}),
     )

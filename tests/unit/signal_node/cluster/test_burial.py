@@ -8,7 +8,7 @@ from typing import cast
 from keepline.room.commands import Command, Lose
 from keepline.room.record import Message, Room
 from signal_node.cluster.clock import Clock
-from signal_node.cluster.membership import Membership
+from signal_node.cluster.membership import ClusterMembership
 from signal_node.cluster.registry import Registry
 from signal_node.signaling.node import Node
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, SESSION_2, met, step
@@ -37,7 +37,7 @@ class SharedRedis:
     async def held(self, partition: int, node: str, at_most: int) -> Sequence[str]:
         return sorted(self.sets[partition])
 
-    async def let_go(self, partition: int, node: str, room_id: str) -> None:
+    async def remove_held(self, partition: int, node: str, room_id: str) -> None:
         self.sets[partition].discard(room_id)
 
     async def forget(self, node: str) -> None:
@@ -63,7 +63,7 @@ class SharedRedis:
 
 async def bury(redis: SharedRedis) -> None:
     """One look of a node that may bury."""
-    membership = Membership(
+    membership = ClusterMembership(
         cast(Node, redis),
         cast(Registry, redis),
         Clock(),

@@ -55,10 +55,10 @@ async def test_a_room_waits_for_the_client_of_a_dead_node_and_is_counted() -> No
     rooms = lost(with_node=True)
     worker, before = worker_of(rooms), rooms.room
     rooms.now = T0 + RULES.grace_ms
-    await worker.look()
+    await worker.carry_out_due()
     assert (rooms.room is before, worker.extended) == (True, 1)
     rooms.now += LEASE_MS
-    await worker.look()
+    await worker.carry_out_due()
     assert worker.extended == 1
 
 
@@ -66,10 +66,10 @@ async def test_it_ends_when_the_cluster_is_crowded_no_longer() -> None:
     rooms = lost(with_node=True)
     worker = worker_of(rooms)
     rooms.now = T0 + RULES.grace_ms
-    await worker.look()
+    await worker.carry_out_due()
     rooms.crowded = False
     rooms.now += LEASE_MS
-    await worker.look()
+    await worker.carry_out_due()
     assert (rooms.room.status, worker.extended) == (Status.ENDED, 0)
 
 
@@ -77,17 +77,17 @@ async def test_a_room_that_is_not_taken_again_is_not_counted_for_ever() -> None:
     rooms = lost(with_node=True)
     worker = worker_of(rooms)
     rooms.now = T0 + RULES.grace_ms
-    await worker.look()
+    await worker.carry_out_due()
     rooms.taken = False
     rooms.now += 2 * LEASE_MS
-    await worker.look()
+    await worker.carry_out_due()
     assert worker.extended == 0
 
 
 async def test_it_ends_when_its_client_has_been_awaited_for_long_enough() -> None:
     rooms = lost(with_node=True)
     rooms.now = T0 + RULES.crowd_grace_ms
-    await worker_of(rooms).look()
+    await worker_of(rooms).carry_out_due()
     assert rooms.room.status is Status.ENDED
 
 
@@ -95,5 +95,5 @@ async def test_a_side_that_was_lost_by_itself_is_not_awaited_for_longer() -> Non
     rooms = lost(with_node=False)
     worker = worker_of(rooms)
     rooms.now = T0 + RULES.grace_ms
-    await worker.look()
+    await worker.carry_out_due()
     assert (rooms.room.status, worker.extended) == (Status.ENDED, 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from signal_node.cluster.clock import Clock
-from signal_node.cluster.membership import Membership, process_name
+from signal_node.cluster.membership import ClusterMembership, process_name
 from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
 from signal_node.signaling.node import Node
 from tests.helpers.virtual_time import run_virtual
@@ -48,9 +48,9 @@ class Nodes:
         return []
 
 
-def member(nodes: Nodes) -> Membership:
+def member(nodes: Nodes) -> ClusterMembership:
     """A node whose own time of day is an hour fast."""
-    return Membership(
+    return ClusterMembership(
         cast(Node, nodes),
         cast(Registry, nodes),
         Clock(lambda: nodes.monotonic, lambda: REDIS_SECONDS + AN_HOUR),
@@ -111,6 +111,6 @@ async def test_one_crowded_node_makes_a_crowded_cluster() -> None:
     seen = []
     for status in ({"crowded": False}, {"crowded": True}, {"state": "ready"}):
         nodes.statuses.append(status)
-        await membership._look()
+        await membership._bury_dead()
         seen.append(membership.crowded)
     assert seen == [False, True, False], "nodes of before this release say nothing about it"

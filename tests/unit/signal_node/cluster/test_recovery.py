@@ -66,6 +66,7 @@ class Cluster:
         assert not room_ids
 
     put_back_chat = reconcile
+    note_put_back = put_back
 
     def ids(self) -> list[str]:
         return []
@@ -130,7 +131,7 @@ def recovery_of(cluster: Cluster) -> Recovery:
 
 async def recovered(cluster: Cluster) -> Recovery:
     recovery = recovery_of(cluster)
-    await recovery.look()
+    await recovery.heal()
     assert recovery.whole
     assert cluster.leases == 0
     return recovery
@@ -184,7 +185,7 @@ async def test_who_comes_early_has_the_own_room_before_all_others() -> None:
     rows.load_many = slowly  # type: ignore[method-assign]
     recovery = recovery_of(cluster)
     assert not recovery.open
-    tasks = [asyncio.create_task(recovery.look()), asyncio.create_task(recovery.recalls.run())]
+    tasks = [asyncio.create_task(recovery.heal()), asyncio.create_task(recovery.recalls.run())]
     try:
         await eventually(lambda: recovery.open)
         assert cluster.rooms == {}
@@ -205,7 +206,7 @@ async def test_a_lease_that_is_lost_while_filling_ends_the_work() -> None:
     cluster.lose_lease_at = {2}
     recovery = recovery_of(cluster)
     with pytest.raises(LeaseLost):
-        await recovery.look()
+        await recovery.heal()
     assert cluster.rooms == {}
-    await recovery.look()
+    await recovery.heal()
     assert cluster.rooms.keys() == {ROOM}

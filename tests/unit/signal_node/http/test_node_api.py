@@ -42,7 +42,7 @@ class Rooms:
     def at_rest(self, room_id: str) -> Room | None:
         return self.known.get(room_id)
 
-    async def settled(self) -> None:
+    async def all_stored(self) -> None:
         return
 
 

@@ -15,7 +15,7 @@ from signal_node.limits import failed_logins
 from signal_node.limits.address_limits import RETRY_AFTER_MS
 from signal_node.limits.failed_logins import ANSWER_SECONDS, FailedLogins
 from signal_node.limits.open_connections import OpenConnections
-from signal_node.protocol.session import Authenticate, Limits, Session
+from signal_node.protocol.session import Authenticate, Session, SessionLimits
 from signal_node.transport.connections import LIMITED_SECONDS
 from signal_node.transport.websocket import Opened, WebSocket
 from tests.helpers.virtual_time import run_virtual
@@ -186,7 +186,7 @@ async def test_a_socket_without_an_address_is_not_counted(
 
 
 def test_a_hello_under_way_is_refused_under_its_own_id() -> None:
-    session = Session("s", Limits())
+    session = Session("s", SessionLimits())
     session.receive(text("hello", id="7"), 0.0)
     assert told(session.limited("too much", 42)) == [
         {"type": "error", "id": "7", "code": "rate_limited", "message": "too much", "retry_after_ms": 42},
@@ -197,7 +197,7 @@ def test_a_hello_under_way_is_refused_under_its_own_id() -> None:
 
 
 def test_a_session_without_a_limit_is_not_dismissed() -> None:
-    session = Session("s", Limits())
+    session = Session("s", SessionLimits())
     assert session.dismissed() == ()
     assert not session.closed()
 
@@ -283,7 +283,7 @@ def test_a_redis_that_does_not_answer_holds_up_nobody_who_opens_a_connection_for
         took = []
         for session in ("a", "b"):
             assert connections.opened(ADDRESS, session)
-            took.append(await seconds(connections.settled(ADDRESS, session)))
+            took.append(await seconds(connections.answered(ADDRESS, session)))
         assert not connections.opened(ADDRESS, "c")
         assert refused == []
         task.cancel()

@@ -20,12 +20,12 @@ from signal_node.protocol.session import (
     Authenticate,
     CloseConnection,
     Effect,
-    Join,
-    Limits,
+    JoinRequest,
     Relay,
-    Report,
+    ReportRequest,
     Send,
     Session,
+    SessionLimits,
     Stage,
 )
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, T0, USER_1, met
@@ -72,8 +72,8 @@ def error_of(effects: Sequence[Effect]) -> dict[str, Any]:
 class Client:
     """A session and its clock, which stands still unless told otherwise."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.session = Session(SESSION_1, limits or Limits())
+    def __init__(self, limits: SessionLimits | None = None) -> None:
+        self.session = Session(SESSION_1, limits or SessionLimits())
         self.now = 1000.0
 
     def says(self, kind: str, **fields: Any) -> Sequence[Effect]:
@@ -86,7 +86,7 @@ class Client:
         )
 
 
-def new(limits: Limits | None = None) -> Client:
+def new(limits: SessionLimits | None = None) -> Client:
     return Client(limits)
 
 
@@ -96,14 +96,14 @@ def authenticating() -> Client:
     return client
 
 
-def ready(limits: Limits | None = None) -> Client:
+def ready(limits: SessionLimits | None = None) -> Client:
     client = new(limits)
     client.says("hello")
     client.is_welcomed()
     return client
 
 
-def in_room(limits: Limits | None = None) -> Client:
+def in_room(limits: SessionLimits | None = None) -> Client:
     client = ready(limits)
     client.session.hold(ROOM, 1)
     return client
@@ -160,7 +160,7 @@ def test_a_good_token_is_welcomed() -> None:
 
 
 def test_the_welcome_tells_what_may_be_sent() -> None:
-    client = new(Limits(frames_per_second=20, frames_burst=30, frame_bytes=4096, ping_ms=500))
+    client = new(SessionLimits(frames_per_second=20, frames_burst=30, frame_bytes=4096, ping_ms=500))
     client.says("hello")
     (welcome,) = told(client.is_welcomed())
     assert welcome["limits"] == {
@@ -215,7 +215,7 @@ def test_what_comes_meanwhile_waits_for_the_welcome_in_order() -> None:
     assert client.says("join", id="2", room=OTHER_ROOM) == ()
     effects = client.is_welcomed()
     assert told(effects)[0]["type"] == "welcome"
-    assert list(effects[1:]) == [Join(ROOM, "1"), Join(OTHER_ROOM, "2")]
+    assert list(effects[1:]) == [JoinRequest(ROOM, "1"), JoinRequest(OTHER_ROOM, "2")]
 
 
 def test_no_more_than_the_backlog_waits() -> None:
@@ -328,7 +328,7 @@ def test_a_room_can_be_reported_without_being_joined_and_after_its_end() -> None
     client = in_room()
     for _ in range(2):
         for room in (ROOM, OTHER_ROOM):
-            assert client.says("report", id="7", room=room) == (Report(room, "rude", "7"),)
+            assert client.says("report", id="7", room=room) == (ReportRequest(room, "rude", "7"),)
         client.session.release(ROOM, ended=True)
 
 
@@ -353,9 +353,11 @@ def test_a_connection_holds_only_so_many_rooms() -> None:
         client.session.hold(f"{number:036d}", 1)
     assert error_of(client.says("join", id="7")) == {"code": "bad_request", "id": "7", "room": ROOM}
     again = f"{0:036d}"
-    assert client.says("join", room=again) == (Join(again, UNSET),), "one that it holds it may join again"
+    assert client.says("join", room=again) == (JoinRequest(again, UNSET),), (
+        "one that it holds it may join again"
+    )
     client.session.release(again, ended=False)
-    assert client.says("join") == (Join(ROOM, UNSET),)
+    assert client.says("join") == (JoinRequest(ROOM, UNSET),)
 
 
 # --- answers ---
@@ -391,7 +393,7 @@ def test_ok_brings_the_line_with_its_number() -> None:
 
 
 def test_too_many_frames_are_dropped_with_a_word_about_when_to_go_on() -> None:
-    client = in_room(Limits(bad_frames=10, frames_per_second=4, frames_burst=3))
+    client = in_room(SessionLimits(bad_frames=10, frames_per_second=4, frames_burst=3))
     for _ in range(2):  # hello took one of the three
         assert isinstance(client.says("typing")[0], Relay)
     dropped = error_of(client.says("typing", id="7"))
@@ -406,14 +408,14 @@ def test_too_many_frames_are_dropped_with_a_word_about_when_to_go_on() -> None:
 
 
 def test_who_does_not_stop_is_closed_as_rate_limited() -> None:
-    client = in_room(Limits(bad_frames=10, frames_per_second=1, frames_burst=1))
+    client = in_room(SessionLimits(bad_frames=10, frames_per_second=1, frames_burst=1))
     answers = [told(client.says("typing")) for _ in range(11)]
     assert [answer[0]["code"] for answer in answers[:10]] == ["rate_limited"] * 10
     assert (answers[9][1:], answers[10]) == ([4429], [])
 
 
 def test_a_pause_fills_the_bucket_no_further_than_the_burst() -> None:
-    client = in_room(Limits(bad_frames=10, frames_per_second=50, frames_burst=3))
+    client = in_room(SessionLimits(bad_frames=10, frames_per_second=50, frames_burst=3))
     client.now += 3600
     relayed = [isinstance(client.says("typing")[0], Relay) for _ in range(4)]
     assert relayed == [True, True, True, False]

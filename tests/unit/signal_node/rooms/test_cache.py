@@ -200,7 +200,7 @@ async def test_a_command_that_the_newer_record_forbids_is_answered_so() -> None:
         assert cache.rooms.waiting == 0
         assert len(cache.rooms) == 0
         async with asyncio.timeout(5):
-            await cache.rooms.settled()
+            await cache.rooms.all_stored()
 
 
 async def test_the_whole_journal_moves_onto_the_newer_record() -> None:
@@ -376,10 +376,10 @@ async def test_only_so_much_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_settled_when_nothing_waits_any_more() -> None:
     async with running() as cache:
         async with asyncio.timeout(5):
-            await cache.rooms.settled()
+            await cache.rooms.all_stored()
         cache.do(text_room(), Post(1, "a"), ROOM, SESSION_1)
         cache.do(text_room(), Post(1, "b"), ROOM, SESSION_1)
-        settled = asyncio.create_task(cache.rooms.settled())
+        settled = asyncio.create_task(cache.rooms.all_stored())
         await cache.store.commits()
         assert not settled.done()
         await cache.store.commits()

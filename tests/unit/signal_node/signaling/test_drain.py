@@ -51,7 +51,7 @@ class Connection:
     def write(self, data: bytes) -> None:
         self.note(json.loads(data))
 
-    def close(self, close: close_codes.Close) -> None:
+    def close(self, close: close_codes.CloseCode) -> None:
         self.note(close)
         self.session.stage = Stage.CLOSED
         if self.answers_after is not None:
@@ -82,7 +82,7 @@ class Rooms:
         self.idle = asyncio.Event()
         self.idle.set()
 
-    async def settled(self) -> None:
+    async def all_stored(self) -> None:
         await self.idle.wait()
 
 

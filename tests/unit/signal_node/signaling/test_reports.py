@@ -12,7 +12,7 @@ from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.commands import End, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.reports import encode_report
-from signal_node.protocol.session import Effect, Limits, Report, Send, Session
+from signal_node.protocol.session import Effect, ReportRequest, Send, Session, SessionLimits
 from signal_node.signaling.reports import (
     MAX_CHAT_BYTES,
     NoMember,
@@ -98,7 +98,7 @@ class FakeConnection:
     """Notes what its client is sent."""
 
     def __init__(self) -> None:
-        self.session = Session(SESSION_1, Limits())
+        self.session = Session(SESSION_1, SessionLimits())
         self.session.user = USER_1
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -113,7 +113,7 @@ async def answer_to_a_report(reports: FakeReports) -> dict[str, Any]:
     work = Work(asyncio.get_running_loop())
     requests = Requests(nothing, nothing, None, cast(Reports, reports), work)
     connection = FakeConnection()
-    requests.begin(cast(Connection, connection), Report(ROOM, "rude", "7"))
+    requests.begin(cast(Connection, connection), ReportRequest(ROOM, "rude", "7"))
     async with asyncio.timeout(5):
         answer: dict[str, Any] = await connection.sent.get()
     await work.aclose()

@@ -7,7 +7,7 @@ from websockets.frames import Frame, Opcode
 
 from keepline.ops.budget import MAX_PAUSE_SECONDS, Budget
 from signal_node.protocol import close_codes
-from signal_node.protocol.session import Join, Limits
+from signal_node.protocol.session import JoinRequest, SessionLimits
 from signal_node.transport.budget import COSTS, Allowances
 from signal_node.transport.connection import MAX_DISCARDED, MAX_HELD_BYTES, MAX_JOINS
 from signal_node.transport.websocket import SLICE_FRAMES
@@ -120,7 +120,7 @@ def test_who_goes_on_after_our_close_is_cut_off() -> None:
 
 
 def test_others_are_read_between_two_slices_of_one() -> None:
-    place = Place(limits=Limits(frames_burst=1_000))
+    place = Place(limits=SessionLimits(frames_burst=1_000))
     much, little = place.ready(), place.ready()
     much.connection.data_received(browser_frames(3 * SLICE_FRAMES))
     assert len(place.notes.relayed) == SLICE_FRAMES
@@ -136,7 +136,7 @@ def test_others_are_read_between_two_slices_of_one() -> None:
 
 
 def test_who_goes_while_a_rest_is_left_is_not_read_any_more() -> None:
-    place = Place(limits=Limits(frames_burst=1_000))
+    place = Place(limits=SessionLimits(frames_burst=1_000))
     browser = place.ready()
     browser.connection.data_received(browser_frames(2 * SLICE_FRAMES))
     browser.drop()
@@ -188,7 +188,7 @@ def test_so_many_joins_of_a_connection_are_under_way() -> None:
     assert len(begun) == MAX_JOINS + 1
     for _ in range(MAX_JOINS + 1):
         browser.connection.answered()
-    assert [effect.request_id for effect in begun if isinstance(effect, Join)] == [
+    assert [effect.request_id for effect in begun if isinstance(effect, JoinRequest)] == [
         str(n) for n in range(MAX_JOINS + 2)
     ]
 

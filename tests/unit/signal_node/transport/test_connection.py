@@ -12,7 +12,7 @@ from websockets.protocol import State
 from keepline.ops.origins import Origins
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode, Ok, encode
-from signal_node.protocol.session import Act, Authenticate, Join, Relay
+from signal_node.protocol.session import Act, Authenticate, JoinRequest, Relay
 from signal_node.transport.connection import CLOSE_SECONDS, MAX_HELD_FRAMES
 from signal_node.transport.connections import Connections, new_session_id
 from tests.unit.signal_node.calls import ROOM, USER_1
@@ -162,7 +162,7 @@ def test_what_a_session_decides_is_handed_on_in_order(node: Node) -> None:
     )
     authenticate, join, leave = node.notes.begun
     assert isinstance(authenticate, Authenticate)
-    assert isinstance(join, Join)
+    assert isinstance(join, JoinRequest)
     assert isinstance(leave, Act)
     assert node.notes.relayed == [Relay(ROOM, 1, f'{{"type":"typing","room":"{ROOM}"}}'.encode())]
     assert [frame["code"] for frame in browser.frames()] == ["unknown_type"]
