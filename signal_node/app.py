@@ -43,6 +43,7 @@ from signal_node.rooms.archive import Archive
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
+from signal_node.rooms.suspicions import Suspicions
 from signal_node.signaling.login import Login
 from signal_node.signaling.node import Node
 from signal_node.signaling.reports import Reports
@@ -96,18 +97,19 @@ class App:
         self.batches = Batches(client)
         store = RoomStore(client, partitions, tombstone_ms, self.batches)
         self.call_counts = CallCounter()
-        self.reconciler = Reconciler(name, store, self.node, rules, self.clock.now)
-        self.rooms = self.reconciler.rooms = Rooms(
+        suspicions = Suspicions()
+        self.rooms = Rooms(
             name,
             store,
             rules,
             self.node,
             now=self.clock.now,
             new_write_id=new_write_id,
-            on_gap=self.reconciler.look_at,
-            on_loss=self.reconciler.lost,
+            on_gap=suspicions.look_at,
+            on_loss=suspicions.lost,
             on_committed=self.call_counts.committed,
         )
+        self.reconciler = Reconciler(name, self.rooms, suspicions, store, self.node, rules, self.clock.now)
         self.room_gauges = RoomGauges(name, self.rooms)
         self.bus = Bus(
             client,

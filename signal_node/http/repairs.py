@@ -124,7 +124,7 @@ class Repairs:
             case DeadlineRepair(room_id):
                 return await self._set_deadline(room_id)
             case CacheRepair(room_id):
-                self._reconciler.look_at(room_id)
+                self._reconciler.suspicions.look_at(room_id)
                 return self._node.rooms.get(room_id) is not None
             case RowRepair(room_id):
                 return await self._tell_persister(room_id)

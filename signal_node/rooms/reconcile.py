@@ -24,6 +24,7 @@ from signal_node.protocol import frames
 from signal_node.rooms.cache import Audience, Rooms
 from signal_node.rooms.evicted import KEPT_MS, Untold
 from signal_node.rooms.store import Change, Conflict, RoomStore
+from signal_node.rooms.suspicions import Suspicions
 
 INTERVAL_SECONDS = 30.0
 """How often all rooms are compared although nothing seems to have been missed."""
@@ -45,35 +46,24 @@ class Reconciler:
     """Keeps the cache and Redis the same. `run` is to be run as a task."""
 
     def __init__(
-        self, node: str, store: RoomStore, audience: Audience, rules: Rules, now: Callable[[], int]
+        self,
+        node: str,
+        rooms: Rooms,
+        suspicions: Suspicions,
+        store: RoomStore,
+        audience: Audience,
+        rules: Rules,
+        now: Callable[[], int],
     ) -> None:
         """Take the clock as `now()` in ms since 1970."""
         self.counts = ReconcileCounts()
-        self.rooms: Rooms
+        self.suspicions = suspicions
         self._node = node
+        self._rooms = rooms
         self._store = store
         self._audience = audience
         self._rules = rules
         self._now = now
-        self._stale: set[str] = set()
-        self._robbed: set[str] = set()
-        self._all_wanted = False
-        self._wanted = asyncio.Event()
-
-    def look_at(self, room_id: str) -> None:
-        """Something was missed of a room: compare it soon."""
-        self._stale.add(room_id)
-        self._wanted.set()
-
-    def lost(self, room_id: str) -> None:
-        """Redis has lost something of a room, and gets the record by a commit: put back its chat soon."""
-        self._robbed.add(room_id)
-        self._wanted.set()
-
-    def look_at_all(self) -> None:
-        """Something may have been missed of any room: compare all soon."""
-        self._all_wanted = True
-        self._wanted.set()
 
     async def run(self) -> None:
         """Compare when something was missed, and all rooms now and then, until cancelled."""
@@ -82,23 +72,20 @@ class Reconciler:
             suspected = True
             try:
                 async with asyncio.timeout(INTERVAL_SECONDS):
-                    await self._wanted.wait()
+                    await self.suspicions.noted()
             except TimeoutError:
-                self._all_wanted, suspected = True, False
-            self._wanted.clear()
-            everything, stale, robbed = self._all_wanted, self._stale, self._robbed
-            self._all_wanted, self._stale, self._robbed = False, set(), set()
+                self.suspicions.look_at_all()
+                suspected = False
+            suspects = self.suspicions.take()
             try:
-                await self.reconcile(self.rooms.ids() if everything else stale, suspected=suspected)
-                for room_id in robbed:
+                room_ids = self._rooms.ids() if suspects.everything else suspects.missed
+                await self.reconcile(room_ids, suspected=suspected)
+                for room_id in suspects.lost:
                     await self._put_back_lines(room_id)
                 backoff.reset()
             except StoreUnavailable as error:
                 _log.warning("reconcile_postponed", error=str(error))
-                self._stale |= stale
-                self._robbed |= robbed
-                self._all_wanted |= everything
-                self._wanted.set()
+                self.suspicions.give_back(suspects)
                 await asyncio.sleep(backoff.next())
 
     async def reconcile(self, room_ids: Iterable[str], *, suspected: bool = False) -> None:
@@ -107,7 +94,7 @@ class Reconciler:
         Clients are told what they missed. `suspected`: there is a reason to look, so Redis may also lack lines of chat
         of records that it has. A record that cannot be read is left alone. Raises StoreUnavailable.
         """
-        wanted = [room for room_id in room_ids if (room := self.rooms.stored(room_id)) is not None]
+        wanted = [room for room_id in room_ids if (room := self._rooms.stored(room_id)) is not None]
         for room in wanted:
             await self._tell_untold(room.room_id)
         for start in range(0, len(wanted), BATCH):
@@ -120,7 +107,7 @@ class Reconciler:
                 if there is None or there.version < here.version:
                     behind.append((here, there))
                     continue
-                if there.version > here.version and self.rooms.at_rest(here.room_id) is here:
+                if there.version > here.version and self._rooms.at_rest(here.room_id) is here:
                     await self._catch_up(here, there)
                 if suspected and self._may_lack_lines(there):
                     await self._put_back_missing_lines(there)
@@ -132,7 +119,7 @@ class Reconciler:
 
         That node knows its own lines only. Those beyond the record's last stay out: their numbers are given out again.
         """
-        lines = self.rooms.lines(there.room_id)
+        lines = self._rooms.lines(there.room_id)
         return bool(lines) and lines[-1].at > self._now() - KEPT_MS and lines[-1].seq <= there.last_seq
 
     async def put_back_chat(self, room_ids: Iterable[str]) -> None:
@@ -141,17 +128,19 @@ class Reconciler:
         That node knows the lines that were stored from there, and no others. Raises StoreUnavailable.
         """
         for room_id in room_ids:
-            room = self.rooms.at_rest(room_id)
+            room = self._rooms.at_rest(room_id)
             if room is not None:
                 await self._put_back_missing_lines(room)
 
     async def _put_back_missing_lines(self, room: Room) -> None:
-        lines = self.rooms.lines(room.room_id)
+        lines = self._rooms.lines(room.room_id)
         try:
             if await self._store.merge_chat(room.room_id, lines):
                 await self._tell_persister(room, lines)
         except StoreUnavailable:
-            self.lost(room.room_id)  # they may be in Redis by now, and the persister knows nothing of it
+            self.suspicions.lost(
+                room.room_id
+            )  # they may be in Redis by now, and the persister knows nothing of it
             raise
 
     async def _tell_persister(self, room: Room, lines: Sequence[Message]) -> None:
@@ -159,17 +148,17 @@ class Reconciler:
 
     async def _catch_up(self, here: Room, there: Room) -> None:
         lines = await self._lines_between(here, there)
-        if self.rooms.at_rest(here.room_id) is not here:
+        if self._rooms.at_rest(here.room_id) is not here:
             return  # something else has brought it up to date meanwhile
         self.counts.caught_up += 1
-        caught_up = self.rooms.catch_up(there)
+        caught_up = self._rooms.catch_up(there)
         if caught_up is not None:
             self._tell(caught_up, lines)
 
     async def _tell_untold(self, room_id: str) -> None:
-        for untold in self.rooms.untold(room_id):
+        for untold in self._rooms.untold(room_id):
             lines = await self._lines_between(untold.known, untold.there)
-            if self.rooms.take_untold(untold):
+            if self._rooms.take_untold(untold):
                 self._tell(untold, lines)
 
     async def _lines_between(self, known: Room, there: Room) -> list[Message]:
@@ -182,7 +171,7 @@ class Reconciler:
     def _tell(self, untold: Untold, lines: Sequence[Message]) -> None:
         """Tell the clients who know one record what led to the other, but for what is no longer so."""
         known, there = untold.known, untold.there
-        now = self.rooms.get(there.room_id) or there
+        now = self._rooms.get(there.room_id) or there
         for number, side in zip(SIDES, known.sides, strict=True):
             if side.session is None or side.node != self._node:
                 continue
@@ -208,10 +197,10 @@ class Reconciler:
             if isinstance(result, Conflict) and (
                 result.current is None or result.current.version < here.version
             ):
-                self.look_at(here.room_id)  # another node put back what it knew, which is less
+                self.suspicions.look_at(here.room_id)  # another node put back what it knew, which is less
 
     async def _put_back_lines(self, room_id: str) -> None:
-        room, lines = self.rooms.stored(room_id), self.rooms.lines(room_id)
+        room, lines = self._rooms.stored(room_id), self._rooms.lines(room_id)
         if room is not None and lines:
             await self._store.merge_chat(room_id, lines)
             await self._tell_persister(room, lines)

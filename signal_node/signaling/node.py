@@ -280,7 +280,7 @@ class Node:
 
     def inbox_gap(self) -> None:
         """The inbox may have missed something."""
-        self._reconciler.look_at_all()
+        self._reconciler.suspicions.look_at_all()
 
     # --- rooms (rooms.Audience) ---
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from keepline.ops.redis.client import Client
@@ -16,6 +15,7 @@ from keepline.room.record import ChatMode, Room
 from signal_node.rooms.cache import Audience, Rooms
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import Committed, RoomStore
+from signal_node.rooms.suspicions import Suspicions
 from tests.contract.changes import change
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, RULES, SESSION_1, T0, USER_1, opening
 
@@ -94,8 +94,8 @@ async def test_healing_goes_on_with_the_others(client: Client, store: RoomStore)
     one, lost, kept = [await stored(store, room_id) for room_id in (ROOM, OTHER_ROOM, THIRD_ROOM)]
     await damage(client, ROOM)
     await client.delete(keys.room(keys.partition_of(OTHER_ROOM, PARTITIONS), OTHER_ROOM))
-    reconciler = Reconciler("node-1", store, cast(Audience, None), RULES, lambda: T0)
-    reconciler.rooms = cast(Rooms, Cached(one, lost, replace(kept, version=kept.version)))
+    rooms = cast(Rooms, Cached(one, lost, kept))
+    reconciler = Reconciler("node-1", rooms, Suspicions(), store, cast(Audience, None), RULES, lambda: T0)
     await reconciler.reconcile([ROOM, OTHER_ROOM, THIRD_ROOM], suspected=True)
     assert (await store.load_many([OTHER_ROOM, THIRD_ROOM])) == [lost, kept]
     assert reconciler.counts.put_back == 1

@@ -208,7 +208,7 @@ def _node(world: World, node: SimulatedNode) -> Iterator[str]:
         "dirty rooms": len(parts.rooms.committer),
         "requests": len(parts.work),
         "frames to send": parts.bus._queued,
-        "stale rooms": len(parts.reconciler._stale),
+        "rooms to compare": len(parts.reconciler.suspicions),
     }
     for what, count in left.items():
         if count:

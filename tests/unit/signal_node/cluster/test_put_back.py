@@ -17,6 +17,7 @@ from signal_node.rooms.cache import Audience, Rooms
 from signal_node.rooms.evicted import KEPT_MS
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
+from signal_node.rooms.suspicions import Suspicions
 from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, RULES, T0, USER_1, after, met
 
@@ -61,9 +62,8 @@ class OneRoom:
 
 
 def reconciler_of(one: OneRoom, now: int = T0) -> Reconciler:
-    reconciler = Reconciler("here", cast(RoomStore, one), cast(Audience, None), RULES, lambda: now)
-    reconciler.rooms = cast(Rooms, one)
-    return reconciler
+    rooms, store, audience = cast(Rooms, one), cast(RoomStore, one), cast(Audience, None)
+    return Reconciler("here", rooms, Suspicions(), store, audience, RULES, lambda: now)
 
 
 async def put_back(one: OneRoom) -> None:

@@ -14,6 +14,7 @@ from signal_node.rooms.evicted import Untold
 from signal_node.rooms.fanout import Delivery
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import Committed, Conflict, RoomStore
+from signal_node.rooms.suspicions import Suspicions
 from tests.unit.signal_node.calls import ROOM, RULES, SESSION_1, SESSION_2, T0, USER_2, after, met
 from tests.unit.signal_node.stores import Cache, elsewhere, heard, keep, running, text_room
 
@@ -136,8 +137,9 @@ class Redis:
 
 
 async def compare(cache: Cache, redis: Redis) -> None:
-    reconciler = Reconciler("here", cast(RoomStore, redis), cache.audience, RULES, lambda: T0)
-    reconciler.rooms = cache.rooms
+    reconciler = Reconciler(
+        "here", cache.rooms, Suspicions(), cast(RoomStore, redis), cache.audience, RULES, lambda: T0
+    )
     await reconciler.reconcile(cache.rooms.ids())
 
 
