@@ -1614,7 +1614,7 @@ var Connection = class {
   /** Sends a request when its turn has come, an `urgent` one at once; resolves with the answer. */
   request(frame, { urgent = false } = {}) {
     if (this.#ended) return Promise.reject(this.#ended);
-    if (this.#requests.size >= MAX_PENDING_REQUESTS) {
+    if (!urgent && this.#requests.size >= MAX_PENDING_REQUESTS) {
       return Promise.reject(new KeeplineError("queue_full", "Too many requests are pending", { room: frame.room }));
     }
     const { id, answer, isOpen } = this.#requests.open(frame.type);
@@ -1648,10 +1648,10 @@ var Connection = class {
   suspect() {
     if (this.#onFrame && !this.#ended) this.#heartbeat.suspect();
   }
-  /** Leaves the connection; nobody is told. */
-  abandon() {
+  /** Leaves the connection; only those who wait for an answer are told. */
+  abandon(error = lost("The connection was left")) {
     this.#onEnd = null;
-    this.#end(new KeeplineError("closed", "The connection was left"));
+    this.#end(error);
   }
   #ask() {
     const frame = this.limits.ping_ms ? { type: "ping" } : this.#probe();
@@ -1772,8 +1772,8 @@ var Connector = class {
     this.#listenForWakeUps();
     this.#attempt();
   }
-  stop() {
-    this.#disconnect();
+  stop(error) {
+    this.#disconnect(error);
     this.#stopListening();
   }
   /** The node asks to be left at that time. */
@@ -1801,9 +1801,16 @@ var Connector = class {
     const era = this.#era;
     const token = await this.#fetchToken();
     if (era !== this.#era) throw new KeeplineError("closed", "Overtaken");
-    this.#next = new Connection(this.#environment, this.#address(), this.#owner.probe);
+    this.#next = this.#open(this.#address());
     const resume = this.#resume === void 0 ? {} : { resume: this.#resume };
     return this.#next.hello({ token, ...resume }, { onSent, onQueued: this.#owner.onQueued });
+  }
+  #open(url) {
+    try {
+      return new Connection(this.#environment, url, this.#owner.probe);
+    } catch (cause) {
+      throw new KeeplineError("connect_failed", `Could not connect to ${url}: ${cause.message}`, { cause });
+    }
   }
   async #fetchToken() {
     if (typeof this.#token !== "function") return this.#token;
@@ -1872,7 +1879,7 @@ var Connector = class {
   }
   /** There is no connection, for this reason; what comes next depends on it. */
   #lose(error) {
-    this.#disconnect();
+    this.#disconnect(error);
     const next = nextStep(error);
     const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
     if (next === "stop" || refused) return this.#owner.onEnd(error);
@@ -1882,14 +1889,14 @@ var Connector = class {
     this.#retryTimer = setTimeout(() => this.#attempt(), next === "fresh_token" ? 0 : delay);
     this.#owner.onRetry(error);
   }
-  #disconnect() {
+  #disconnect(error) {
     const { clearTimeout } = this.#environment;
     this.#era += 1;
     this.#isMoving = false;
     clearTimeout(this.#goodbyeTimer);
     clearTimeout(this.#retryTimer);
     this.#goodbyeTimer = this.#retryTimer = null;
-    for (const connection of [this.current, this.#next, this.#last]) connection?.abandon();
+    for (const connection of [this.current, this.#next, this.#last]) connection?.abandon(error);
     this.current = this.#next = this.#last = null;
     this.#owner.onDisconnected();
   }
@@ -2028,7 +2035,7 @@ var Keepline = class extends Emitter {
     if (frame.type === "error") this.emit("error", KeeplineError.fromFrame(frame));
   }
   #shut(error) {
-    this.#connector.stop();
+    this.#connector.stop(error);
     this.#first.reject(error);
     this.#gate.bar(error);
     this.#setState("closed", error.code);

@@ -141,7 +141,7 @@ export class Keepline extends Emitter {
   }
 
   #shut(error) {
-    this.#connector.stop();
+    this.#connector.stop(error);
     this.#first.reject(error);
     this.#gate.bar(error);
     this.#setState("closed", error.code);

@@ -84,7 +84,7 @@ export class Connection {
   /** Sends a request when its turn has come, an `urgent` one at once; resolves with the answer. */
   request(frame, { urgent = false } = {}) {
     if (this.#ended) return Promise.reject(this.#ended);
-    if (this.#requests.size >= MAX_PENDING_REQUESTS) {
+    if (!urgent && this.#requests.size >= MAX_PENDING_REQUESTS) {
       return Promise.reject(new KeeplineError("queue_full", "Too many requests are pending", { room: frame.room }));
     }
     const { id, answer, isOpen } = this.#requests.open(frame.type);
@@ -122,10 +122,10 @@ export class Connection {
     if (this.#onFrame && !this.#ended) this.#heartbeat.suspect();
   }
 
-  /** Leaves the connection; nobody is told. */
-  abandon() {
+  /** Leaves the connection; only those who wait for an answer are told. */
+  abandon(error = lost("The connection was left")) {
     this.#onEnd = null;
-    this.#end(new KeeplineError("closed", "The connection was left"));
+    this.#end(error);
   }
 
   #ask() {

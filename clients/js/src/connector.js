@@ -66,8 +66,8 @@ export class Connector {
     this.#attempt();
   }
 
-  stop() {
-    this.#disconnect();
+  stop(error) {
+    this.#disconnect(error);
     this.#stopListening();
   }
 
@@ -98,9 +98,18 @@ export class Connector {
     const era = this.#era;
     const token = await this.#fetchToken();
     if (era !== this.#era) throw new KeeplineError("closed", "Overtaken");
-    this.#next = new Connection(this.#environment, this.#address(), this.#owner.probe);
+    this.#next = this.#open(this.#address());
     const resume = this.#resume === undefined ? {} : { resume: this.#resume };
     return this.#next.hello({ token, ...resume }, { onSent, onQueued: this.#owner.onQueued });
+  }
+
+  #open(url) {
+    try {
+      return new Connection(this.#environment, url, this.#owner.probe);
+    } catch (cause) {
+      // A page on https: may not open ws:, for example.
+      throw new KeeplineError("connect_failed", `Could not connect to ${url}: ${cause.message}`, { cause });
+    }
   }
 
   async #fetchToken() {
@@ -178,7 +187,7 @@ export class Connector {
 
   /** There is no connection, for this reason; what comes next depends on it. */
   #lose(error) {
-    this.#disconnect();
+    this.#disconnect(error);
     const next = nextStep(error);
     const refused = next === "fresh_token" && (typeof this.#token !== "function" || ++this.#refusals > 1);
     if (next === "stop" || refused) return this.#owner.onEnd(error);
@@ -189,14 +198,14 @@ export class Connector {
     this.#owner.onRetry(error);
   }
 
-  #disconnect() {
+  #disconnect(error) {
     const { clearTimeout } = this.#environment;
     this.#era += 1;
     this.#isMoving = false;
     clearTimeout(this.#goodbyeTimer);
     clearTimeout(this.#retryTimer);
     this.#goodbyeTimer = this.#retryTimer = null;
-    for (const connection of [this.current, this.#next, this.#last]) connection?.abandon();
+    for (const connection of [this.current, this.#next, this.#last]) connection?.abandon(error);
     this.current = this.#next = this.#last = null;
     this.#owner.onDisconnected();
   }

@@ -368,6 +368,23 @@ test("close ends calls, timers and the connection; connect begins anew", async (
   assert.equal(browser.sockets.length, 2);
 });
 
+test("what waits for an answer is told why none comes", async () => {
+  const { browser, client, clock } = await connected();
+  const call = client.join("r");
+  const [old] = browser.sockets;
+  await old.joined({ peer: "joined" });
+  const moved = assert.rejects(call.chat("on its way"), { code: "connection_lost" });
+  await old.say({ type: "goodbye", reason: "draining", reconnect_after_ms: 0 });
+  await clock.advance(0);
+  await browser.socket.accept();
+  await browser.socket.welcome({ resumed: true, rooms: [held("r", { peer: "joined" })] });
+  await clock.advance(1_000);
+  await moved;
+  const closed = assert.rejects(call.chat("too late"), { code: "closed" });
+  client.close();
+  await closed;
+});
+
 test("errors that belong to no request reach the app", async () => {
   const { browser, client } = await connected();
   const errors = record(client, "error");

@@ -40,6 +40,28 @@ test("each attempt that fails is told, with what the runtime says about it", asy
   assert.deepEqual([errors[2][1].code, errors.length], ["timeout", 3]);
 });
 
+test("a browser that refuses to open a socket at all is told as well, and tried again", async () => {
+  const { environment, sockets } = fakeBrowser(new FakeClock());
+  let refusals = 1;
+  class Refusing extends environment.WebSocket {
+    constructor(...options) {
+      if (refusals-- > 0) throw new DOMException("mixed content", "SecurityError");
+      super(...options);
+    }
+  }
+  const clock = new FakeClock();
+  const client = new Keepline({ url: "ws://one/v1", token: "jwt" }, { ...environment, ...clock, WebSocket: Refusing });
+  const errors = record(client, "error");
+  client.connect();
+  await settle();
+  assert.deepEqual([errors[0][1].code, errors[0][1].message], [
+    "connect_failed",
+    "Could not connect to ws://one/v1: mixed content",
+  ]);
+  await clock.advance(250);
+  assert.equal(sockets.length, 1);
+});
+
 test("addresses that cannot work and a runtime without WebSocket are refused at once", () => {
   const { environment } = fakeBrowser(new FakeClock());
   for (const url of ["https://one.example", "ws://", "ws:one", "ws://one/#x", "ws://one:99999/", "", undefined, []]) {
