@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from redis.exceptions import RedisError
 
 from keepline.cli.cluster.access import NodeSilent, Reach
@@ -173,7 +174,7 @@ def _in_cache(name: str, answer: Any) -> RoomView:
 def differences(views: list[RoomView]) -> list[str]:
     """The fields in which places that have the room differ. Postgres may know less of the chat, and later."""
     held = [view.fields for view in views if view.fields is not None]
-    return [name for name in COMPARED if len({repr(fields[name]) for fields in held}) > 1]
+    return [name for name in COMPARED if len({orjson.dumps(fields[name]) for fields in held}) > 1]
 
 
 COMPARED = (
