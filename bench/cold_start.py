@@ -27,7 +27,7 @@ import orjson
 import uvloop
 from msgspec.structs import astuple
 
-from bench.processes import free_port
+from bench.processes import cpu_seconds, free_port
 from bench.rehydrate import migrated
 from keepline.cli.base.tokens import mint
 from keepline.cli.local.postgres import Postgres
@@ -196,6 +196,8 @@ async def measure(arguments: argparse.Namespace) -> None:
                 first = time.perf_counter() - began
                 await until_whole(client)
                 whole = time.perf_counter() - began
+                cpu = cpu_seconds([node.program.pid for node in started])
+                redis_cpu = cpu_seconds([valkey.pid])
                 found = await statuses(client)
         await client.aclose()
     print(
@@ -204,6 +206,10 @@ async def measure(arguments: argparse.Namespace) -> None:
         f" all rooms back after {whole:.1f} s;"
         f" {found.get(Status.ENDED.value, 0)} of {sum(found.values()):,} ended"
     )
+    if cpu is not None and redis_cpu is not None:
+        print(
+            f"CPU until then: nodes {cpu:.1f} s, Redis {redis_cpu:.1f} s; load of the machine {os.getloadavg()[0]:.1f}"
+        )
 
 
 def main() -> None:
