@@ -68,6 +68,7 @@ class Crowd:
     def storm_in(self) -> None:
         """Let all come at once."""
         for client in self.clients:
+            client.since = self.loop.time()
             client.come_soon()
 
     def cut(self) -> None:

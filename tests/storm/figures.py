@@ -83,7 +83,7 @@ def figures(title: str, stage: Stage, before: Usage) -> Figures:
         crowd.count(Place.INSIDE),
         crowd.count(Place.OUTSIDE),
         1000 * sum(max(0.0, now - then) for now, then in zip(after.nodes, before.nodes, strict=True)) / came,
-        1000 * (after.redis - before.redis) / came,
+        1000 * max(0.0, after.redis - before.redis) / came,
         max(stage.peak_megabytes(node) for node in stage.living()),
         Pair.of(stage.pair_milliseconds(before.at, after.at)),
     )
