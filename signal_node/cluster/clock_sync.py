@@ -11,7 +11,7 @@ import structlog
 
 from keepline.ops.redis.cluster_time import Correction, decode_correction
 from signal_node.cluster.clock import Clock
-from signal_node.cluster.registry import Registry
+from signal_node.cluster.registry import HEARTBEAT_TTL_MS, Registry
 
 _log = structlog.get_logger(__name__)
 
@@ -43,9 +43,13 @@ class ClockSync:
         return bool(step) or agreed_anew
 
     async def _others_are_there(self, there: float, here: float) -> bool:
-        """Whether another node's time of its last heartbeat is nearer to `there`: it is this machine that jumped."""
-        beats = await self._registry.last_beats()
-        return any(abs(at / 1_000 - there) < abs(at / 1_000 - here) for at in beats)
+        """Whether another node's time of its last heartbeat is nearer to `there`: it is this machine that jumped.
+
+        What a node that died long ago has left says nothing of the time.
+        """
+        lives = HEARTBEAT_TTL_MS / 1_000
+        beats = [at / 1_000 for at in await self._registry.last_beats()]
+        return any(abs(at - there) < min(lives, abs(at - here)) for at in beats)
 
     async def _correct(self, redis_seconds: float, now: float, step: float) -> None:
         correction = Correction(round((now - redis_seconds) * 1_000), round(redis_seconds * 1_000)).encode()
