@@ -68,7 +68,7 @@ async def test_a_turn_server_that_gives_no_relay_is_told_of(tmp_path: Path) -> N
             assert await up(fleet, "turn:localhost:1") is None
 
             async def told() -> list[str]:
-                found = [problem for problem in await problems(fleet) if "gets no relay" in problem]
+                found = [problem for problem in await problems(fleet) if "cannot allocate a relay" in problem]
                 assert found, found
                 return found
 

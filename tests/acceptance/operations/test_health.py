@@ -78,7 +78,9 @@ async def failing(fleet: Fleet) -> Failing:
             redis_hangs, {NODE: {"redis", "inbox", "heartbeat"}, PERSISTER: {"redis"}}, id="Redis hangs"
         ),
         pytest.param(
-            redis_takes_no_writes, {NODE: {"heartbeat"}, PERSISTER: {"redis"}}, id="Redis takes no writes"
+            redis_takes_no_writes,
+            {NODE: {"heartbeat", "redis"}, PERSISTER: {"redis"}},
+            id="Redis takes no writes",
         ),
         pytest.param(postgres_is_down, {NODE: {"postgres"}, PERSISTER: {"postgres"}}, id="Postgres is down"),
     ],
