@@ -204,6 +204,19 @@ async def postgres_away(world: World) -> None:
     world.postgres.away = False
 
 
+async def rows_refused(world: World) -> None:
+    """A trigger refuses the rows of some rooms, until somebody changes it and replays what was put aside."""
+    rooms = list(world.members)
+    if not rooms:
+        return
+    world.postgres.refused = set(world.random.sample(rooms, world.random.randint(1, len(rooms))))
+    world.trace.note("postgres", f"refuses {len(world.postgres.refused)} rooms")
+    await asyncio.sleep(world.random.uniform(1.0, 15.0))
+    world.postgres.refused = set()
+    await world.replay_dead_letters()
+    world.trace.note("postgres", "refuses nothing any more")
+
+
 async def cold_start(world: World) -> None:
     """Everything but Postgres is gone at once."""
     await asyncio.gather(all_nodes_killed(world), redis_emptied(world))
@@ -232,5 +245,6 @@ FAULTS: tuple[Fault, ...] = (
     inbox_deaf,
     persister_killed,
     postgres_away,
+    rows_refused,
     cold_start,
 )

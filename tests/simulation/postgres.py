@@ -2,7 +2,8 @@
 
 Rows are written as the persister's SQL does it: only over an older version, and lines of chat as a union by number.
 Workers read the event streams as a consumer group: what one has read and not acknowledged another takes over, so
-batches are written late, twice, and in any order.
+batches are written late, twice, and in any order. What Postgres refuses goes to the dead letters. An operator replays
+it later, when newer versions of the room may have been written.
 """
 
 from __future__ import annotations
@@ -51,11 +52,15 @@ class Row:
 
 
 class Postgres:
-    """The table. `away`: it cannot be asked. `on_revival` is told of rooms that had ended and are written live."""
+    """The table. `away`: it cannot be asked. `refused`: rooms whose rows a trigger refuses.
+
+    `on_revival` is told of rooms that had ended and are written live.
+    """
 
     def __init__(self, now_ms: Callable[[], int], on_revival: Callable[[str, str], None]) -> None:
         self.rows: dict[str, Row] = {}
         self.away = False
+        self.refused: set[str] = set()
         self.on_revival = on_revival
         self._now_ms = now_ms
 
@@ -151,13 +156,14 @@ class Persister:
             await self._write(read)
 
     async def _write(self, read: _Read) -> None:
-        batch = fold(change_of(data) for _, _, data in read)
         while True:
             await asyncio.sleep(self._random.uniform(0.001, 0.1))
             if not self._postgres.away:
                 break
-        self._postgres.write(batch)
+        refused = [entry for entry in read if self._is_refused(entry[2])]
+        self._postgres.write(fold(change_of(data) for _, _, data in read if not self._is_refused(data)))
         try:
+            await self._link.perform(lambda server: self._bury(server, refused))
             await self._link.perform(lambda server: self._acknowledge(server, read))
         except RedisError as error:
             self._trace.note(self.name, f"could not acknowledge: {error}")
@@ -177,6 +183,18 @@ class Persister:
                     read.append((key, entry_id, fields[b"event"]))
         return read
 
+    def _is_refused(self, data: bytes) -> bool:
+        return str(change_of(data).row.room_id) in self._postgres.refused
+
+    def _bury(self, server: Server, refused: _Read) -> None:
+        """Move entries to the dead letters, once, as the script of the persister does."""
+        for key, entry_id, data in refused:
+            stream = server.typed(key, Stream)
+            if stream is not None and stream.pending.pop(entry_id, None) is not None:
+                self._trace.note(self.name, "puts a refused row aside")
+                letters = key.replace(b":events", b":dead-letters")
+                server.execute([b"XADD", letters, b"*", b"event", data])
+
     def _acknowledge(self, server: Server, read: _Read) -> None:
         for key, entry_id, _ in read:
             stream = server.typed(key, Stream)
@@ -185,3 +203,13 @@ class Persister:
             stream.pending.pop(entry_id, None)
             kept = min(stream.pending, default=(stream.read_to[0], stream.read_to[1] + 1))
             stream.entries = [entry for entry in stream.entries if entry[0] >= kept]
+
+
+def replay(server: Server, partitions: int) -> None:
+    """Put all dead letters back among the events, as `keepline dead-letters replay --all` does."""
+    for partition in range(partitions):
+        letters = server.typed(keys.dead_letters(partition).encode(), Stream)
+        for _, fields in [] if letters is None else letters.entries:
+            server.execute([b"XADD", keys.events(partition).encode(), b"*", b"event", fields[b"event"]])
+        if letters is not None:
+            letters.entries.clear()

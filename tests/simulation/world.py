@@ -19,6 +19,7 @@ from uuid import UUID
 import jwt
 import structlog
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
@@ -33,7 +34,7 @@ from tests.simulation.knowledge import Knowledge
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import WALL_AT_START, Redis
 from tests.simulation.nodes import SimulatedNode, Surroundings
-from tests.simulation.postgres import Persister, Postgres, SimulatedArchive
+from tests.simulation.postgres import Persister, Postgres, SimulatedArchive, replay
 from tests.simulation.trace import Trace
 from tests.simulation.values import Stream
 
@@ -180,6 +181,18 @@ class World:
         )
         self.loop.spawn(process, persister.run())
         self.persisters.append((process, persister))
+
+    async def replay_dead_letters(self) -> None:
+        """An operator replays what persisters have put aside, as soon as Redis answers."""
+        link = self.redis.link("operator")
+        while True:
+            try:
+                await link.perform(lambda server: replay(server, self.shape.partitions))
+            except RedisError:
+                await asyncio.sleep(0.5)
+            else:
+                self.redis.drop_link(link)
+                return
 
     def kill_persister(self) -> None:
         """End a persister with SIGKILL: what it has read stays unacknowledged."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from keepline.cli.local.process import Child
 from keepline.room import keys
 from tests.acceptance.faults.faults import agreed, hear, holders, nothing_left_of
 from tests.acceptance.scenes import Call, Scene
 from tests.helpers.fleet import Fleet, paused, running_fleet
+from tests.helpers.ports import free_block
 from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -22,6 +25,8 @@ GRACE_MS = 2_000
 NOTICED_SECONDS = 6.0
 BUSY_SECONDS = 1.5
 """What a machine that has other things to do may add to a limit."""
+
+REFUSED_SECONDS = 60.0
 
 ACTIVE = {"status": "active", "user_1_connected": True, "user_2_connected": True}
 
@@ -47,6 +52,24 @@ async def comes_back(scene: Scene, call: Call, node: int) -> None:
     call.bob = await scene.login(call.bob.user, node, resume=call.bob.welcome["resume"])
     assert call.bob.welcome["resumed"] is True
     await call.alice.client.expect("peer", room=call.room, state="reconnected")
+
+
+async def test_a_second_process_under_a_nodes_name_refuses_to_start(fleet: Fleet, tmp_path: Path) -> None:
+    """As when a file of settings is copied: on ports of its own, but as a node that lives. Its calls go on."""
+    first, port = fleet.programs[0].command, free_block(2)
+    ports = {"KEEPLINE_PORT": f"{port}", "KEEPLINE_OPS_PORT": f"{port + 1}"}
+    log = tmp_path / "copy.log"
+    copied = replace(first, name="copy", log=log, environment={**first.environment, **ports})
+    async with Scene(fleet, (0, 1)) as scene:
+        call = await scene.call()
+        copy = await Child.start(copied)
+        try:
+            async with asyncio.timeout(REFUSED_SECONDS):
+                assert await copy.wait() == 2, log.read_text()
+        finally:
+            await copy.kill()
+        assert "KEEPLINE_NODE_ID" in log.read_text()
+        await call.goes_on()
 
 
 async def test_a_killed_node_takes_no_call_with_it(fleet: Fleet) -> None:

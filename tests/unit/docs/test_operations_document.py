@@ -63,3 +63,12 @@ def test_links_lead_somewhere(name: str) -> None:
         file = path if not target else path.parent / target
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+def test_every_bad_day_names_tests_that_exist() -> None:
+    section = OPERATIONS.read_text().split("\n## Bad days\n", 1)[1].split("\n## ", 1)[0]
+    rows = [row for row in section.splitlines() if row.startswith("| ")][2:]
+    named = {name for row in rows for name in re.findall(r"`(test_\w+\.py)`", row)}
+    assert len(rows) > 15
+    assert [row for row in rows if "`test_" not in row] == []
+    assert sorted(name for name in named if not list((ROOT / "tests").rglob(name))) == []
