@@ -26,7 +26,7 @@ class View:
     """What a client knows of a room. `wanted`: it is to be in it.
 
     `shown` are the lines of chat that it was shown on this connection; `in_part`: it joined while its node was
-    without Redis, and so perhaps without all of the chat.
+    without Redis, or Redis had lost its data and Postgres was away: perhaps without all of the chat.
     """
 
     room_id: str
@@ -60,6 +60,7 @@ class Outside:
     knowledge: Knowledge
     pick_node: Callable[[], SimulatedNode | None]
     token_of: Callable[[str], str]
+    has_all: Callable[[str], bool]
 
 
 class Device:
@@ -218,7 +219,8 @@ class Device:
         lines = held["room"]["messages"]
         self._out.knowledge.snapshot_shown(self.name, view.room_id, lines)
         view.shown = {line["seq"] for line in lines}
-        view.in_part = self.node is not None and self.node.troubled
+        troubled = self.node is not None and self.node.troubled
+        view.in_part = troubled or not self._out.has_all(view.room_id)
 
     def _on_ok(self, frame: dict[str, Any], request: Request) -> None:
         if request.kind == "chat" and request.room_id is not None:

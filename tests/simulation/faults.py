@@ -76,8 +76,8 @@ async def node_copied(world: World) -> None:
 
 
 async def redis_clock_set(world: World) -> None:
-    """The time of day of Redis' machine is set, for all its keys as well."""
-    step = world.random.choice((-3600.0, -20.0, 20.0, 3600.0))
+    """The time of day of Redis' machine is set, for all its keys as well: by less than tombstones live."""
+    step = world.random.choice((-1800.0, -20.0, 20.0, 1800.0))
     world.trace.note("redis", f"has its clock set by {step:+.0f} s")
     world.redis.clock_off += step
 
@@ -209,9 +209,9 @@ async def rows_refused(world: World) -> None:
     rooms = list(world.members)
     if not rooms:
         return
-    world.postgres.refused = set(world.random.sample(rooms, world.random.randint(1, len(rooms))))
+    world.postgres.refused = set(world.dice_beside.sample(rooms, world.dice_beside.randint(1, len(rooms))))
     world.trace.note("postgres", f"refuses {len(world.postgres.refused)} rooms")
-    await asyncio.sleep(world.random.uniform(1.0, 15.0))
+    await asyncio.sleep(world.dice_beside.uniform(1.0, 15.0))
     world.postgres.refused = set()
     await world.replay_dead_letters()
     world.trace.note("postgres", "refuses nothing any more")
@@ -245,6 +245,8 @@ FAULTS: tuple[Fault, ...] = (
     inbox_deaf,
     persister_killed,
     postgres_away,
-    rows_refused,
     cold_start,
 )
+
+BESIDE: tuple[tuple[Fault, float], ...] = ((rows_refused, 0.25),)
+"""Faults that come beside those, each in so many of all seeds: the others' histories stay what they were."""

@@ -45,7 +45,7 @@ class Watch:
 
     def _deadlines(self, calm_since: float | None) -> None:
         world = self._world
-        now = world.now_ms()
+        now = world.cluster_ms()
         crowded = self._crowded()
         if calm_since is None or world.loop.time() - calm_since < OVERDUE_MS / 1_000:
             return
@@ -68,7 +68,9 @@ class Watch:
         now = world.now_ms()
         well = any(node.accepting and not node.doubted for node in world.nodes)
         # After a cold start a deadline may be long past when it is set.
-        self._waiting = {one: self._waiting.get(one, now) for one in self._due(now)} if well else {}
+        self._waiting = (
+            {one: self._waiting.get(one, now) for one in self._due(world.cluster_ms())} if well else {}
+        )
         for (room_id, _), since in self._waiting.items():
             if now - since > UNTAKEN_MS:
                 world.trace.violate(f"nobody takes what is due in {room_id.decode()[:8]}")

@@ -163,8 +163,7 @@ class Persister:
         refused = [entry for entry in read if self._is_refused(entry[2])]
         self._postgres.write(fold(change_of(data) for _, _, data in read if not self._is_refused(data)))
         try:
-            await self._link.perform(lambda server: self._bury(server, refused))
-            await self._link.perform(lambda server: self._acknowledge(server, read))
+            await self._link.perform(lambda server: self._acknowledge(server, read, refused))
         except RedisError as error:
             self._trace.note(self.name, f"could not acknowledge: {error}")
 
@@ -195,7 +194,8 @@ class Persister:
                 letters = key.replace(b":events", b":dead-letters")
                 server.execute([b"XADD", letters, b"*", b"event", data])
 
-    def _acknowledge(self, server: Server, read: _Read) -> None:
+    def _acknowledge(self, server: Server, read: _Read, refused: _Read) -> None:
+        self._bury(server, refused)
         for key, entry_id, _ in read:
             stream = server.typed(key, Stream)
             if stream is None:

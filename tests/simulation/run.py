@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.simulation.devices import Device
-from tests.simulation.faults import FAULTS, Fault
+from tests.simulation.faults import BESIDE, FAULTS, Fault
 from tests.simulation.invariants import Watch, at_rest
 from tests.simulation.trace import Violation
 from tests.simulation.world import World, patched
@@ -95,6 +95,10 @@ class _Play:
         pending = [
             world.loop.create_task(self._fault(fault, random.uniform(0.0, BUSY_SECONDS))) for fault in faults
         ]
+        beside = world.dice_beside
+        for fault, share in BESIDE:
+            if beside.random() < share:
+                pending.append(world.loop.create_task(self._fault(fault, beside.uniform(0.0, BUSY_SECONDS))))
         acting = world.loop.create_task(self._act())
         await self._pass(BUSY_SECONDS)
         acting.cancel()

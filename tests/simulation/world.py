@@ -72,6 +72,7 @@ class World:
 
     def __init__(self, seed: int, *, verbose: bool) -> None:
         self.random = Random(seed)
+        self.dice_beside = Random(f"beside {seed}")
         self.loop = SimulationLoop(self.random)
         self.trace = Trace(self.loop.time, verbose=verbose)
         self.shape = Shape.drawn(self.random)
@@ -102,13 +103,30 @@ class World:
             self._settings,
         )
         self._outside = Outside(
-            self.loop, self.random, self.trace, self.knowledge, self._pick_node, self._token_of
+            self.loop,
+            self.random,
+            self.trace,
+            self.knowledge,
+            self._pick_node,
+            self._token_of,
+            self._has_all,
         )
         self.redis.server.execute([b"SET", keys.partitions().encode(), b"%d" % self.shape.partitions])
 
     def now_ms(self) -> int:
         """The true time."""
         return int((WALL_AT_START + self.loop.time()) * 1_000)
+
+    def _has_all(self, room_id: str) -> bool:
+        """Whether a client is shown all of a room's chat: Redis has it, or Postgres can be asked for it."""
+        partition = keys.partition_of(room_id, self.shape.partitions)
+        whole = self.redis.server.value(keys.epoch(partition).encode()) is not None
+        return whole or not self.postgres.away
+
+    def cluster_ms(self) -> int:
+        """The time that deadlines go by. It is Redis', less its steps, unless nobody is left who knows of those."""
+        clocks = [node.parts.clock for node in self.nodes if node.accepting and not node.doubted]
+        return clocks[0].now() if clocks else self.now_ms()
 
     def uuid(self) -> str:
         return str(UUID(int=self.random.getrandbits(128), version=4))
