@@ -252,7 +252,7 @@ class WebSocket:
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
         """Take a slice of frames that are complete, keep the rest; returns where the library's part begins."""
-        at, end, protocol, limit = 0, len(data), self._protocol, self._max_bytes
+        at, end, protocol, limit = 0, len(data), self._protocol, self._size_left()
         for _ in self._slice:
             if at >= end or protocol.state is not _OPEN:
                 return at
@@ -289,11 +289,16 @@ class WebSocket:
             else:
                 self.other_frames += 1
                 self._feed(data[at:stop], events)
+                limit = self._size_left()
             at = stop
         if at < end:
             self.behind = True
             return self._keep(data[at:], 0, end)
         return at
+
+    def _size_left(self) -> int:
+        """How large the next frame may be: fragments of one message count together."""
+        return self._max_bytes if self._fragments is None else self._max_bytes - len(self._fragments)
 
     def _refuse_frame(self, first: int, end: int, events: list[Event]) -> int:
         """Refuse a frame by its first two bytes, however long it is going to be."""

@@ -4,6 +4,7 @@ import pytest
 import redis.asyncio
 from playwright.async_api import Browser
 
+from keepline.room import keys
 from tests.acceptance.browsers.page_calls import ACTIVE, ON_TWO_NODES, Call, call_between, kill
 from tests.helpers.cluster import Cluster
 from tests.helpers.waiting import eventually
@@ -34,7 +35,7 @@ async def runs_again(cluster: Cluster) -> None:
 
         async def whole() -> bool:
             try:
-                heard = await client.pubsub_numsub(*(f"inbox:{node.id}" for node in cluster.nodes))
+                heard = await client.pubsub_numsub(*(keys.inbox(node.id) for node in cluster.nodes))
             except redis.ConnectionError:
                 return False
             ready = [await cluster.is_ready(node) for node in range(len(cluster.nodes))]

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.acceptance.scenes import PLACEMENTS, Call, Placement, Scene
 from tests.helpers.cluster import Cluster
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -186,7 +187,12 @@ async def test_the_backend_puts_a_user_out(scene: Scene) -> None:
     await call.alice.client.expect("peer", room=call.room, state="reconnecting")
     for user in (call.bob.user, uuid.uuid4()):
         path = f"/v1/users/{user}/disconnect"
-        assert await scene.cluster.api("POST", path, node=1) == {"disconnected": False}
+
+        async def is_gone() -> bool:
+            answer = await scene.cluster.api("POST", path, node=1)  # noqa: B023 - awaited here
+            return answer == {"disconnected": False}
+
+        await eventually(is_gone, what="Redis knows that the user is gone")
 
     call.bob = await scene.login(call.bob.user, call.bob.node)
     await call.bob.client.ask("join", "joined", room=call.room)

@@ -439,6 +439,13 @@ def test_what_can_be_refused_by_its_header_is_not_waited_for(head: bytes, code: 
     assert wire.close.code == code
 
 
+def test_the_sizes_of_fragments_count_together_before_the_last_is_whole() -> None:
+    websocket = Wire().websocket
+    websocket.receive(b"\x01\x85\0\0\0\0hello")
+    assert all_of(websocket, b"\x80\xfe" + MAX.to_bytes(2, "big") + b"\0\0\0\0" + b"x" * 9) == []
+    assert websocket.closing, "five bytes and as many as the limit are more than the limit"
+
+
 def test_a_long_size_may_come_in_pieces() -> None:
     """What is there of it must not be taken for the size, or given to the library."""
     wire = Wire(max_bytes=70_000)
