@@ -136,9 +136,7 @@ async def test_one_server_that_answers_is_enough_to_begin(servers: RedisCluster)
 async def test_no_server_is_an_error_that_says_why() -> None:
     async with connected(f"redis+cluster://127.0.0.1:{free_port()}") as client:
         for _ in range(2):
-            with pytest.raises(
-                RedisConnectionError, match=r"answered CLUSTER SLOTS: .* Error 111"
-            ):
+            with pytest.raises(RedisConnectionError, match=r"answered CLUSTER SLOTS: .* Error 111"):
                 await client.get("key")
 
 
