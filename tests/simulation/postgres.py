@@ -22,7 +22,7 @@ from keepline.room import keys
 from keepline.room.codec import message_from_dict
 from keepline.room.record import Status
 from keepline.room.rows import RoomRow, from_row
-from persister.fold import Batch, change_of, fold
+from persister.fold import Batch, Change, change_of, fold
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from tests.simulation.network import RedisLink
 from tests.simulation.server import Server
@@ -183,7 +183,8 @@ class Persister:
         return read
 
     def _is_refused(self, data: bytes) -> bool:
-        return str(change_of(data).row.room_id) in self._postgres.refused
+        change = change_of(data)
+        return isinstance(change, Change) and str(change.row.room_id) in self._postgres.refused
 
     def _bury(self, server: Server, refused: _Read) -> None:
         """Move entries to the dead letters, once, as the script of the persister does."""
