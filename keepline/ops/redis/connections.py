@@ -35,7 +35,8 @@ _log = structlog.get_logger(__name__)
 CUT_SECONDS = 1.0
 """The least time between two moments in which all connections are closed, should the name still lead to a replica."""
 
-_DEMOTED_WHILE_BLOCKED = "UNBLOCKED"
+_DEMOTED_WHILE_BLOCKED = "UNBLOCKED force unblock"
+"""A deleted stream unblocks its readers as well, with other words: that server is the right one."""
 
 
 def is_of_wrong_server(error: ResponseError) -> bool:
@@ -90,6 +91,12 @@ def telling_losses(kind: type[Any]) -> type[Any]:
                 await super().send_packed_command(*arguments, **options)
             except RuntimeError as error:
                 raise ConnectionError(f"lost while writing: {error}") from error
+            except AttributeError as error:
+                if (
+                    self._writer is None
+                ):  # closed by another command's answer since it was taken from the pool
+                    raise ConnectionError("closed before writing") from error
+                raise
 
         async def _next_answer(self, *arguments: Any, **options: Any) -> Any:
             answer = NOT_ENOUGH_DATA if arguments or options else _answer_in(self._parser)
