@@ -116,9 +116,20 @@ class Node:
             yield
             assert not any(task.done() for task in tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled(tasks)
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end: one cancel may be lost when a timed wait ends just then (python/cpython#86296)."""
+    pending = set(tasks)
+    for _ in range(10):
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=2.0)
+        await asyncio.gather(*done, return_exceptions=True)
+        if not pending:
+            return
+    raise AssertionError(f"still running: {pending}")
 
 
 @asynccontextmanager
