@@ -18,9 +18,9 @@ import uvloop
 from rich.console import Console
 
 from bench import joins, node_peers, persister, report, runs, servers
-from bench.link import LinkError
 from bench.processes import ProcessError
 from bench.runs import Options
+from bench.websocket import WebSocketError
 from keepline.cli.base.errors import CommandError
 
 ALONE = {"persister": persister, "joins": joins}
@@ -106,7 +106,7 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run((_run if alone is None else alone.run)(arguments, console))
-    except (CommandError, ProcessError, LinkError, OSError, TimeoutError) as error:
+    except (CommandError, ProcessError, WebSocketError, OSError, TimeoutError) as error:
         sys.exit(f"bench: {str(error) or type(error).__name__}")
 
 

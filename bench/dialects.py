@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from bench.link import Link, LinkError
+from bench.websocket import WebSocket, WebSocketError
 
 SIGNAL_BYTES = 300
 """An ICE candidate of a browser with Keepline's envelope around it."""
@@ -49,8 +49,8 @@ class Dialect(ABC):
         """What to ask for in the handshake."""
 
     @abstractmethod
-    async def enter(self, link: Link, seat: Seat) -> None:
-        """Take a seat. Raises LinkError when the server refuses, TimeoutError when it is silent."""
+    async def enter(self, websocket: WebSocket, seat: Seat) -> None:
+        """Take a seat. Raises WebSocketError when the server refuses, TimeoutError when it is silent."""
 
     def wrap(self, signal: bytes) -> bytes:
         """The text that carries a signal."""
@@ -72,18 +72,18 @@ class Keepline(Dialect):
     def path(self, seat: Seat) -> str:
         return f"/v1?room={seat.room}"
 
-    async def enter(self, link: Link, seat: Seat) -> None:
+    async def enter(self, websocket: WebSocket, seat: Seat) -> None:
         hello = {"type": "hello", "token": seat.token}
         if seat in self._resume:
             hello["resume"] = self._resume[seat]
-        link.send(orjson.dumps(hello))
-        welcome = await _answer(link, "welcome")
+        websocket.send(orjson.dumps(hello))
+        welcome = await _answer(websocket, "welcome")
         if "resume" in hello:
             if not welcome["resumed"] or not welcome["rooms"]:
-                raise LinkError(f"not resumed: {welcome}")
+                raise WebSocketError(f"not resumed: {welcome}")
         else:
-            link.send(orjson.dumps({"type": "join", "room": seat.room}))
-            await _answer(link, "joined")
+            websocket.send(orjson.dumps({"type": "join", "room": seat.room}))
+            await _answer(websocket, "joined")
         self._resume[seat] = welcome["resume"]
 
 
@@ -93,11 +93,11 @@ class Greeted(Dialect):
     def path(self, seat: Seat) -> str:
         return "/"
 
-    async def enter(self, link: Link, seat: Seat) -> None:
-        link.send(orjson.dumps({"type": "hello", "token": "none"}))
-        await _answer(link, "welcome")
-        link.send(orjson.dumps({"type": "join", "room": seat.room}))
-        await _answer(link, "joined")
+    async def enter(self, websocket: WebSocket, seat: Seat) -> None:
+        websocket.send(orjson.dumps({"type": "hello", "token": "none"}))
+        await _answer(websocket, "welcome")
+        websocket.send(orjson.dumps({"type": "join", "room": seat.room}))
+        await _answer(websocket, "joined")
 
 
 class Plain(Dialect):
@@ -106,9 +106,9 @@ class Plain(Dialect):
     def path(self, seat: Seat) -> str:
         return "/"
 
-    async def enter(self, link: Link, seat: Seat) -> None:
-        link.send(orjson.dumps({"type": "join", "room": seat.room, "side": seat.side}))
-        await _answer(link, "joined")
+    async def enter(self, websocket: WebSocket, seat: Seat) -> None:
+        websocket.send(orjson.dumps({"type": "join", "room": seat.room, "side": seat.side}))
+        await _answer(websocket, "joined")
 
 
 class Paired(Dialect):
@@ -117,7 +117,7 @@ class Paired(Dialect):
     def path(self, seat: Seat) -> str:
         return f"/{seat.room}"
 
-    async def enter(self, link: Link, seat: Seat) -> None:
+    async def enter(self, websocket: WebSocket, seat: Seat) -> None:
         pass
 
 
@@ -129,12 +129,12 @@ class SocketIo(Dialect):
     def path(self, seat: Seat) -> str:
         return "/socket.io/?EIO=4&transport=websocket"
 
-    async def enter(self, link: Link, seat: Seat) -> None:
-        await _starts_with(link, self._OPEN)
-        link.send(b"40")
-        await _starts_with(link, self._CONNECTED)
-        link.send(b"420" + orjson.dumps(["join", {"type": "join", "room": seat.room}]))
-        await _starts_with(link, self._ANSWER)
+    async def enter(self, websocket: WebSocket, seat: Seat) -> None:
+        await _starts_with(websocket, self._OPEN)
+        websocket.send(b"40")
+        await _starts_with(websocket, self._CONNECTED)
+        websocket.send(b"420" + orjson.dumps(["join", {"type": "join", "room": seat.room}]))
+        await _starts_with(websocket, self._ANSWER)
 
     def wrap(self, signal: bytes) -> bytes:
         return self._EVENT + signal + b"]"
@@ -143,15 +143,15 @@ class SocketIo(Dialect):
         return text[len(self._EVENT) : -1] if text.startswith(self._EVENT) else None
 
 
-async def _answer(link: Link, kind: str) -> dict[str, Any]:
-    """Read on until a frame of that type; others of the room may come before. Raises LinkError for an error."""
-    while (frame := orjson.loads(await link.receive())).get("type") != kind:
+async def _answer(websocket: WebSocket, kind: str) -> dict[str, Any]:
+    """Read on until a frame of that type; others of the room may come before. Raises WebSocketError for an error."""
+    while (frame := orjson.loads(await websocket.receive())).get("type") != kind:
         if frame.get("type") == "error":
-            raise LinkError(f"refused: {frame}")
+            raise WebSocketError(f"refused: {frame}")
     return dict(frame)
 
 
-async def _starts_with(link: Link, expected: bytes) -> None:
-    text = await link.receive()
+async def _starts_with(websocket: WebSocket, expected: bytes) -> None:
+    text = await websocket.receive()
     if not text.startswith(expected):
-        raise LinkError(f"{text!r} instead of {expected!r}")
+        raise WebSocketError(f"{text!r} instead of {expected!r}")

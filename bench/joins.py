@@ -22,10 +22,10 @@ from rich.table import Table
 
 from bench import node_peers, report, servers
 from bench.dialects import Keepline, Seat
-from bench.link import Link
 from bench.processes import cpu_seconds
 from bench.runs import serving
 from bench.servers import Kind, Server
+from bench.websocket import WebSocket
 
 PEER = "ws"
 """Everything is shown as a multiple of what this one takes."""
@@ -95,12 +95,14 @@ async def _measure(name: str, server: Server, arguments: argparse.Namespace, fou
     async with server.new_rooms((WARM_UP_CLIENTS + arguments.clients) // 2) as rooms:
         seats = [seat for room in rooms for seat in room]
         first, seats = seats[:WARM_UP_CLIENTS], seats[WARM_UP_CLIENTS:]
-        entered: dict[Seat, Link] = {}
+        entered: dict[Seat, WebSocket] = {}
 
         async def enter(seat: Seat) -> None:
-            link = await Link.open(server.ports[0], server.dialect.path(seat), server.dialect.subprotocol)
-            await server.dialect.enter(link, seat)
-            entered[seat] = link
+            websocket = await WebSocket.open(
+                server.ports[0], server.dialect.path(seat), server.dialect.subprotocol
+            )
+            await server.dialect.enter(websocket, seat)
+            entered[seat] = websocket
 
         await _all(first, enter, arguments.at_once, server)
         joins = await _all(seats, enter, arguments.at_once, server)
@@ -111,8 +113,8 @@ async def _measure(name: str, server: Server, arguments: argparse.Namespace, fou
             await asyncio.sleep(FORGOTTEN_SECONDS)
             resumes = await _all(seats, enter, arguments.at_once, server)
             found.setdefault((name, "resume"), []).append(resumes)
-        for link in entered.values():
-            link.transport.abort()
+        for websocket in entered.values():
+            websocket.transport.abort()
 
 
 async def _all(

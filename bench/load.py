@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
-from bench.link import LinkError, answer_to, client_frame, frame_end, server_head
 from bench.processes import cpu_seconds
+from bench.websocket import WebSocketError, answer_to, client_frame, frame_end, server_head
 
 WARM_UP_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
@@ -32,7 +32,7 @@ class Tally:
     bouncing: bool = False
     recording: bool = False
     latencies: array[float] = field(default_factory=lambda: array("d"))
-    error: LinkError | None = None
+    error: WebSocketError | None = None
 
 
 class Client(asyncio.Protocol):
@@ -77,7 +77,7 @@ class Client(asyncio.Protocol):
             self._transport.write(self.frame * count if count > 1 else self.frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._tally.error = self._tally.error or LinkError(f"connection lost under load: {exc}")
+        self._tally.error = self._tally.error or WebSocketError(f"connection lost under load: {exc}")
 
     def _count(self, data: bytes) -> int:
         """How many of the peer's messages these bytes complete."""
@@ -102,7 +102,7 @@ class Client(asyncio.Protocol):
         """A frame that is not the peer's: pings, of WebSocket and of Engine.IO."""
         try:
             self._transport.write(client_frame(b"3") if payload == b"2" else answer_to(start, payload))
-        except LinkError as error:
+        except WebSocketError as error:
             self._tally.error = error
 
 
@@ -142,7 +142,7 @@ class Load:
         self._watched = watched
 
     async def bounce(self, in_flight: int, seconds: float) -> Result:
-        """Keep `in_flight` messages under way in each pair. Raises LinkError when one is lost."""
+        """Keep `in_flight` messages under way in each pair. Raises WebSocketError when one is lost."""
         self._tally.bouncing = True
         for client in self._clients[::2]:
             client.send(in_flight)
@@ -153,7 +153,7 @@ class Load:
         return result
 
     async def pace(self, rate: float, seconds: float) -> Result:
-        """Send `rate` messages a second, round the pairs. Raises LinkError when one is lost."""
+        """Send `rate` messages a second, round the pairs. Raises WebSocketError when one is lost."""
         await self._send_paced(rate, WARM_UP_SECONDS)
         result = await self._measure(self._send_paced(rate, seconds))
         await self._none_lost()
@@ -186,7 +186,7 @@ class Load:
         ordered = sorted(tally.latencies)
         messages = len(ordered)
         if not messages:
-            raise tally.error or LinkError("no message arrived")
+            raise tally.error or WebSocketError("no message arrived")
         return Result(
             messages,
             seconds,
@@ -202,7 +202,7 @@ class Load:
         while any(client.sent for client in self._clients):
             if self._tally.error is not None or _now() > deadline:
                 missing = sum(len(client.sent) for client in self._clients)
-                raise self._tally.error or LinkError(f"{missing} messages never arrived")
+                raise self._tally.error or WebSocketError(f"{missing} messages never arrived")
             await asyncio.sleep(0.01)
 
     def close(self) -> None:

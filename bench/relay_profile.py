@@ -14,8 +14,8 @@ from pathlib import Path
 import uvloop
 
 from bench import servers
+from bench.pairs import pairs
 from bench.runs import serving
-from bench.scene import pairs
 
 
 async def _profile(nodes: int, count: int, in_flight: int, seconds: float, file: Path) -> int:

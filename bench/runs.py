@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from bench.load import Load, Result
+from bench.pairs import pairs
 from bench.processes import resident_bytes
-from bench.scene import pairs
 from bench.servers import Kind, Server
 
 IN_FLIGHT = (1, 8)

@@ -11,7 +11,7 @@ import random
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from keepline.client.closes import Close, ComeBack
+from keepline.client.close_codes import Close, ComeBack
 from keepline.ops.backoff import Backoff
 from tests.storm.connection import Connection, Failure, Patience, Seat
 

@@ -15,7 +15,7 @@ from typing import IO
 import orjson
 
 from bench.dialects import Keepline, Seat
-from bench.link import Link
+from bench.websocket import WebSocket
 
 PAUSE_SECONDS = 0.02
 
@@ -23,28 +23,28 @@ PAUSE_SECONDS = 0.02
 async def signal(port: int, room: str, tokens: list[str], output: IO[str]) -> None:
     """Bring both in, then signal from each to the other."""
     dialect = Keepline()
-    links = []
+    websockets = []
     for side, token in enumerate(tokens, start=1):
         seat = Seat(room, side, token)
-        link = await Link.open(port, dialect.path(seat), dialect.subprotocol)
-        await dialect.enter(link, seat)
-        links.append(link)
+        websocket = await WebSocket.open(port, dialect.path(seat), dialect.subprotocol)
+        await dialect.enter(websocket, seat)
+        websockets.append(websocket)
     async with asyncio.TaskGroup() as group:
-        for link in links:
-            group.create_task(_send(link, room))
-            group.create_task(_receive(link, output))
+        for websocket in websockets:
+            group.create_task(_send(websocket, room))
+            group.create_task(_receive(websocket, output))
 
 
-async def _send(link: Link, room: str) -> None:
+async def _send(websocket: WebSocket, room: str) -> None:
     while True:
         now = time.monotonic()
-        link.send(orjson.dumps({"type": "signal", "room": room, "data": {"app": now}}))
+        websocket.send(orjson.dumps({"type": "signal", "room": room, "data": {"app": now}}))
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _receive(link: Link, output: IO[str]) -> None:
+async def _receive(websocket: WebSocket, output: IO[str]) -> None:
     while True:
-        frame = orjson.loads(await link.receive())
+        frame = orjson.loads(await websocket.receive())
         if frame["type"] == "signal":
             sent = frame["data"]["app"]
             output.write(f"{sent} {time.monotonic() - sent}\n")

@@ -1,4 +1,4 @@
-"""Sets the scene: clients connected, in rooms, and their signals seen to arrive whole."""
+"""Pairs of clients that are ready to signal: connected, in rooms, and their signals seen to arrive whole."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from contextlib import asynccontextmanager
 import orjson
 
 from bench.dialects import Dialect, Seat, signal_of
-from bench.link import Link, LinkError
 from bench.load import Client, Load, Tally
 from bench.servers import Server
+from bench.websocket import WebSocket, WebSocketError
 
 _AT_ONCE = 50
 
 
 @asynccontextmanager
 async def pairs(server: Server, count: int) -> AsyncIterator[Load]:
-    """`count` pairs that are ready to signal. Raises LinkError when a signal does not arrive as it was sent."""
+    """`count` pairs that are ready to signal. Raises WebSocketError when a signal does not arrive as it was sent."""
     tally = Tally()
     async with server.new_rooms(count) as rooms:
-        links = await _all_entered(server, [seat for room in rooms for seat in room])
+        websockets = await _all_entered(server, [seat for room in rooms for seat in room])
         seats = [seat for room in rooms for seat in room]
         clients: list[Client] = []
-        for index in range(0, len(links), 2):
-            two = links[index : index + 2], seats[index : index + 2]
+        for index in range(0, len(websockets), 2):
+            two = websockets[index : index + 2], seats[index : index + 2]
             clients += await _introduce(server.dialect, *two, tally)
         load = Load(clients, tally, server.watched)
         try:
@@ -34,39 +34,39 @@ async def pairs(server: Server, count: int) -> AsyncIterator[Load]:
             load.close()
 
 
-async def _all_entered(server: Server, seats: Sequence[Seat]) -> list[Link]:
+async def _all_entered(server: Server, seats: Sequence[Seat]) -> list[WebSocket]:
     at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def enter(seat: Seat) -> Link:
+    async def enter(seat: Seat) -> WebSocket:
         async with at_once:
             port = server.ports[0 if seat.side == 1 else -1]
-            link = await Link.open(port, server.dialect.path(seat), server.dialect.subprotocol)
-            await server.dialect.enter(link, seat)
-            return link
+            websocket = await WebSocket.open(port, server.dialect.path(seat), server.dialect.subprotocol)
+            await server.dialect.enter(websocket, seat)
+            return websocket
 
     return await asyncio.gather(*(enter(seat) for seat in seats))
 
 
 async def _introduce(
-    dialect: Dialect, links: Sequence[Link], seats: Sequence[Seat], tally: Tally
+    dialect: Dialect, websockets: Sequence[WebSocket], seats: Sequence[Seat], tally: Tally
 ) -> list[Client]:
     """Let two clients send each other the signal that they will send from now on."""
     texts = [dialect.wrap(signal_of(seat)) for seat in seats]
     sizes = [
-        await _arrives(dialect, texts[0], links[0], links[1]),
-        await _arrives(dialect, texts[1], links[1], links[0]),
+        await _arrives(dialect, texts[0], websockets[0], websockets[1]),
+        await _arrives(dialect, texts[1], websockets[1], websockets[0]),
     ]
-    first = Client(links[0].detach(), texts[0], sizes[1], tally)
-    second = Client(links[1].detach(), texts[1], sizes[0], tally)
+    first = Client(websockets[0].detach(), texts[0], sizes[1], tally)
+    second = Client(websockets[1].detach(), texts[1], sizes[0], tally)
     first.peer, second.peer = second, first
     return [first, second]
 
 
-async def _arrives(dialect: Dialect, text: bytes, sender: Link, receiver: Link) -> int:
+async def _arrives(dialect: Dialect, text: bytes, sender: WebSocket, receiver: WebSocket) -> int:
     """Check that a signal arrives with its values; returns the size of the text in which it does."""
     sender.send(text)
     while (signal := dialect.unwrap(arrived := await receiver.receive())) is None:
         pass
     if orjson.loads(signal) != orjson.loads(dialect.unwrap(text) or b""):
-        raise LinkError(f"sent {text!r}, arrived {arrived!r}")
+        raise WebSocketError(f"sent {text!r}, arrived {arrived!r}")
     return len(arrived)

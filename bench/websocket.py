@@ -18,7 +18,7 @@ _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
-class LinkError(Exception):
+class WebSocketError(Exception):
     """The server did not do what its protocol promises."""
 
 
@@ -55,28 +55,28 @@ def frame_end(data: bytes, at: int) -> tuple[int, int]:
 
 
 def answer_to(frame_start: int, payload: bytes) -> bytes:
-    """What a client has to answer to a control frame, b"" for nothing. Raises LinkError for a close."""
+    """What a client has to answer to a control frame, b"" for nothing. Raises WebSocketError for a close."""
     opcode = frame_start & 0x0F
     if opcode == _CLOSE:
-        raise LinkError(f"closed by the server: {payload!r}")
+        raise WebSocketError(f"closed by the server: {payload!r}")
     return client_frame(payload, _PONG) if opcode == _PING else b""
 
 
-class Link(asyncio.Protocol):
+class WebSocket(asyncio.Protocol):
     """One client. `open`, then `send` and `receive`."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
         self._rest = b""
         self._upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._texts: asyncio.Queue[bytes | LinkError] = asyncio.Queue()
+        self._texts: asyncio.Queue[bytes | WebSocketError] = asyncio.Queue()
 
     @classmethod
     async def open(cls, port: int, path: str, subprotocol: str | None) -> Self:
-        """Connect and upgrade. Raises LinkError, OSError or TimeoutError."""
+        """Connect and upgrade. Raises WebSocketError, OSError or TimeoutError."""
         async with asyncio.timeout(SECONDS):
             loop = asyncio.get_running_loop()
-            _, link = await loop.create_connection(cls, "127.0.0.1", port)
+            _, websocket = await loop.create_connection(cls, "127.0.0.1", port)
             lines = [
                 f"GET {path} HTTP/1.1",
                 f"Host: 127.0.0.1:{port}",
@@ -87,26 +87,26 @@ class Link(asyncio.Protocol):
             ]
             if subprotocol is not None:
                 lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-            link.transport.write("\r\n".join([*lines, "", ""]).encode())
-            await link._upgraded
-        return link
+            websocket.transport.write("\r\n".join([*lines, "", ""]).encode())
+            await websocket._upgraded
+        return websocket
 
     def send(self, text: bytes) -> None:
         """Write a text message."""
         self.transport.write(client_frame(text))
 
     async def receive(self) -> bytes:
-        """The next text message. Raises LinkError or TimeoutError."""
+        """The next text message. Raises WebSocketError or TimeoutError."""
         async with asyncio.timeout(SECONDS):
             text = await self._texts.get()
-        if isinstance(text, LinkError):
+        if isinstance(text, WebSocketError):
             raise text
         return text
 
     def detach(self) -> asyncio.Transport:
-        """Give the transport away; nothing may be under way. Raises LinkError."""
+        """Give the transport away; nothing may be under way. Raises WebSocketError."""
         if self._rest:
-            raise LinkError("half a frame is on its way")
+            raise WebSocketError("half a frame is on its way")
         return self.transport
 
     # --- asyncio.Protocol ---
@@ -115,7 +115,7 @@ class Link(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(LinkError(f"connection lost: {exc}"))
+        self._fail(WebSocketError(f"connection lost: {exc}"))
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
@@ -137,7 +137,7 @@ class Link(asyncio.Protocol):
             return False
         self._rest = rest
         if not head.startswith(b"HTTP/1.1 101 "):
-            self._fail(LinkError(f"not upgraded: {head.decode(errors='replace')}"))
+            self._fail(WebSocketError(f"not upgraded: {head.decode(errors='replace')}"))
             return False
         self._upgraded.set_result(None)
         return True
@@ -145,10 +145,10 @@ class Link(asyncio.Protocol):
     def _control(self, start: int, payload: bytes) -> None:
         try:
             self.transport.write(answer_to(start, payload))
-        except LinkError as error:
+        except WebSocketError as error:
             self._fail(error)
 
-    def _fail(self, error: LinkError) -> None:
+    def _fail(self, error: WebSocketError) -> None:
         if not self._upgraded.done():
             self._upgraded.set_exception(error)
         else:
