@@ -192,36 +192,36 @@ function randomId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// src/gate.js
+// src/ready_event.js
 var MAX_WAITING = 32;
 var PATIENCE_MS = 1e4;
-var Gate = class {
+var ReadyEvent = class {
   #environment;
   #room;
-  #isOpen = false;
+  #isSet = false;
   #error = null;
   #waiting = /* @__PURE__ */ new Set();
   constructor(environment, room) {
     this.#environment = environment;
     this.#room = room;
   }
-  open() {
-    this.#isOpen = true;
+  set() {
+    this.#isSet = true;
     for (const waiter of this.#waiting) waiter.resolve();
   }
-  shut() {
-    this.#isOpen = false;
+  clear() {
+    this.#isSet = false;
     this.#error = null;
   }
-  /** Nobody passes any more. */
-  bar(error) {
+  /** What waits, and what comes, is rejected with `error`. */
+  fail(error) {
     this.#error = error;
     for (const waiter of this.#waiting) waiter.reject(error);
   }
-  /** Null where one may pass at once, else a promise of it. */
+  /** Null when it is ready, else a promise of it. */
   wait() {
     if (this.#error) return Promise.reject(this.#error);
-    return this.#isOpen ? null : this.#queue();
+    return this.#isSet ? null : this.#queue();
   }
   async #queue() {
     const details = { room: this.#room };
@@ -874,7 +874,7 @@ var Call = class extends Emitter {
   #link;
   #signals;
   #media;
-  #gate;
+  #held;
   // open while the server holds our side
   #isSeated = false;
   #messages = new KnownMessages();
@@ -885,7 +885,7 @@ var Call = class extends Emitter {
   constructor(link, roomId, options) {
     super();
     this.#link = link;
-    this.#gate = new Gate(link.environment, roomId);
+    this.#held = new ReadyEvent(link.environment, roomId);
     this.#signals = new Signals(roomId, link, {
       onApp: (data) => this.emit("data", data),
       onMedia: (data) => this.#media.negotiator?.receive(data),
@@ -1001,7 +1001,7 @@ var Call = class extends Emitter {
   /** @internal The connection is gone, or is about to be left. */
   _pause() {
     this.#isSeated = false;
-    this.#gate.shut();
+    this.#held.clear();
     this.#signals.pause();
     this.#media.negotiator?.pause();
   }
@@ -1050,7 +1050,7 @@ var Call = class extends Emitter {
     this.#media.close();
     const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
-    this.#gate.bar(error);
+    this.#held.fail(error);
     this.#link.forget(this);
     this.emit("ended", { reason });
   }
@@ -1075,7 +1075,7 @@ var Call = class extends Emitter {
     this.emit("error", new KeeplineError("media_failed", message, { room: this.roomId, cause }));
   }
   #goOn() {
-    this.#gate.open();
+    this.#held.set();
     this.#meetPeer();
   }
   #meetPeer() {
@@ -1108,7 +1108,7 @@ var Call = class extends Emitter {
     if (this.room) this.room = { ...this.room, chat_mode: "video" };
   }
   async #ask(frame) {
-    const wait = this.#gate.wait();
+    const wait = this.#held.wait();
     if (wait) await wait;
     return this.#link.request({ ...frame, room: this.roomId });
   }
@@ -1424,10 +1424,10 @@ var Heartbeat = class {
   }
 };
 
-// src/pace.js
+// src/pacing.js
 var SHARE_OF_BURST = 0.7;
 var SHARE_OF_RATE = 0.9;
-var Pace = class {
+var Pacer = class {
   #perMs;
   #burst;
   #tokens;
@@ -1466,9 +1466,9 @@ var Pace = class {
     this.#at = now;
   }
 };
-var Turns = class {
+var SendQueue = class {
   #environment;
-  #pace;
+  #pacer;
   #waiting = [];
   #timer = null;
   constructor(environment, limits) {
@@ -1479,32 +1479,32 @@ var Turns = class {
     return this.#waiting.length;
   }
   setLimits(limits) {
-    this.#pace = new Pace(limits, this.#environment.now());
+    this.#pacer = new Pacer(limits, this.#environment.now());
   }
-  /** Calls `send` when its turn has come, perhaps at once. */
-  take(send) {
-    if (this.#waiting.length === 0 && this.#pace.take(this.#environment.now())) send();
+  /** Calls `send` when a frame may go, perhaps at once. */
+  add(send) {
+    if (this.#waiting.length === 0 && this.#pacer.take(this.#environment.now())) send();
     else if (this.#waiting.push(send) === 1) this.#schedule();
   }
   /** For what cannot wait. */
-  jump(send) {
-    this.#pace.charge(this.#environment.now());
+  sendNow(send) {
+    this.#pacer.charge(this.#environment.now());
     send();
   }
   stopFor(ms) {
-    this.#pace.stopFor(ms, this.#environment.now());
+    this.#pacer.stopFor(ms, this.#environment.now());
   }
-  /** Nobody gets a turn any more. */
+  /** Drops what waits. */
   close() {
     this.#waiting.length = 0;
     this.#environment.clearTimeout(this.#timer);
   }
   #schedule() {
     const { now, setTimeout } = this.#environment;
-    this.#timer = setTimeout(() => this.#serve(), this.#pace.wait(now()));
+    this.#timer = setTimeout(() => this.#flush(), this.#pacer.wait(now()));
   }
-  #serve() {
-    while (this.#waiting.length > 0 && this.#pace.take(this.#environment.now())) this.#waiting.shift()();
+  #flush() {
+    while (this.#waiting.length > 0 && this.#pacer.take(this.#environment.now())) this.#waiting.shift()();
     if (this.#waiting.length > 0) this.#schedule();
   }
 };
@@ -1556,7 +1556,7 @@ var Connection = class {
   #probe;
   #opened = new Deferred();
   #requests = new Requests();
-  #turns;
+  #sendQueue;
   #heartbeat;
   #patience = null;
   #early = [];
@@ -1576,7 +1576,7 @@ var Connection = class {
     this.#environment = environment;
     this.#url = url;
     this.#probe = probe;
-    this.#turns = new Turns(environment, this.limits);
+    this.#sendQueue = new SendQueue(environment, this.limits);
     this.#heartbeat = new Heartbeat(environment, () => this.#ask(), () => this.#end(lost("The server is silent")));
     this.#socket = new environment.WebSocket(url, [SUBPROTOCOL]);
     this.#socket.onopen = () => this.#opened.resolve();
@@ -1600,7 +1600,7 @@ var Connection = class {
     const welcome = await answer.promise;
     this.#environment.clearTimeout(this.#patience);
     this.limits = { ...DEFAULT_LIMITS, ...welcome.limits };
-    this.#turns.setLimits(this.limits);
+    this.#sendQueue.setLimits(this.limits);
     if (this.limits.ping_ms) this.#heartbeat.watch(this.limits.ping_ms);
     return welcome;
   }
@@ -1626,8 +1626,8 @@ var Connection = class {
     let text;
     try {
       text = encodeFrame({ ...frame, id }, this.limits);
-      if (urgent) this.#turns.jump(send);
-      else this.#turns.take(send);
+      if (urgent) this.#sendQueue.sendNow(send);
+      else this.#sendQueue.add(send);
     } catch (error) {
       answer.reject(error);
     }
@@ -1635,7 +1635,7 @@ var Connection = class {
   }
   /** Calls `send` when a frame that nobody answers may be written, perhaps at once. */
   whenFree(send) {
-    if (!this.#ended) this.#turns.take(send);
+    if (!this.#ended) this.#sendQueue.add(send);
   }
   /** Writes the text of a frame; false when the socket takes nothing any more. */
   write(text) {
@@ -1682,7 +1682,7 @@ var Connection = class {
     else this.#keepEarly(frame);
   }
   #slowDown({ retry_after_ms: ms = RATE_LIMIT_PAUSE_MS2 }) {
-    this.#turns.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
+    this.#sendQueue.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
   }
   #queued(frame) {
     if (this.#onFrame) return;
@@ -1704,7 +1704,7 @@ var Connection = class {
     this.#ended = error;
     this.#environment.clearTimeout(this.#patience);
     this.#heartbeat.stop();
-    this.#turns.close();
+    this.#sendQueue.close();
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.onerror = () => {
@@ -1923,7 +1923,7 @@ var Connector = class {
 var Keepline = class extends Emitter {
   #connector;
   #calls;
-  #gate;
+  #connected;
   // open while connected
   #iceServers = [];
   #first = null;
@@ -1945,7 +1945,7 @@ var Keepline = class extends Emitter {
     }
     const urls = [url].flat().map(parseSocketUrl);
     if (urls.length === 0) throw new TypeError("At least one url is needed");
-    this.#gate = new Gate(whole);
+    this.#connected = new ReadyEvent(whole);
     this.#calls = new Calls(whole, {
       user: () => this.user,
       iceServers: () => this.#iceServers,
@@ -2000,7 +2000,7 @@ var Keepline = class extends Emitter {
   async report(roomId, reason) {
     checkText(reason, MAX_REASON_LENGTH, roomId);
     if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room: roomId });
-    await this.#gate.wait();
+    await this.#connected.wait();
     const { current } = this.#connector;
     if (!current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
     await current.request({ type: "report", room: roomId.toLowerCase(), reason });
@@ -2008,8 +2008,8 @@ var Keepline = class extends Emitter {
   #setState(state, reason) {
     if (this.state === state) return;
     this.state = state;
-    if (state === "connected") this.#gate.open();
-    else this.#gate.shut();
+    if (state === "connected") this.#connected.set();
+    else this.#connected.clear();
     this.emit("state", { state, reason });
   }
   #welcome(connection, welcome) {
@@ -2037,7 +2037,7 @@ var Keepline = class extends Emitter {
   #shut(error) {
     this.#connector.stop(error);
     this.#first.reject(error);
-    this.#gate.bar(error);
+    this.#connected.fail(error);
     this.#setState("closed", error.code);
     this.#calls.close(error);
   }

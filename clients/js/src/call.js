@@ -2,7 +2,7 @@ import { Deferred } from "./deferred.js";
 import { Emitter } from "./emitter.js";
 import { KeeplineError } from "./errors.js";
 import { checkText, encodeFrame, MAX_REASON_LENGTH } from "./frames.js";
-import { Gate } from "./gate.js";
+import { ReadyEvent } from "./ready_event.js";
 import { KnownMessages } from "./known_messages.js";
 import { Media } from "./media.js";
 import { Signals } from "./signals.js";
@@ -24,7 +24,7 @@ export class Call extends Emitter {
   #link;
   #signals;
   #media;
-  #gate; // open while the server holds our side
+  #held; // open while the server holds our side
   #isSeated = false;
   #messages = new KnownMessages();
   #typedAt = -Infinity;
@@ -35,7 +35,7 @@ export class Call extends Emitter {
   constructor(link, roomId, options) {
     super();
     this.#link = link;
-    this.#gate = new Gate(link.environment, roomId);
+    this.#held = new ReadyEvent(link.environment, roomId);
     this.#signals = new Signals(roomId, link, {
       onApp: (data) => this.emit("data", data),
       onMedia: (data) => this.#media.negotiator?.receive(data),
@@ -174,7 +174,7 @@ export class Call extends Emitter {
   /** @internal The connection is gone, or is about to be left. */
   _pause() {
     this.#isSeated = false;
-    this.#gate.shut();
+    this.#held.clear();
     this.#signals.pause();
     this.#media.negotiator?.pause();
   }
@@ -227,7 +227,7 @@ export class Call extends Emitter {
     this.#media.close();
     const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
-    this.#gate.bar(error);
+    this.#held.fail(error);
     this.#link.forget(this);
     this.emit("ended", { reason });
   }
@@ -256,7 +256,7 @@ export class Call extends Emitter {
   }
 
   #goOn() {
-    this.#gate.open();
+    this.#held.set();
     this.#meetPeer();
   }
 
@@ -295,7 +295,7 @@ export class Call extends Emitter {
   }
 
   async #ask(frame) {
-    const wait = this.#gate.wait();
+    const wait = this.#held.wait();
     if (wait) await wait;
     return this.#link.request({ ...frame, room: this.roomId });
   }

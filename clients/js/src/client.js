@@ -5,7 +5,7 @@ import { Emitter } from "./emitter.js";
 import { browserEnvironment } from "./environment.js";
 import { KeeplineError } from "./errors.js";
 import { checkText, MAX_REASON_LENGTH } from "./frames.js";
-import { Gate } from "./gate.js";
+import { ReadyEvent } from "./ready_event.js";
 
 /**
  * The connection to the cluster. It reconnects by itself until {@link Keepline.close} or a close code that
@@ -17,7 +17,7 @@ import { Gate } from "./gate.js";
 export class Keepline extends Emitter {
   #connector;
   #calls;
-  #gate; // open while connected
+  #connected; // open while connected
   #iceServers = [];
   #first = null;
 
@@ -39,7 +39,7 @@ export class Keepline extends Emitter {
     }
     const urls = [url].flat().map(parseSocketUrl);
     if (urls.length === 0) throw new TypeError("At least one url is needed");
-    this.#gate = new Gate(whole);
+    this.#connected = new ReadyEvent(whole);
     this.#calls = new Calls(whole, {
       user: () => this.user,
       iceServers: () => this.#iceServers,
@@ -101,7 +101,7 @@ export class Keepline extends Emitter {
   async report(roomId, reason) {
     checkText(reason, MAX_REASON_LENGTH, roomId);
     if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room: roomId });
-    await this.#gate.wait();
+    await this.#connected.wait();
     const { current } = this.#connector;
     if (!current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
     await current.request({ type: "report", room: roomId.toLowerCase(), reason });
@@ -110,8 +110,8 @@ export class Keepline extends Emitter {
   #setState(state, reason) {
     if (this.state === state) return;
     this.state = state;
-    if (state === "connected") this.#gate.open();
-    else this.#gate.shut();
+    if (state === "connected") this.#connected.set();
+    else this.#connected.clear();
     this.emit("state", { state, reason });
   }
 
@@ -143,7 +143,7 @@ export class Keepline extends Emitter {
   #shut(error) {
     this.#connector.stop(error);
     this.#first.reject(error);
-    this.#gate.bar(error);
+    this.#connected.fail(error);
     this.#setState("closed", error.code);
     this.#calls.close(error);
   }

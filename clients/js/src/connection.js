@@ -2,7 +2,7 @@ import { Deferred } from "./deferred.js";
 import { KeeplineError } from "./errors.js";
 import { DEFAULT_LIMITS, encodeFrame, parseFrame } from "./frames.js";
 import { Heartbeat } from "./heartbeat.js";
-import { Turns } from "./pace.js";
+import { SendQueue } from "./pacing.js";
 import { Requests } from "./requests.js";
 
 const SUBPROTOCOL = "keepline.v1";
@@ -22,7 +22,7 @@ export class Connection {
   #probe;
   #opened = new Deferred();
   #requests = new Requests();
-  #turns;
+  #sendQueue;
   #heartbeat;
   #patience = null;
   #early = [];
@@ -43,7 +43,7 @@ export class Connection {
     this.#environment = environment;
     this.#url = url;
     this.#probe = probe;
-    this.#turns = new Turns(environment, this.limits);
+    this.#sendQueue = new SendQueue(environment, this.limits);
     this.#heartbeat = new Heartbeat(environment, () => this.#ask(), () => this.#end(lost("The server is silent")));
     this.#socket = new environment.WebSocket(url, [SUBPROTOCOL]);
     this.#socket.onopen = () => this.#opened.resolve();
@@ -68,7 +68,7 @@ export class Connection {
     const welcome = await answer.promise;
     this.#environment.clearTimeout(this.#patience);
     this.limits = { ...DEFAULT_LIMITS, ...welcome.limits };
-    this.#turns.setLimits(this.limits);
+    this.#sendQueue.setLimits(this.limits);
     if (this.limits.ping_ms) this.#heartbeat.watch(this.limits.ping_ms);
     return welcome;
   }
@@ -96,8 +96,8 @@ export class Connection {
     let text;
     try {
       text = encodeFrame({ ...frame, id }, this.limits);
-      if (urgent) this.#turns.jump(send);
-      else this.#turns.take(send);
+      if (urgent) this.#sendQueue.sendNow(send);
+      else this.#sendQueue.add(send);
     } catch (error) {
       answer.reject(error);
     }
@@ -106,7 +106,7 @@ export class Connection {
 
   /** Calls `send` when a frame that nobody answers may be written, perhaps at once. */
   whenFree(send) {
-    if (!this.#ended) this.#turns.take(send);
+    if (!this.#ended) this.#sendQueue.add(send);
   }
 
   /** Writes the text of a frame; false when the socket takes nothing any more. */
@@ -161,7 +161,7 @@ export class Connection {
   }
 
   #slowDown({ retry_after_ms: ms = RATE_LIMIT_PAUSE_MS }) {
-    this.#turns.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
+    this.#sendQueue.stopFor(Math.min(ms, MAX_RATE_LIMIT_PAUSE_MS));
   }
 
   #queued(frame) {
@@ -187,7 +187,7 @@ export class Connection {
     this.#ended = error;
     this.#environment.clearTimeout(this.#patience);
     this.#heartbeat.stop();
-    this.#turns.close();
+    this.#sendQueue.close();
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.onerror = () => {}; // Some runtimes throw what nobody listens to.

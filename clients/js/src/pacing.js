@@ -2,7 +2,7 @@ const SHARE_OF_BURST = 0.7; // The rest is for what cannot wait, and for frames 
 const SHARE_OF_RATE = 0.9;
 
 /** Lets frames go no faster than the server takes them: a token bucket that is smaller than the server's. */
-export class Pace {
+export class Pacer {
   #perMs;
   #burst;
   #tokens;
@@ -48,10 +48,10 @@ export class Pace {
   }
 }
 
-/** Those who want to send, one frame each, in the order in which they came. */
-export class Turns {
+/** Frames that wait until the pacer lets them go, in the order in which they came. */
+export class SendQueue {
   #environment;
-  #pace;
+  #pacer;
   #waiting = [];
   #timer = null;
 
@@ -65,26 +65,26 @@ export class Turns {
   }
 
   setLimits(limits) {
-    this.#pace = new Pace(limits, this.#environment.now());
+    this.#pacer = new Pacer(limits, this.#environment.now());
   }
 
-  /** Calls `send` when its turn has come, perhaps at once. */
-  take(send) {
-    if (this.#waiting.length === 0 && this.#pace.take(this.#environment.now())) send();
+  /** Calls `send` when a frame may go, perhaps at once. */
+  add(send) {
+    if (this.#waiting.length === 0 && this.#pacer.take(this.#environment.now())) send();
     else if (this.#waiting.push(send) === 1) this.#schedule();
   }
 
   /** For what cannot wait. */
-  jump(send) {
-    this.#pace.charge(this.#environment.now());
+  sendNow(send) {
+    this.#pacer.charge(this.#environment.now());
     send();
   }
 
   stopFor(ms) {
-    this.#pace.stopFor(ms, this.#environment.now());
+    this.#pacer.stopFor(ms, this.#environment.now());
   }
 
-  /** Nobody gets a turn any more. */
+  /** Drops what waits. */
   close() {
     this.#waiting.length = 0;
     this.#environment.clearTimeout(this.#timer);
@@ -92,11 +92,11 @@ export class Turns {
 
   #schedule() {
     const { now, setTimeout } = this.#environment;
-    this.#timer = setTimeout(() => this.#serve(), this.#pace.wait(now()));
+    this.#timer = setTimeout(() => this.#flush(), this.#pacer.wait(now()));
   }
 
-  #serve() {
-    while (this.#waiting.length > 0 && this.#pace.take(this.#environment.now())) this.#waiting.shift()();
+  #flush() {
+    while (this.#waiting.length > 0 && this.#pacer.take(this.#environment.now())) this.#waiting.shift()();
     if (this.#waiting.length > 0) this.#schedule();
   }
 }

@@ -5,11 +5,11 @@ import { KeeplineError } from "./errors.js";
 const MAX_WAITING = 32;
 const PATIENCE_MS = 10_000;
 
-/** Where those wait who need a connection: for ten seconds, and no more than 32 of them. */
-export class Gate {
+/** Lets requests wait until something is ready, or has failed for good: for ten seconds, and no more than 32 of them. */
+export class ReadyEvent {
   #environment;
   #room;
-  #isOpen = false;
+  #isSet = false;
   #error = null;
   #waiting = new Set();
 
@@ -18,26 +18,26 @@ export class Gate {
     this.#room = room;
   }
 
-  open() {
-    this.#isOpen = true;
+  set() {
+    this.#isSet = true;
     for (const waiter of this.#waiting) waiter.resolve();
   }
 
-  shut() {
-    this.#isOpen = false;
+  clear() {
+    this.#isSet = false;
     this.#error = null;
   }
 
-  /** Nobody passes any more. */
-  bar(error) {
+  /** What waits, and what comes, is rejected with `error`. */
+  fail(error) {
     this.#error = error;
     for (const waiter of this.#waiting) waiter.reject(error);
   }
 
-  /** Null where one may pass at once, else a promise of it. */
+  /** Null when it is ready, else a promise of it. */
   wait() {
     if (this.#error) return Promise.reject(this.#error);
-    return this.#isOpen ? null : this.#queue();
+    return this.#isSet ? null : this.#queue();
   }
 
   async #queue() {
