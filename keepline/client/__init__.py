@@ -28,6 +28,7 @@ without a network left or ended with the next connection. What only one of them 
   only the peer is away is lost here and waits there.
 """
 
+from keepline.client.app_callbacks import State
 from keepline.client.call import Call
 from keepline.client.client import Keepline
 from keepline.client.errors import (
@@ -59,7 +60,6 @@ from keepline.client.events import (
     Typing,
 )
 from keepline.client.models import IceServer, Membership, Message, RoomSnapshot
-from keepline.client.notices import State
 from keepline.client.options import Options
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Ties a call to the connections that carry it, one after the other."""
+"""A call that this client is in, and the connections that carry it, one after the other."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from keepline.client.errors import CallEnded, ConnectionLost, KeeplineError, Req
 from keepline.client.event_queue import EventQueue
 from keepline.client.events import Ended, Rejoined, SignalRefused
 from keepline.client.frames import Frame
-from keepline.client.gate import Gate
 from keepline.client.limits import REASON_LENGTH, Limits, check_size, check_text
 from keepline.client.models import Membership
 from keepline.client.options import Options
+from keepline.client.ready_event import ReadyEvent
 
 
 class Requester(Protocol):
     """How a call asks its client to carry out a request."""
 
-    def __call__(self, frame: Frame, gate: Gate, *, repeatable: bool) -> Awaitable[Frame]:
-        """Send the frame once the gate is open, and return the answer."""
+    def __call__(self, frame: Frame, ready: ReadyEvent, *, repeatable: bool) -> Awaitable[Frame]:
+        """Send the frame once `ready` is set, and return the answer."""
         ...
 
 
-class CallLink:
+class ActiveCall:
     """The working side of a call: the client moves it from connection to connection, the call sends through
     it.
     """
@@ -37,19 +37,19 @@ class CallLink:
         self,
         membership: Membership,
         request: Requester,
-        client_gate: Gate,
-        forget: Callable[[CallLink], None],
+        client_ready: ReadyEvent,
+        forget: Callable[[ActiveCall], None],
         options: Options,
     ) -> None:
-        """Take how to make requests, the gate of those that outlast the call, and whom to tell when it is over."""
+        """Take how to make requests, the event for those that outlast the call, and whom to tell when it is over."""
         self.state = CallState(membership, options.messages_kept)
         self.events = EventQueue(options.events_waiting)
         self.ended: str | None = None
         self._request = request
-        self._client_gate = client_gate
+        self._client_ready = client_ready
         self._forget = forget
         self._outgoing = Outgoing(self.room_id, options.signals_waiting, options.signal_bytes_waiting)
-        self._gate = Gate()
+        self._ready = ReadyEvent()
         self._connection: Connection | None = None
         self._was_held = False
         self._flushing = asyncio.Lock()
@@ -82,26 +82,26 @@ class CallLink:
         for event in self.state.renew(membership) if known else self.state.first_events():
             self.events.put(event)
         self._peer_moved.set()
-        self._gate.open()
+        self._ready.set()
 
     def hold_back(self) -> None:
         """The connection is about to be left: what is sent from now on waits for the next one."""
-        self._gate.shut()
+        self._ready.clear()
 
     def go_on(self) -> None:
         """It is not left, as it seems."""
         if self._connection is not None:
-            self._gate.open()
+            self._ready.set()
 
     def lose(self) -> None:
         """The connection is gone; what is sent from now on waits."""
         self._connection = None
-        self._gate.shut()
+        self._ready.clear()
 
     def close(self, error: KeeplineError, *, by_server: bool) -> None:
         """The client is closed for good."""
         self._connection = None
-        self._gate.bar(error)
+        self._ready.fail(error)
         self.events.close(error if by_server else None)
 
     def receive(self, frame: Frame) -> None:
@@ -122,7 +122,7 @@ class CallLink:
     def finish(self, reason: str) -> None:
         """This member has no part in the call any more."""
         self.ended = reason
-        self._gate.bar(CallEnded(reason))
+        self._ready.fail(CallEnded(reason))
         self.events.close()
         self._peer_moved.set()
         self._forget(self)
@@ -130,7 +130,7 @@ class CallLink:
     async def ask(self, kind: str, *, repeatable: bool = False, **fields: Any) -> Frame:
         """Make a request about this room; a repeatable one again if the connection breaks meanwhile."""
         frame = {"type": kind, "room": self.room_id, **fields}
-        return await self._request(frame, self._gate, repeatable=repeatable)
+        return await self._request(frame, self._ready, repeatable=repeatable)
 
     async def chat(self, text: str) -> Frame:
         """Write to the peer."""
@@ -141,7 +141,7 @@ class CallLink:
         """Report the peer, whether the call is over or not."""
         check_text("reason", reason, REASON_LENGTH)
         frame = {"type": "report", "room": self.room_id, "reason": reason}
-        await self._request(frame, self._client_gate, repeatable=True)
+        await self._request(frame, self._client_ready, repeatable=True)
 
     @property
     def departing(self) -> bool:
@@ -154,7 +154,7 @@ class CallLink:
 
     async def leave(self) -> None:
         """Step out, now or as soon as the client is back."""
-        self._gate.check()
+        self._ready.check()
         await self._departure.make("leave", lambda: self.finish("left"))
 
     async def end(self) -> None:
@@ -164,7 +164,7 @@ class CallLink:
 
     async def send_signal(self, data: Any) -> None:
         """Queue a signal and send what is queued, if the connection is there."""
-        self._gate.check()
+        self._ready.check()
         text = self._outgoing.frame(data)
         check_size(text, self.limits)  # what no node takes must not get into the queue
         self._outgoing.add(text)
@@ -172,7 +172,7 @@ class CallLink:
 
     async def send_note(self, kind: str) -> None:
         """Send a frame that means nothing later: dropped while the client is away or has sent as much as it may."""
-        self._gate.check()
+        self._ready.check()
         if self._connection is not None and self._connection.free:
             await self._connection.paced()
             try:
@@ -203,7 +203,7 @@ class CallLink:
 
         A peer that left on purpose is not waited for: what it would have got is of its last visit.
         """
-        if not self._outgoing or not self._gate.is_open:
+        if not self._outgoing or not self._ready.is_set:
             return None
         if self._returned and self.state.peer not in ("joined", "left"):
             return None

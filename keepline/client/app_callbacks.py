@@ -20,7 +20,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Notices:
+class AppCallbacks:
     """Tells the application, and bears it when its callbacks fail."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Notices:
         """Tell the state in which every client begins."""
         self._tell_state()
 
-    def become(self, state: State) -> None:
+    def enter(self, state: State) -> None:
         """The client does something else from here on, if it does."""
         self._failing = self._failing and state is not State.CONNECTED
         if state is not self.state:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from keepline.client.active_call import ActiveCall
 from keepline.client.events import Event
-from keepline.client.link import CallLink
 from keepline.client.models import Message, PeerState, RoomSnapshot
 
 
@@ -20,39 +20,39 @@ class Call:
     client.
     """
 
-    def __init__(self, link: CallLink) -> None:
-        """Take the link that carries the call."""
-        self._link = link
+    def __init__(self, active: ActiveCall) -> None:
+        """Take the call as the client moves it from connection to connection."""
+        self._active = active
 
     @property
     def room_id(self) -> str:
         """The room's UUID."""
-        return self._link.room_id
+        return self._active.room_id
 
     @property
     def room(self) -> RoomSnapshot:
         """The last snapshot, with the chat messages that came since."""
-        return self._link.state.room
+        return self._active.state.room
 
     @property
     def side(self) -> int:
         """1 for the initiator of the call, 2 for the other one."""
-        return self._link.state.side
+        return self._active.state.side
 
     @property
     def polite(self) -> bool:
         """This member's role in perfect negotiation; it never changes."""
-        return self._link.state.polite
+        return self._active.state.polite
 
     @property
     def peer(self) -> PeerState:
         """What is known of the other side now. It may be ahead of the events that wait to be read."""
-        return self._link.state.peer
+        return self._active.state.peer
 
     @property
     def ended(self) -> str | None:
         """Why the call is over for this member (`left` after `leave`), or None while it is not."""
-        return self._link.ended
+        return self._active.ended
 
     async def send(self, data: Any) -> None:
         """Send a signal: any value that JSON knows.
@@ -62,7 +62,7 @@ class Call:
         in a second. Raises SignalQueueFull when too many wait, RequestFailed with `too_large`, TypeError for what
         JSON does not know, CallEnded or ConnectionClosed.
         """
-        await self._link.send_signal(data)
+        await self._active.send_signal(data)
 
     async def signal(self, *, description: Any = None, candidate: Any = None, app: Any = None) -> None:
         """Send a signal in the usual form: exactly one of a session description {type, sdp}, an ICE candidate
@@ -78,7 +78,7 @@ class Call:
 
     async def typing(self) -> None:
         """Tell the peer that this member is writing. Dropped while the client is away."""
-        await self._link.send_note("typing")
+        await self._active.send_note("typing")
 
     async def chat(self, text: str) -> Message:
         """Write to the peer, in as many characters (code points) as the cluster allows, 500 by default.
@@ -89,23 +89,23 @@ class Call:
         After RequestTimedOut or ConnectionLost `room.messages` shows, once the client is back, whether it
         was.
         """
-        answer = await self._link.chat(text)
+        answer = await self._active.chat(text)
         message = Message.parse(answer["message"])
-        self._link.state.add_message(message)
+        self._active.state.add_message(message)
         return message
 
     async def request_video(self) -> None:
         """Ask the peer of a text call for video; ModeChanged brings the reply."""
-        await self._link.ask("mode", action="request", repeatable=True)
+        await self._active.ask("mode", action="request", repeatable=True)
 
     async def accept_video(self) -> None:
         """Accept the peer's request: the call is a video call from now on."""
-        await self._link.ask("mode", action="accept")
-        self._link.state.turn_to_video()
+        await self._active.ask("mode", action="accept")
+        self._active.state.turn_to_video()
 
     async def decline_video(self) -> None:
         """Decline the peer's request."""
-        await self._link.ask("mode", action="decline")
+        await self._active.ask("mode", action="decline")
 
     async def leave(self) -> None:
         """Step out. The room stays for a while and can be joined again; this object is done.
@@ -113,11 +113,11 @@ class Call:
         While the client is away that is remembered, and told to the cluster with the next connection, also when
         this raises RequestTimedOut meanwhile.
         """
-        await self._link.leave()
+        await self._active.leave()
 
     async def end(self) -> None:
         """Hang up for both. A call that is over already is fine; without a connection it is as with `leave`."""
-        await self._link.end()
+        await self._active.end()
 
     async def report(self, reason: str) -> None:
         """Tell the app's moderators about the peer, in 1 to 500 characters (code points); also when the call has ended.
@@ -125,7 +125,7 @@ class Call:
         Returns once the report is stored. To repeat the same one does no harm, and RequestFailed with
         `rate_limited` says when there have been too many. Never raises CallEnded.
         """
-        await self._link.report(reason)
+        await self._active.report(reason)
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens in the call, in order. For one reader at a time.
@@ -136,5 +136,5 @@ class Call:
         closed the client for good. Where `Options.events_waiting` events wait unread, newer ones are dropped
         and one `EventsLost` stands in their place.
         """
-        while (event := await self._link.events.get()) is not None:
+        while (event := await self._active.events.get()) is not None:
             yield event

@@ -6,37 +6,37 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from keepline.client.active_call import ActiveCall, Requester
 from keepline.client.call_state import refusal
 from keepline.client.connection import Connection
 from keepline.client.departure import GONE
 from keepline.client.errors import ConnectionLost, KeeplineError, ProtocolError, RequestFailed
 from keepline.client.events import Event
 from keepline.client.frames import Frame
-from keepline.client.gate import Gate
-from keepline.client.link import CallLink, Requester
 from keepline.client.models import Membership, Welcome
 from keepline.client.options import Options
+from keepline.client.ready_event import ReadyEvent
 from keepline.ops.backoff import Backoff
 
 
 class Calls:
     """All calls that this client has joined and that are not over."""
 
-    def __init__(self, request: Requester, gate: Gate, options: Options) -> None:
-        """Take how the calls make their requests, and the gate of those that outlast a call."""
+    def __init__(self, request: Requester, ready: ReadyEvent, options: Options) -> None:
+        """Take how the calls make their requests, and the event for those that outlast a call."""
         self._request = request
-        self._gate = gate
+        self._ready = ready
         self._options = options
-        self._links: dict[str, CallLink] = {}
+        self._calls: dict[str, ActiveCall] = {}
         self._expected: set[str] = set()
 
-    def get(self, room_id: str) -> CallLink | None:
+    def get(self, room_id: str) -> ActiveCall | None:
         """The call in a room, if there is one."""
-        return self._links.get(room_id)
+        return self._calls.get(room_id)
 
     def any_room(self) -> str | None:
         """A room that this client is in; None if it is in none."""
-        return next(iter(self._links), None)
+        return next(iter(self._calls), None)
 
     @contextmanager
     def expecting(self, room_id: str) -> Iterator[None]:
@@ -50,80 +50,80 @@ class Calls:
     def joined(self, connection: Connection, membership: Membership) -> None:
         """Make the call as soon as the frame is read, not where `join` waits: frames about it may follow."""
         room_id = membership.room.room_id
-        if room_id not in self._links:
+        if room_id not in self._calls:
             if room_id not in self._expected:
                 return
-            self._links[room_id] = CallLink(
-                membership, self._request, self._gate, self._forget, self._options
+            self._calls[room_id] = ActiveCall(
+                membership, self._request, self._ready, self._forget, self._options
             )
-        self._links[room_id].hold(connection, membership, resumed=False)
+        self._calls[room_id].hold(connection, membership, resumed=False)
 
     def receive(self, frame: Frame) -> None:
         """Take a frame about a room. Raises KeyError or TypeError when it cannot be read."""
         room_id = frame.get("room")
-        link = self._links.get(room_id) if isinstance(room_id, str) else None
-        if link is not None:
-            link.receive(frame)
+        call = self._calls.get(room_id) if isinstance(room_id, str) else None
+        if call is not None:
+            call.receive(frame)
         elif frame["type"] == "error" and "id" not in frame and room_id is None:
             self.notify(refusal(frame))  # the server did not read the frame, so it cannot say whose it was
 
     def notify(self, event: Event) -> None:
         """Tell every call."""
-        for link in self._links.values():
-            link.events.put(event)
+        for call in self._calls.values():
+            call.events.put(event)
 
     def resumed(self, connection: Connection, welcome: Welcome) -> None:
         """The connection holds the rooms of the welcome already."""
         for membership in welcome.rooms:
-            link = self._links.get(membership.room.room_id)
-            if link is not None:
-                link.hold(connection, membership, resumed=True)
+            call = self._calls.get(membership.room.room_id)
+            if call is not None:
+                call.hold(connection, membership, resumed=True)
 
     def hold_back(self) -> None:
         """The connection is about to be left: what is sent waits."""
-        for link in self._links.values():
-            link.hold_back()
+        for call in self._calls.values():
+            call.hold_back()
 
     async def go_on(self) -> None:
         """It is not left, as it seems: send what has waited."""
-        for link in list(self._links.values()):
-            link.go_on()
-            await link.flush()
+        for call in list(self._calls.values()):
+            call.go_on()
+            await call.flush()
 
     def lose(self) -> None:
         """The connection is gone."""
-        for link in self._links.values():
-            link.lose()
+        for call in self._calls.values():
+            call.lose()
 
     def close(self, error: KeeplineError, *, by_server: bool) -> None:
         """The client is closed for good."""
-        for link in self._links.values():
-            link.close(error, by_server=by_server)
-        self._links.clear()
+        for call in self._calls.values():
+            call.close(error, by_server=by_server)
+        self._calls.clear()
 
     async def restore(self, connection: Connection) -> None:
         """Rejoin what the session did not resume, and send what was queued meanwhile."""
         async with asyncio.TaskGroup() as restoring:
-            for link in list(self._links.values()):
-                restoring.create_task(self._restore(connection, link))
+            for call in list(self._calls.values()):
+                restoring.create_task(self._restore(connection, call))
 
-    async def _restore(self, connection: Connection, link: CallLink) -> None:
-        if not link.held:
-            await self._rejoin(connection, link)
-        await link.restore()
+    async def _restore(self, connection: Connection, call: ActiveCall) -> None:
+        if not call.held:
+            await self._rejoin(connection, call)
+        await call.restore()
 
-    async def _rejoin(self, connection: Connection, link: CallLink) -> None:
+    async def _rejoin(self, connection: Connection, call: ActiveCall) -> None:
         options = self._options
         backoff = Backoff(options.backoff_base, options.backoff_cap, uniform=options.uniform)
         while True:
             try:
                 await connection.paced()
                 async with asyncio.timeout(options.request_timeout):
-                    await connection.request({"type": "join", "room": link.room_id})
+                    await connection.request({"type": "join", "room": call.room_id})
                 return
             except RequestFailed as error:
                 if error.code in GONE:
-                    link.over(error.reason or error.code)
+                    call.over(error.reason or error.code)
                     return
                 await options.sleep((error.retry_after or 0.0) + backoff.next())
             except (TimeoutError, ProtocolError):
@@ -132,5 +132,5 @@ class Calls:
             except ConnectionLost:
                 return
 
-    def _forget(self, link: CallLink) -> None:
-        self._links.pop(link.room_id, None)
+    def _forget(self, call: ActiveCall) -> None:
+        self._calls.pop(call.room_id, None)

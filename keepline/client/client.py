@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from keepline.client.active_call import ActiveCall
 from keepline.client.addresses import Addresses
+from keepline.client.app_callbacks import AppCallbacks, State
 from keepline.client.call import Call
-from keepline.client.closes import NORMAL_CLOSURE
+from keepline.client.close_codes import NORMAL_CLOSURE
 from keepline.client.connector import Connector, TokenSource
 from keepline.client.errors import CallEnded, ConnectionClosed, KeeplineError, RequestTimedOut
 from keepline.client.limits import REASON_LENGTH, check_text, room_id_of
-from keepline.client.link import CallLink
 from keepline.client.models import IceServer, Membership
-from keepline.client.notices import Notices, State
 from keepline.client.options import Options
 
 _DEFAULTS = Options()
@@ -48,8 +48,8 @@ class Keepline:
         for an address that is none.
         """
         self._options = options
-        self._notices = Notices(on_state, on_error)
-        self._connector = Connector(Addresses(url), token, room_hint, self._notices, options)
+        self._callbacks = AppCallbacks(on_state, on_error)
+        self._connector = Connector(Addresses(url), token, room_hint, self._callbacks, options)
 
     async def __aenter__(self) -> Self:
         """Connect. Raises ConnectFailed when no node answers in time, ConnectionClosed when one refuses."""
@@ -71,7 +71,7 @@ class Keepline:
     @property
     def state(self) -> State:
         """What the client is doing now."""
-        return self._notices.state
+        return self._callbacks.state
 
     @property
     def user(self) -> str:
@@ -103,15 +103,15 @@ class Keepline:
         when the room ended at that very moment, or ConnectionClosed.
         """
         room_id = room_id_of(room_id)
-        link = await self._link_to(room_id)
-        if link is None:
+        active = await self._active_call(room_id)
+        if active is None:
             with self._connector.calls.expecting(room_id):
                 frame = {"type": "join", "room": room_id}
-                await self._connector.request(frame, self._connector.gate, repeatable=True)
-            link = self._connector.calls.get(room_id)
-            if link is None:  # it ended between the answer and now
+                await self._connector.request(frame, self._connector.ready, repeatable=True)
+            active = self._connector.calls.get(room_id)
+            if active is None:  # it ended between the answer and now
                 raise CallEnded("room_ended")
-        return Call(link)
+        return Call(active)
 
     async def report(self, room_id: str, reason: str) -> None:
         """Tell the app's moderators about the other member of a room, as `Call.report` does of a call at hand.
@@ -121,18 +121,18 @@ class Keepline:
         """
         check_text("reason", reason, REASON_LENGTH)
         frame = {"type": "report", "room": room_id_of(room_id), "reason": reason}
-        await self._connector.request(frame, self._connector.gate, repeatable=True)
+        await self._connector.request(frame, self._connector.ready, repeatable=True)
 
     async def close(self) -> None:
         """Close the connection and end all iterators. May be called more than once."""
         await self._connector.stop(ConnectionClosed(NORMAL_CLOSURE, "closed by the application"))
 
-    async def _link_to(self, room_id: str) -> CallLink | None:
+    async def _active_call(self, room_id: str) -> ActiveCall | None:
         """The call that goes on in a room; one that is being left is waited for, so that the next comes after it."""
         try:
             async with asyncio.timeout(self._options.request_timeout):
-                while (link := self._connector.calls.get(room_id)) is not None and link.departing:
-                    await link.departed()
+                while (active := self._connector.calls.get(room_id)) is not None and active.departing:
+                    await active.departed()
         except TimeoutError as error:
             raise RequestTimedOut("the call before this one is still being left") from error
-        return link
+        return active

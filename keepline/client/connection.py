@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidProxy, InvalidStatus, WebSocketExceptio
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
-from keepline.client.closes import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Close
+from keepline.client.close_codes import ABNORMAL_CLOSURE, NORMAL_CLOSURE, Close
 from keepline.client.errors import (
     AttemptFailed,
     ConnectFailed,

@@ -8,8 +8,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from keepline.client.addresses import Addresses
+from keepline.client.app_callbacks import AppCallbacks, State
 from keepline.client.calls import Calls
-from keepline.client.closes import ABNORMAL_CLOSURE, INTERNAL_ERROR, REPLACED, UNAUTHORIZED, Close, ComeBack
+from keepline.client.close_codes import (
+    ABNORMAL_CLOSURE,
+    INTERNAL_ERROR,
+    REPLACED,
+    UNAUTHORIZED,
+    Close,
+    ComeBack,
+)
 from keepline.client.connection import Connection
 from keepline.client.errors import (
     AttemptFailed,
@@ -22,18 +30,17 @@ from keepline.client.errors import (
     TokenUnavailable,
 )
 from keepline.client.events import IceServersChanged
-from keepline.client.farewell import Farewell
 from keepline.client.frames import Frame
-from keepline.client.gate import Gate
+from keepline.client.goodbye import Goodbye
 from keepline.client.models import IceServer, Membership, Welcome
-from keepline.client.notices import Notices, State
 from keepline.client.options import Options
+from keepline.client.ready_event import ReadyEvent
 from keepline.client.reconnect import ReconnectPlan
 from keepline.ops.backoff import Backoff
 
 TokenSource = str | Callable[[], Awaitable[str]]
 
-FAREWELL_SECONDS = 1.0
+OVERLAP_SECONDS = 1.0
 """How long the connection before is read after the next one has taken over: what is on its way comes first."""
 
 _log = logging.getLogger(__name__)
@@ -47,15 +54,15 @@ class Connector:
         addresses: Addresses,
         token: TokenSource,
         room_hint: str | None,
-        notices: Notices,
+        callbacks: AppCallbacks,
         options: Options,
     ) -> None:
-        self.gate = Gate()
-        self.calls = Calls(self.request, self.gate, options)
+        self.ready = ReadyEvent()
+        self.calls = Calls(self.request, self.ready, options)
         self._addresses = addresses
         self._token = token
         self._room_hint = room_hint
-        self._notices = notices
+        self._callbacks = callbacks
         self._options = options
         self._plan = ReconnectPlan(
             Backoff(options.backoff_base, options.backoff_cap, uniform=options.uniform),
@@ -78,11 +85,11 @@ class Connector:
 
     async def start(self) -> None:
         """Connect, and wait for the first welcome. Raises ConnectFailed, ConnectionClosed."""
-        self._notices.begin()
+        self._callbacks.begin()
         self._runner = asyncio.create_task(self._run(), name="keepline-client")
         try:
             async with asyncio.timeout(self._options.first_connect_timeout) as self._patience:
-                await self.gate.passed()
+                await self.ready.wait()
         except TimeoutError:
             why = f": {self._failure}" if self._failure else ""
             raise ConnectFailed(f"no node could be reached within the timeout{why}") from self._failure
@@ -97,18 +104,18 @@ class Connector:
             await asyncio.wait([runner], timeout=2 * self._options.close_timeout)
         self._finish(error, by_server=False)
 
-    async def request(self, frame: Frame, gate: Gate, *, repeatable: bool) -> Frame:
-        """Send the frame once the gate is open, and return the answer; a repeatable one on as many connections
-        as it takes. Raises RequestFailed, RequestTimedOut, ConnectionLost, and what the gate is barred with.
+    async def request(self, frame: Frame, ready: ReadyEvent, *, repeatable: bool) -> Frame:
+        """Send the frame once `ready` is set, and return the answer; a repeatable one on as many connections
+        as it takes. Raises RequestFailed, RequestTimedOut, ConnectionLost, and what `ready` has failed with.
         """
         try:
             async with asyncio.timeout(self._options.request_timeout):
                 while True:
-                    await gate.passed()
+                    await ready.wait()
                     if (connection := self._connection) is None:
                         raise ConnectionLost("the connection was lost")
                     await connection.paced()
-                    if connection is not self._connection or not gate.is_open:
+                    if connection is not self._connection or not ready.is_set:
                         continue
                     try:
                         return await connection.request(frame)
@@ -125,7 +132,7 @@ class Connector:
         """Connect again and again until that is not allowed any more."""
         try:
             while (delay := await self._connect_once()) is not None:
-                self._notices.become(State.RECONNECTING if self._welcome else State.CONNECTING)
+                self._callbacks.enter(State.RECONNECTING if self._welcome else State.CONNECTING)
                 await self._options.sleep(delay)
         except Exception as error:
             _log.exception("the client failed")
@@ -155,7 +162,7 @@ class Connector:
 
     def _tell(self, error: KeeplineError) -> None:
         self._failure = error
-        self._notices.failed(error)
+        self._callbacks.failed(error)
 
     async def _live_through(self) -> Close:
         """Live on one connection, and after a goodbye on the next, until one ends for another reason."""
@@ -185,21 +192,21 @@ class Connector:
 
     async def _live_on(self, connection: Connection) -> Connection | Close:
         """Read until the connection ends, or until the next one has taken over from it."""
-        farewell = Farewell(self._options.sleep)
+        goodbye = Goodbye(self._options.sleep)
         restoring = asyncio.create_task(self._restore(connection), name="keepline-restore")
         reading = asyncio.create_task(
-            connection.run(lambda frame: self._on_frame(frame, farewell)), name="keepline-read"
+            connection.run(lambda frame: self._on_frame(frame, goodbye)), name="keepline-read"
         )
-        moving = asyncio.create_task(self._move(farewell), name="keepline-move")
+        moving = asyncio.create_task(self._move(goodbye), name="keepline-move")
         try:
             await asyncio.wait({reading, moving}, return_when=asyncio.FIRST_COMPLETED)
-            if farewell.is_due:
+            if goodbye.is_due:
                 # A connection from which the next one takes over is closed, perhaps before that one knows.
                 await asyncio.wait({moving}, timeout=self._options.request_timeout)
             following = moving.result() if moving.done() else None
             if following is None:
-                return _ours(await reading) if farewell.is_due else await reading
-            await asyncio.wait({reading}, timeout=FAREWELL_SECONDS)
+                return _ours(await reading) if goodbye.is_due else await reading
+            await asyncio.wait({reading}, timeout=OVERLAP_SECONDS)
             return following
         finally:
             for task in (restoring, reading, moving):
@@ -215,9 +222,9 @@ class Connector:
             _log.exception("the calls could not be restored")
             connection.abort()
 
-    async def _move(self, farewell: Farewell) -> Connection | None:
+    async def _move(self, goodbye: Goodbye) -> Connection | None:
         """Once a goodbye's time has come, open the next connection while this one works; None when it may not be."""
-        await farewell.due()
+        await goodbye.due()
         while True:
             try:
                 opened = await self._open()
@@ -258,17 +265,17 @@ class Connector:
         self._connection, self._welcome = connection, welcome
         if welcome.resumed:
             self.calls.resumed(connection, welcome)
-        self.gate.open()
-        self._notices.become(State.CONNECTED)
+        self.ready.set()
+        self._callbacks.enter(State.CONNECTED)
 
-    def _on_frame(self, frame: Frame, farewell: Farewell) -> None:
+    def _on_frame(self, frame: Frame, goodbye: Goodbye) -> None:
         kind = frame["type"]
         if kind == "joined" and self._connection is not None:
             self.calls.joined(self._connection, Membership.parse(frame))
         elif kind == "goodbye":
             seconds = frame["reconnect_after_ms"] / 1000
             self._plan.goodbye(seconds)
-            farewell.said(seconds)
+            goodbye.received(seconds)
         elif kind == "ice":
             self._on_ice(tuple(IceServer.parse(server) for server in frame["ice_servers"]))
         else:
@@ -282,13 +289,13 @@ class Connector:
         """Let nothing be sent on a connection that is gone."""
         if self._connection is connection:
             self._connection = None
-            self.gate.shut()
+            self.ready.clear()
             self.calls.lose()
 
     def _finish(self, error: KeeplineError, *, by_server: bool) -> None:
-        self.gate.bar(error)
+        self.ready.fail(error)
         self.calls.close(error, by_server=by_server)
-        self._notices.become(State.CLOSED)
+        self._callbacks.enter(State.CLOSED)
 
 
 def _ours(close: Close) -> Close:

@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-class Farewell:
+class Goodbye:
     """The goodbye of one connection, said or not."""
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         self.is_due = False
         self._sleep = sleep
-        self._said: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._received: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
-    def said(self, seconds: float) -> None:
+    def received(self, seconds: float) -> None:
         """The node asks to be left after so many seconds. Only the first time counts."""
-        if not self._said.done():
-            self._said.set_result(seconds)
+        if not self._received.done():
+            self._received.set_result(seconds)
 
     async def due(self) -> None:
         """Wait for a goodbye, and until its time has come."""
-        await self._sleep(await self._said)
+        await self._sleep(await self._received)
         self.is_due = True

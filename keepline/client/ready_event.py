@@ -1,46 +1,44 @@
-"""A door at which requests wait while the client is away."""
+"""An event that can also fail: requests wait on it while the client is away."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Gate:
-    """Open while a connection can be used; shut while the client reconnects; barred when that is over for
-    good.
-    """
+class ReadyEvent:
+    """Set while a connection can be used, clear while the client reconnects, failed when it is closed for good."""
 
     def __init__(self) -> None:
-        self._moved = asyncio.Event()
+        self._changed = asyncio.Event()
         self._error: Exception | None = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether one may pass now."""
-        return self._moved.is_set() and self._error is None
+    def is_set(self) -> bool:
+        """Whether a request may go now."""
+        return self._changed.is_set() and self._error is None
 
-    def open(self) -> None:
-        """Let pass who waits and who comes."""
-        self._moved.set()
+    def set(self) -> None:
+        """Let waiting requests go, and those that come."""
+        self._changed.set()
 
-    def shut(self) -> None:
-        """Let nobody pass until it is opened again. A barred gate stays barred."""
+    def clear(self) -> None:
+        """Let requests wait until it is set again. A failed event stays failed."""
         if self._error is None:
-            self._moved.clear()
+            self._changed.clear()
 
-    def bar(self, error: Exception) -> None:
-        """Turn away who waits and who comes, with this error. The first error stays."""
+    def fail(self, error: Exception) -> None:
+        """Refuse waiting requests, and those that come, with this error. The first error stays."""
         self._error = self._error or error
-        self._moved.set()
+        self._changed.set()
 
     def check(self) -> None:
-        """Raise the error of a barred gate."""
+        """Raise the error of a failed event."""
         if self._error is not None:
             raise self._error
 
-    async def passed(self) -> None:
-        """Wait until the gate is open. Raises the error of a barred one. The caller sets the time limit."""
+    async def wait(self) -> None:
+        """Wait until it is set. Raises the error of a failed one. The caller sets the time limit."""
         self.check()
-        while not self.is_open:
-            await self._moved.wait()
+        while not self.is_set:
+            await self._changed.wait()
             self.check()

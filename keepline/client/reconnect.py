@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keepline.client.closes import RATE_LIMITED, Close, ComeBack
+from keepline.client.close_codes import RATE_LIMITED, Close, ComeBack
 from keepline.ops.backoff import Backoff
 
 RATE_LIMITED_SECONDS = 1.0

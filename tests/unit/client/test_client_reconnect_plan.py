@@ -1,6 +1,6 @@
 import pytest
 
-from keepline.client.closes import Close
+from keepline.client.close_codes import Close
 from keepline.client.reconnect import ReconnectPlan
 from keepline.ops.backoff import Backoff
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from keepline.client.closes import COME_BACK, NORMAL_CLOSURE, ComeBack
+from keepline.client.close_codes import COME_BACK, NORMAL_CLOSURE, ComeBack
 from signal_node.protocol import close_codes, frames
 from tests.unit.docs.schemas import (
     DOCS,
