@@ -52,7 +52,7 @@ class Call:
             await receiver.expect("signal", room=self.room, data={"app": mark})
 
 
-class Scene:
+class Harness:
     """Connects clients to a cluster and closes them all in the end. `nodes` are Alice's and Bob's."""
 
     def __init__(self, cluster: Deployment, nodes: Placement) -> None:
@@ -60,7 +60,7 @@ class Scene:
         self.nodes = nodes
         self._clients = AsyncExitStack()
 
-    async def __aenter__(self) -> Scene:
+    async def __aenter__(self) -> Harness:
         return self
 
     async def __aexit__(self, *_: object) -> None:

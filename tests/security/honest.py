@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.acceptance.scenes import Call
+from tests.acceptance.harness import Call
 from tests.helpers.cluster import Cluster
 
 EVERY_SECONDS = 0.02

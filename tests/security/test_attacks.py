@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.scenes import Call, Scene
+from tests.acceptance.harness import Call, Harness
 from tests.helpers.cluster import Cluster, running_cluster
 from tests.helpers.waiting import eventually
 from tests.security.honest import Pair, resident_mb
@@ -56,14 +56,14 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def scene(cluster: Cluster) -> AsyncIterator[Scene]:
-    async with Scene(cluster, (0, 1)) as scene:
-        yield scene
+async def harness(cluster: Cluster) -> AsyncIterator[Harness]:
+    async with Harness(cluster, (0, 1)) as harness:
+        yield harness
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def call(scene: Scene) -> Call:
-    return await scene.call()
+async def call(harness: Harness) -> Call:
+    return await harness.call()
 
 
 async def attack(cluster: Cluster, name: str, connections: int, **options: Any) -> dict[str, int]:
@@ -152,10 +152,12 @@ async def test_good_tokens_have_a_rate(cluster: Cluster, call: Call) -> None:
     assert seen["4429"] > 0
 
 
-async def test_joins_of_a_full_chat_are_served_by_and_by(cluster: Cluster, scene: Scene, call: Call) -> None:
+async def test_joins_of_a_full_chat_are_served_by_and_by(
+    cluster: Cluster, harness: Harness, call: Call
+) -> None:
     alice, bob = uuid.uuid4(), uuid.uuid4()
     room = (await cluster.open_room(alice, bob, chat_mode="text"))["room_id"]
-    member = await scene.login(alice)
+    member = await harness.login(alice)
     await member.client.ask("join", "joined", room=room)
     for _ in range(3):
         await asyncio.gather(
@@ -167,9 +169,9 @@ async def test_joins_of_a_full_chat_are_served_by_and_by(cluster: Cluster, scene
 
 
 async def test_large_signals_within_the_limits_cost_no_other_call_a_signal(
-    cluster: Cluster, scene: Scene, call: Call
+    cluster: Cluster, harness: Harness, call: Call
 ) -> None:
-    calls = [await scene.call() for _ in range(4)]
+    calls = [await harness.call() for _ in range(4)]
     tokens = [cluster.token(one.alice.user) for one in calls]
     for one in calls:
         await one.alice.client.aclose()

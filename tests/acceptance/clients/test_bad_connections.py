@@ -13,7 +13,7 @@ import pytest_asyncio
 from websockets.frames import Opcode
 
 from tests.acceptance.clients.raw_client import RawClient, websocket_frame
-from tests.acceptance.scenes import PLACEMENTS, Call, Placement, Scene
+from tests.acceptance.harness import PLACEMENTS, Call, Harness, Placement
 from tests.helpers.cluster import Cluster
 from tests.helpers.waiting import eventually
 
@@ -29,16 +29,16 @@ HANDSHAKE = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=PLACEMENTS)
-async def scene(request: pytest.FixtureRequest, hasty_cluster: Cluster) -> AsyncIterator[Scene]:
+async def harness(request: pytest.FixtureRequest, hasty_cluster: Cluster) -> AsyncIterator[Harness]:
     nodes: Placement = request.param
-    async with Scene(hasty_cluster, nodes) as scene:
-        yield scene
+    async with Harness(hasty_cluster, nodes) as harness:
+        yield harness
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def call(scene: Scene) -> Call:
+async def call(harness: Harness) -> Call:
     """A call of two others, which has nothing to do with what the tests do."""
-    return await scene.call()
+    return await harness.call()
 
 
 @pytest_asyncio.fixture(loop_scope="session", autouse=True)
@@ -48,11 +48,11 @@ async def undisturbed(call: Call) -> AsyncIterator[None]:
     await call.goes_on(mark=str(uuid.uuid4()))
 
 
-async def raw_login(scene: Scene, user: uuid.UUID, **options: int) -> RawClient:
+async def raw_login(harness: Harness, user: uuid.UUID, **options: int) -> RawClient:
     """A connection to the node of one of the two that has said hello, its welcome still unread."""
-    client = await scene.connect_raw(scene.nodes[1], **options)
+    client = await harness.connect_raw(harness.nodes[1], **options)
     await client.handshake()
-    await client.send({"type": "hello", "token": scene.cluster.token(user)})
+    await client.send({"type": "hello", "token": harness.cluster.token(user)})
     return client
 
 
@@ -93,42 +93,42 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("message", BAD_MESSAGES.values(), ids=BAD_MESSAGES)
-async def test_a_message_that_is_no_text_closes_the_connection(scene: Scene, message: bytes) -> None:
-    client = await raw_login(scene, uuid.uuid4())
+async def test_a_message_that_is_no_text_closes_the_connection(harness: Harness, message: bytes) -> None:
+    client = await raw_login(harness, uuid.uuid4())
     await client.write(message)
     frames, code = await client.rest()
     assert (len(frames), code) in [(0, 4400), (1, 4400)], "the welcome may or may not have been on its way"
 
 
 @pytest.mark.parametrize("data", BROKEN_FRAMING.values(), ids=BROKEN_FRAMING)
-async def test_broken_framing_closes_the_connection(scene: Scene, data: bytes) -> None:
-    client = await raw_login(scene, uuid.uuid4())
+async def test_broken_framing_closes_the_connection(harness: Harness, data: bytes) -> None:
+    client = await raw_login(harness, uuid.uuid4())
     await client.write(data)
     _, code = await client.rest()
     assert code == 1002
 
 
 @pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
-async def test_a_frame_that_is_too_large_closes_the_connection(scene: Scene, data: bytes) -> None:
-    client = await raw_login(scene, uuid.uuid4())
+async def test_a_frame_that_is_too_large_closes_the_connection(harness: Harness, data: bytes) -> None:
+    client = await raw_login(harness, uuid.uuid4())
     await client.write(data)
     frames, code = await client.rest()
     assert (frames[-1]["type"], frames[-1]["code"], code) == ("error", "too_large", 4413)
 
 
-async def test_the_largest_frame_arrives(scene: Scene) -> None:
-    call = await scene.call()
+async def test_the_largest_frame_arrives(harness: Harness) -> None:
+    call = await harness.call()
     start, end = f'{{"type":"signal","room":"{call.room}","data":"', '"}'
     text = start + "x" * (LARGEST - len(start) - len(end)) + end
     await call.alice.client.send_text(text)
     assert await call.bob.client.websocket.recv(decode=True) == text
 
 
-async def test_a_text_in_fragments_is_one_text(scene: Scene) -> None:
-    client = await scene.connect_raw(scene.nodes[1])
+async def test_a_text_in_fragments_is_one_text(harness: Harness) -> None:
+    client = await harness.connect_raw(harness.nodes[1])
     await client.handshake()
     user = uuid.uuid4()
-    hello = json.dumps({"type": "hello", "id": "ü", "token": scene.cluster.token(user)}, ensure_ascii=False)
+    hello = json.dumps({"type": "hello", "id": "ü", "token": harness.cluster.token(user)}, ensure_ascii=False)
     text = hello.encode()
     pieces = [text[at : at + 1] for at in range(60)] + [text[60:]]  # more would be more than the burst
     fragments = [
@@ -166,17 +166,17 @@ GARBAGE = {
 
 @pytest.mark.parametrize(("request_text", "status"), REFUSED.values(), ids=REFUSED)
 async def test_what_is_no_handshake_of_ours_is_refused_in_http(
-    scene: Scene, request_text: str, status: int
+    harness: Harness, request_text: str, status: int
 ) -> None:
-    client = await scene.connect_raw(scene.nodes[1])
+    client = await harness.connect_raw(harness.nodes[1])
     await client.write(request_text.encode("latin-1"))
     answer = await client.answer()
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
 
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_what_is_not_even_http_gets_no_websocket(scene: Scene, garbage: bytes) -> None:
-    client = await scene.connect_raw(scene.nodes[1])
+async def test_what_is_not_even_http_gets_no_websocket(harness: Harness, garbage: bytes) -> None:
+    client = await harness.connect_raw(harness.nodes[1])
     await client.write(garbage)
     answer = await client.answer()
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
@@ -185,8 +185,8 @@ async def test_what_is_not_even_http_gets_no_websocket(scene: Scene, garbage: by
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "http://app.example", "null", "https://a.b.preview.example"]
 )
-async def test_other_origins_are_refused(scene: Scene, origin: str) -> None:
-    client = await scene.connect(scene.nodes[1], origin=origin)
+async def test_other_origins_are_refused(harness: Harness, origin: str) -> None:
+    client = await harness.connect(harness.nodes[1], origin=origin)
     assert await client.closed() == 4403
 
 
@@ -194,19 +194,19 @@ async def test_other_origins_are_refused(scene: Scene, origin: str) -> None:
     "origin",
     ["https://app.example", "https://APP.example:443", "https://a.preview.example", "capacitor://localhost"],
 )
-async def test_a_listed_origin_is_let_in(scene: Scene, origin: str) -> None:
-    await scene.login(uuid.uuid4(), scene.nodes[1], origin=origin)
+async def test_a_listed_origin_is_let_in(harness: Harness, origin: str) -> None:
+    await harness.login(uuid.uuid4(), harness.nodes[1], origin=origin)
 
 
 # --- time and quantity ---
 
 
-async def test_who_does_not_say_hello_in_time_is_closed(scene: Scene) -> None:
-    node = scene.nodes[1]
-    silent = await scene.connect(node)
-    unfinished, speechless = await scene.connect_raw(node), await scene.connect_raw(node)
+async def test_who_does_not_say_hello_in_time_is_closed(harness: Harness) -> None:
+    node = harness.nodes[1]
+    silent = await harness.connect(node)
+    unfinished, speechless = await harness.connect_raw(node), await harness.connect_raw(node)
     await unfinished.write(HANDSHAKE[:60].encode())
-    half = await scene.connect_raw(node)
+    half = await harness.connect_raw(node)
     await half.handshake()
     await half.write(websocket_frame(Opcode.TEXT, b'{"type": "hello"', fin=False))
     assert await asyncio.gather(silent.closed(), half.rest(), unfinished.answer(), speechless.answer()) == [
@@ -217,10 +217,10 @@ async def test_who_does_not_say_hello_in_time_is_closed(scene: Scene) -> None:
     ]
 
 
-async def test_who_sends_too_much_is_warned_and_closed(scene: Scene) -> None:
+async def test_who_sends_too_much_is_warned_and_closed(harness: Harness) -> None:
     user = uuid.uuid4()
-    room = (await scene.cluster.open_room(user, uuid.uuid4()))["room_id"]
-    member = await scene.login(user, scene.nodes[1])
+    room = (await harness.cluster.open_room(user, uuid.uuid4()))["room_id"]
+    member = await harness.login(user, harness.nodes[1])
     await member.client.ask("join", "joined", room=room)
     member.client.websocket.transport.write(
         websocket_frame(Opcode.TEXT, json.dumps({"type": "typing", "room": room}).encode()) * 1_000
@@ -232,18 +232,18 @@ async def test_who_sends_too_much_is_warned_and_closed(scene: Scene) -> None:
     assert len(errors) == 10
 
 
-async def test_who_does_not_wait_for_the_welcome_is_closed(scene: Scene) -> None:
-    client = await scene.connect_raw(scene.nodes[1])
+async def test_who_does_not_wait_for_the_welcome_is_closed(harness: Harness) -> None:
+    client = await harness.connect_raw(harness.nodes[1])
     await client.handshake()
-    hello = {"type": "hello", "token": scene.cluster.token(uuid.uuid4())}
+    hello = {"type": "hello", "token": harness.cluster.token(uuid.uuid4())}
     await client.send(hello, *({"type": "join", "room": str(uuid.uuid4())} for _ in range(65)))
     assert await client.rest() == ([], 4429)
 
 
-async def test_sixty_four_frames_may_follow_hello_at_once(scene: Scene) -> None:
-    client = await scene.connect_raw(scene.nodes[1])
+async def test_sixty_four_frames_may_follow_hello_at_once(harness: Harness) -> None:
+    client = await harness.connect_raw(harness.nodes[1])
     await client.handshake()
-    hello = {"type": "hello", "token": scene.cluster.token(uuid.uuid4())}
+    hello = {"type": "hello", "token": harness.cluster.token(uuid.uuid4())}
     joins = [{"type": "join", "id": f"{n}", "room": str(uuid.uuid4())} for n in range(64)]
     await client.send(hello, *joins)
     frames = await client.receive(65)
@@ -251,12 +251,12 @@ async def test_sixty_four_frames_may_follow_hello_at_once(scene: Scene) -> None:
     assert {frame["id"] for frame in frames[1:]} == {join["id"] for join in joins}
 
 
-async def test_who_reads_slowly_keeps_the_call_and_its_peer_waits(scene: Scene, call: Call) -> None:
+async def test_who_reads_slowly_keeps_the_call_and_its_peer_waits(harness: Harness, call: Call) -> None:
     alice, bob = uuid.uuid4(), uuid.uuid4()
-    room = (await scene.cluster.open_room(alice, bob))["room_id"]
-    slow = await raw_login(scene, bob, receive_buffer_bytes=NARROW)
+    room = (await harness.cluster.open_room(alice, bob))["room_id"]
+    slow = await raw_login(harness, bob, receive_buffer_bytes=NARROW)
     await slow.send({"type": "join", "room": room})
-    sender = (await scene.login(alice, scene.nodes[0])).client
+    sender = (await harness.login(alice, harness.nodes[0])).client
     joined = await sender.ask("join", "joined", room=room)
     if joined["peer"] != "joined":
         await sender.expect("peer", room=room, state="joined")

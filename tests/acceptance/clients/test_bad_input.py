@@ -14,7 +14,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from tests.acceptance.clients.bare_client import BareClient
-from tests.acceptance.scenes import PLACEMENTS, Call, Placement, Scene
+from tests.acceptance.harness import PLACEMENTS, Call, Harness, Placement
 from tests.helpers.cluster import Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -24,16 +24,16 @@ BAD_FRAMES = 10
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=PLACEMENTS)
-async def scene(request: pytest.FixtureRequest, hasty_cluster: Cluster) -> AsyncIterator[Scene]:
+async def harness(request: pytest.FixtureRequest, hasty_cluster: Cluster) -> AsyncIterator[Harness]:
     nodes: Placement = request.param
-    async with Scene(hasty_cluster, nodes) as scene:
-        yield scene
+    async with Harness(hasty_cluster, nodes) as harness:
+        yield harness
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def call(scene: Scene) -> Call:
+async def call(harness: Harness) -> Call:
     """A call of two others, which has nothing to do with what the tests do."""
-    return await scene.call()
+    return await harness.call()
 
 
 @pytest_asyncio.fixture(loop_scope="session", autouse=True)
@@ -44,9 +44,9 @@ async def undisturbed(call: Call) -> AsyncIterator[None]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(scene: Scene) -> BareClient:
+async def client(harness: Harness) -> BareClient:
     """A stranger's connection to the node of one of the two."""
-    return (await scene.login(uuid.uuid4(), scene.nodes[1])).client
+    return (await harness.login(uuid.uuid4(), harness.nodes[1])).client
 
 
 async def still_works(client: BareClient) -> None:
@@ -147,9 +147,9 @@ async def test_ten_bad_frames_are_enough(client: BareClient) -> None:
     assert code == 4400
 
 
-async def test_equal_keys_cannot_make_a_frame_of_the_server(scene: Scene) -> None:
+async def test_equal_keys_cannot_make_a_frame_of_the_server(harness: Harness) -> None:
     """One reader of JSON takes the first of two equal keys, another the last: the peer must see neither twice."""
-    call = await scene.call()
+    call = await harness.call()
     alice, bob = call.clients
     signal, ended = f'"type": "signal", "room": "{call.room}", "data": 1', '"type": "ended"'
     for text in (f"{{{ended}, {signal}}}", f"{{{signal}, {ended}}}"):
@@ -185,12 +185,12 @@ async def test_nothing_can_be_done_in_a_room_of_others(client: BareClient, call:
 
 
 async def test_a_third_user_is_not_let_in_and_learns_nothing(
-    scene: Scene, client: BareClient, call: Call
+    harness: Harness, client: BareClient, call: Call
 ) -> None:
     refused = await client.refused("not_a_member", "join", room=call.room)
     for secret in (call.alice.user, call.bob.user, call.alice.welcome["session"], "video", "active"):
         assert str(secret) not in json.dumps(refused)
-    ended = await scene.call()
+    ended = await harness.call()
     await ended.alice.client.ask("end", "ok", room=ended.room)
     await client.refused("not_a_member", "join", room=ended.room)
     await still_works(client)
@@ -203,23 +203,23 @@ async def test_a_room_that_does_not_exist_is_not_found(client: BareClient, room:
     await still_works(client)
 
 
-async def test_a_room_that_has_ended_is_over_for_its_members(scene: Scene) -> None:
-    over = await scene.call()
-    await scene.cluster.end_room(over.room)
+async def test_a_room_that_has_ended_is_over_for_its_members(harness: Harness) -> None:
+    over = await harness.call()
+    await harness.cluster.end_room(over.room)
     for member in (over.alice, over.bob):
         await member.client.expect("ended", room=over.room, reason="deleted")
         refused = [await member.client.refused("room_ended", "join", room=over.room)]
         for kind, fields in REQUESTS.items():
             refused.append(await member.client.refused("room_ended", kind, room=over.room, **fields))
-        again = (await scene.login(member.user, scene.nodes[1])).client
+        again = (await harness.login(member.user, harness.nodes[1])).client
         refused.append(await again.refused("room_ended", "join", room=over.room))
         assert {frame.get("reason") for frame in refused} == {"deleted"}
 
 
-async def test_a_connection_holds_only_so_many_rooms(scene: Scene) -> None:
+async def test_a_connection_holds_only_so_many_rooms(harness: Harness) -> None:
     user = uuid.uuid4()
-    rooms = [(await scene.cluster.open_room(user, uuid.uuid4()))["room_id"] for _ in range(17)]
-    client = (await scene.login(user, scene.nodes[1])).client
+    rooms = [(await harness.cluster.open_room(user, uuid.uuid4()))["room_id"] for _ in range(17)]
+    client = (await harness.login(user, harness.nodes[1])).client
     for room in rooms[:16]:
         await client.ask("join", "joined", room=room)
     await client.refused("bad_request", "join", room=rooms[16])
@@ -259,10 +259,12 @@ BAD_TOKENS: dict[str, Callable[[str, str], Any]] = {
 
 
 @pytest.mark.parametrize("make", BAD_TOKENS.values(), ids=BAD_TOKENS)
-async def test_a_bad_token_lets_nobody_in(scene: Scene, call: Call, make: Callable[[str, str], Any]) -> None:
+async def test_a_bad_token_lets_nobody_in(
+    harness: Harness, call: Call, make: Callable[[str, str], Any]
+) -> None:
     """It names a user who is in a call, and does not disturb that one either."""
-    token = make(str(call.bob.user), scene.cluster.line["auth_secret"])
-    client = await scene.connect(scene.nodes[1])
+    token = make(str(call.bob.user), harness.cluster.line["auth_secret"])
+    client = await harness.connect(harness.nodes[1])
     await client.send("hello", id="1", token=token, resume=call.bob.welcome["resume"])
     await client.expect("error", id="1", code="unauthorized")
     assert await client.closed() == 4401
@@ -280,26 +282,28 @@ BAD_HELLOS = {
 
 @pytest.mark.parametrize(("field", "fields"), BAD_HELLOS.values(), ids=BAD_HELLOS)
 async def test_a_hello_that_is_ill_formed_is_told_which_field(
-    scene: Scene, field: str, fields: dict[str, Any]
+    harness: Harness, field: str, fields: dict[str, Any]
 ) -> None:
-    client = await scene.connect(scene.nodes[1])
+    client = await harness.connect(harness.nodes[1])
     await client.send("hello", id=1, **fields)
     error = await client.expect("error", id=1, code="bad_request")
     assert field in error["message"]
     assert await client.closed() == 4400
 
 
-async def test_a_hello_with_a_number_as_id_and_a_newline_behind_its_token_is_welcome(scene: Scene) -> None:
-    client = await scene.connect(scene.nodes[1])
-    await client.send("hello", id=1, token=scene.cluster.token(uuid.uuid4()) + "\n")
+async def test_a_hello_with_a_number_as_id_and_a_newline_behind_its_token_is_welcome(
+    harness: Harness,
+) -> None:
+    client = await harness.connect(harness.nodes[1])
+    await client.send("hello", id=1, token=harness.cluster.token(uuid.uuid4()) + "\n")
     await client.expect("welcome", id=1)
 
 
-async def test_a_room_may_be_named_in_upper_case(scene: Scene) -> None:
+async def test_a_room_may_be_named_in_upper_case(harness: Harness) -> None:
     alice, bob = uuid.uuid4(), uuid.uuid4()
-    room = (await scene.cluster.open_room(alice, bob))["room_id"]
+    room = (await harness.cluster.open_room(alice, bob))["room_id"]
     (one, other) = [
-        (await scene.login(user, node)).client for user, node in ((alice, 0), (bob, scene.nodes[1]))
+        (await harness.login(user, node)).client for user, node in ((alice, 0), (bob, harness.nodes[1]))
     ]
     joined = await one.ask("join", "joined", room=room.upper())
     assert joined["room"]["room_id"] == room
@@ -312,8 +316,8 @@ async def test_a_room_may_be_named_in_upper_case(scene: Scene) -> None:
     await one.ask("end", "ok", room=room.upper())
 
 
-async def test_ten_mistakes_of_a_user_end_no_call(scene: Scene) -> None:
-    call = await scene.call()
+async def test_ten_mistakes_of_a_user_end_no_call(harness: Harness) -> None:
+    call = await harness.call()
     for text in ["x" * 501, "cut \ud83d"] * 10:
         await call.alice.client.send_text(
             json.dumps({"type": "chat", "id": 7, "room": call.room, "text": text})
@@ -323,15 +327,15 @@ async def test_ten_mistakes_of_a_user_end_no_call(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("text", [frame("join"), frame("signal", data={}), frame("dance")])
-async def test_nothing_is_done_before_a_hello_with_a_token(scene: Scene, text: str) -> None:
-    client = await scene.connect(scene.nodes[1])
+async def test_nothing_is_done_before_a_hello_with_a_token(harness: Harness, text: str) -> None:
+    client = await harness.connect(harness.nodes[1])
     await client.send_text(text)
     await client.expect("error", id="7", code="unauthorized")
     assert await client.closed() == 4401
 
 
-async def test_what_follows_a_bad_token_is_not_looked_at(scene: Scene, call: Call) -> None:
-    client = await scene.connect(scene.nodes[1])
+async def test_what_follows_a_bad_token_is_not_looked_at(harness: Harness, call: Call) -> None:
+    client = await harness.connect(harness.nodes[1])
     await client.send("hello", token="bad")
     await client.send("join", room=call.room)
     await client.send("end", room=call.room)

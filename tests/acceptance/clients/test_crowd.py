@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from signal_node.signaling.login import HELLOS_AT_ONCE
 from tests.acceptance.clients.bare_client import BareClient, Frame
-from tests.acceptance.scenes import Scene
+from tests.acceptance.harness import Harness
 from tests.helpers.fleet import Fleet, paused, running_fleet
 from tests.helpers.waiting import eventually
 
@@ -29,9 +29,9 @@ async def fleet() -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def crowd(scene: Scene, node: int) -> list[BareClient]:
+async def crowd(harness: Harness, node: int) -> list[BareClient]:
     """More connections than hellos may be under way."""
-    return await asyncio.gather(*(scene.connect(node) for _ in range(HELLOS_AT_ONCE + BEYOND)))
+    return await asyncio.gather(*(harness.connect(node) for _ in range(HELLOS_AT_ONCE + BEYOND)))
 
 
 async def say_hello(fleet: Fleet, clients: list[BareClient]) -> None:
@@ -45,8 +45,8 @@ async def readiness(fleet: Fleet, node: int) -> tuple[int, Frame]:
 
 
 async def test_who_waits_is_told_so_and_then_welcomed(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 0)) as scene:
-        clients = await crowd(scene, 0)
+    async with Harness(fleet, (0, 0)) as harness:
+        clients = await crowd(harness, 0)
         with paused(fleet.valkey.pid):
             await say_hello(fleet, clients)
             gone = clients.pop()
@@ -68,8 +68,8 @@ async def test_who_waits_is_told_so_and_then_welcomed(fleet: Fleet) -> None:
 
 
 async def test_who_cannot_be_served_in_time_is_told_at_once_and_served_later(fleet: Fleet) -> None:
-    async with Scene(fleet, (1, 1)) as scene:
-        clients = await crowd(scene, 1)
+    async with Harness(fleet, (1, 1)) as harness:
+        clients = await crowd(harness, 1)
         with paused(fleet.valkey.pid):
             await say_hello(fleet, clients)
             refused = [await client.receive() for client in clients[HELLOS_AT_ONCE:]]
@@ -92,10 +92,10 @@ async def test_who_cannot_be_served_in_time_is_told_at_once_and_served_later(fle
 
 
 async def test_a_login_while_redis_is_away_counts_everywhere_when_it_is_back(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 0)) as scene:
+    async with Harness(fleet, (0, 0)) as harness:
         user = uuid.uuid4()
         with paused(fleet.valkey.pid):
-            member = await scene.login(user, 0)
+            member = await harness.login(user, 0)
         path = f"/v1/users/{user}/disconnect"
 
         async def known() -> bool:

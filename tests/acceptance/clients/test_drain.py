@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from keepline.client import Keepline, State
 from tests.acceptance.clients.bare_client import BareClient
-from tests.acceptance.scenes import Scene
+from tests.acceptance.harness import Harness
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.haproxy import PROGRAM, haproxy
 from tests.helpers.waiting import eventually
@@ -51,14 +51,14 @@ async def drain_state(fleet: Fleet, node: int) -> str:
 
 async def test_who_connects_elsewhere_before_the_close_misses_nothing(fleet: Fleet) -> None:
     """Holds that a connection works on after its goodbye (`Goodbyes.say`), and that the peer never sees it go."""
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         await fleet.api("POST", "/v1/node/drain", node=1, json={})
         goodbye = await call.bob.client.expect("goodbye", reason="draining")
         assert goodbye["reconnect_after_ms"] <= WINDOW_SECONDS * 100
         await call.goes_on("while leaving")
         before = call.bob.client
-        call.bob = await scene.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
+        call.bob = await harness.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
         assert call.bob.welcome["resumed"] is True
         assert await before.closed() == 4409
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
@@ -71,13 +71,13 @@ async def test_who_connects_elsewhere_before_the_close_misses_nothing(fleet: Fle
 
 
 async def test_a_drained_node_lives_takes_nobody_and_can_be_taken_back(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         begun = await fleet.api("POST", "/v1/node/drain", node=1, json={"seconds": WINDOW_SECONDS})
         assert (begun["state"], begun["sessions"]) == ("draining", 1)
         assert not await fleet.is_ready(1)
         with pytest.raises((OSError, InvalidMessage, ConnectionClosed)):
-            await scene.connect(1)
+            await harness.connect(1)
         frames, code = await call.bob.client.rest()
         assert ([frame["type"] for frame in frames], code) == (["goodbye"], 4503)
         await call.alice.client.expect("peer", room=call.room, state="reconnecting", grace_ms=10_000)
@@ -86,15 +86,15 @@ async def test_a_drained_node_lives_takes_nobody_and_can_be_taken_back(fleet: Fl
         )
         assert (await fleet.api("DELETE", "/v1/node/drain", node=1))["state"] == "ready"
         assert await fleet.is_ready(1)
-        call.bob = await scene.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
+        call.bob = await harness.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
         await call.goes_on()
 
 
 async def test_sigterm_ends_in_time_and_with_0(fleet: Fleet) -> None:
     now = asyncio.get_running_loop().time
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         began = now()
         os.kill(fleet.programs[1].pid, signal.SIGTERM)
 
@@ -112,8 +112,8 @@ async def test_sigterm_ends_in_time_and_with_0(fleet: Fleet) -> None:
 
 async def test_a_second_signal_ends_it_at_once(fleet: Fleet) -> None:
     now = asyncio.get_running_loop().time
-    async with Scene(fleet, (0, 1)) as scene:
-        clients: list[BareClient] = [(await scene.call()).bob.client for _ in range(3)]
+    async with Harness(fleet, (0, 1)) as harness:
+        clients: list[BareClient] = [(await harness.call()).bob.client for _ in range(3)]
         os.kill(fleet.programs[1].pid, signal.SIGTERM)
         await clients[0].expect("goodbye")
         began = now()

@@ -14,12 +14,12 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.scenes import ON_ONE_NODE, ON_TWO_NODES, Call, Scene
+from tests.acceptance.harness import ON_ONE_NODE, ON_TWO_NODES, Call, Harness
 from tests.helpers.cluster import Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-Scenario = Callable[[Scene], Coroutine[Any, Any, None]]
+Scenario = Callable[[Harness], Coroutine[Any, Any, None]]
 SideBySide = Callable[[Scenario], Coroutine[Any, Any, None]]
 
 
@@ -27,22 +27,22 @@ SideBySide = Callable[[Scenario], Coroutine[Any, Any, None]]
 async def side_by_side(hasty_cluster: Cluster) -> AsyncIterator[SideBySide]:
     """Runs a scenario with both ends of its calls on one node, and with each on a node of its own."""
     async with AsyncExitStack() as stack:
-        scenes = [
-            await stack.enter_async_context(Scene(hasty_cluster, nodes))
+        harnesses = [
+            await stack.enter_async_context(Harness(hasty_cluster, nodes))
             for nodes in (ON_ONE_NODE, ON_TWO_NODES)
         ]
 
         async def run(scenario: Scenario) -> None:
             async with asyncio.TaskGroup() as group:
-                for scene in scenes:
-                    group.create_task(scenario(scene))
+                for harness in harnesses:
+                    group.create_task(scenario(harness))
 
         yield run
 
 
-async def over(scene: Scene, room: str, reason: str) -> None:
+async def over(harness: Harness, room: str, reason: str) -> None:
     """All records agree that the room has ended."""
-    ended = await scene.stored(room, status="ended", ended_reason=reason)
+    ended = await harness.stored(room, status="ended", ended_reason=reason)
     assert ended["ended_at"] is not None
     assert ended["grace_period_expires"] is None
     assert (ended["user_1_connected"], ended["user_2_connected"]) == (False, False)
@@ -50,8 +50,8 @@ async def over(scene: Scene, room: str, reason: str) -> None:
 
 @pytest.mark.parametrize("how", ["lost", "left"])
 async def test_nobody_waits_longer_than_the_grace_period(side_by_side: SideBySide, how: str) -> None:
-    async def scenario(scene: Scene) -> None:
-        call = await scene.call()
+    async def scenario(harness: Harness) -> None:
+        call = await harness.call()
         if how == "lost":
             call.bob.client.cut()
             gone = await call.alice.client.expect("peer", state="reconnecting")
@@ -60,9 +60,9 @@ async def test_nobody_waits_longer_than_the_grace_period(side_by_side: SideBySid
             gone = await call.alice.client.expect("peer", state="left")
         assert gone["grace_ms"] == 1_000
         await call.alice.client.expect("ended", room=call.room, reason="grace_expired")
-        await over(scene, call.room, "grace_expired")
+        await over(harness, call.room, "grace_expired")
 
-        late = await scene.login(call.bob.user, scene.nodes[1], resume=call.bob.welcome["resume"])
+        late = await harness.login(call.bob.user, harness.nodes[1], resume=call.bob.welcome["resume"])
         assert late.welcome["rooms"] == []
         refused = await late.client.refused("room_ended", "join", room=call.room)
         assert refused["reason"] == "grace_expired", "one who was away learns why"
@@ -71,14 +71,14 @@ async def test_nobody_waits_longer_than_the_grace_period(side_by_side: SideBySid
 
 
 async def test_a_room_to_which_only_one_comes_ends(side_by_side: SideBySide) -> None:
-    async def scenario(scene: Scene) -> None:
+    async def scenario(harness: Harness) -> None:
         alice, bob = uuid4(), uuid4()
-        room = (await scene.cluster.open_room(alice, bob, node=1))["room_id"]
-        waiting = await scene.login(alice, scene.nodes[0])
+        room = (await harness.cluster.open_room(alice, bob, node=1))["room_id"]
+        waiting = await harness.login(alice, harness.nodes[0])
         await waiting.client.ask("join", "joined", room=room)
         await waiting.client.expect("ended", room=room, reason="no_show")
-        await over(scene, room, "no_show")
-        late = await scene.login(bob, scene.nodes[1])
+        await over(harness, room, "no_show")
+        late = await harness.login(bob, harness.nodes[1])
         refused = await late.client.refused("room_ended", "join", room=room)
         assert refused["reason"] == "no_show"
 
@@ -86,21 +86,21 @@ async def test_a_room_to_which_only_one_comes_ends(side_by_side: SideBySide) -> 
 
 
 async def test_a_call_of_agreed_length_is_announced_to_end_and_ends(side_by_side: SideBySide) -> None:
-    async def scenario(scene: Scene) -> None:
-        call = await scene.call(duration_seconds=2)
+    async def scenario(harness: Harness) -> None:
+        call = await harness.call(duration_seconds=2)
         for client in call.clients:
             ending = await client.expect("ending", room=call.room)
             assert 0 < ending["ends_in_ms"] <= 1_000
         for client in call.clients:
             await client.expect("ended", room=call.room, reason="duration")
-        await over(scene, call.room, "duration")
+        await over(harness, call.room, "duration")
 
     await side_by_side(scenario)
 
 
 async def test_a_silent_text_room_warns_and_ends_unless_somebody_writes(side_by_side: SideBySide) -> None:
-    async def scenario(scene: Scene) -> None:
-        call = await scene.call(chat_mode="text")
+    async def scenario(harness: Harness) -> None:
+        call = await harness.call(chat_mode="text")
         await warned(call)
         message = (await call.alice.client.ask("chat", "ok", room=call.room, text="still here"))["message"]
         cleared = {"type": "inactivity", "room": call.room, "state": "cleared"}
@@ -111,7 +111,7 @@ async def test_a_silent_text_room_warns_and_ends_unless_somebody_writes(side_by_
         await warned(call)
         for client in call.clients:
             await client.expect("ended", room=call.room, reason="inactivity")
-        await over(scene, call.room, "inactivity")
+        await over(harness, call.room, "inactivity")
 
     await side_by_side(scenario)
 
@@ -122,12 +122,12 @@ async def warned(call: Call) -> None:
 
 
 async def test_a_text_room_waits_for_who_is_away_until_it_is_silent(side_by_side: SideBySide) -> None:
-    async def scenario(scene: Scene) -> None:
-        call = await scene.call(chat_mode="text")
+    async def scenario(harness: Harness) -> None:
+        call = await harness.call(chat_mode="text")
         call.bob.client.cut()
         await call.alice.client.expect("peer", room=call.room, state="away")
         await call.alice.client.expect("inactivity", room=call.room, state="warning")
         await call.alice.client.expect("ended", room=call.room, reason="inactivity")
-        await over(scene, call.room, "inactivity")
+        await over(harness, call.room, "inactivity")
 
     await side_by_side(scenario)

@@ -10,7 +10,7 @@ from typing import Any
 
 from keepline.room import keys
 from tests.acceptance.clients.bare_client import BareClient
-from tests.acceptance.scenes import Call
+from tests.acceptance.harness import Call
 from tests.helpers.fleet import Fleet
 from tests.helpers.rows import row_of_room
 from tests.helpers.waiting import eventually

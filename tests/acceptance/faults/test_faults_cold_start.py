@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.acceptance.faults.faults import agreed, kill_everything, start_programs
-from tests.acceptance.scenes import Call, Scene
+from tests.acceptance.harness import Call, Harness
 from tests.helpers.fleet import Fleet, running_fleet
 
 GRACE_MS = 1_000
@@ -56,9 +56,9 @@ async def chat(call: Call, text: str) -> None:
 
 async def test_with_an_empty_redis_fresh_rooms_come_back_from_postgres_and_old_ones_end() -> None:
     """Holds `Recovery._fill_in`: revival of what was touched lately, the end of the rest, tombstones."""
-    async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Scene(fleet, (0, 1)) as scene:
-        video, text = await scene.call(), await scene.call(chat_mode="text")
-        lonely, forgotten, old, over, broken = [await scene.call() for _ in range(5)]
+    async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Harness(fleet, (0, 1)) as harness:
+        video, text = await harness.call(), await harness.call(chat_mode="text")
+        lonely, forgotten, old, over, broken = [await harness.call() for _ in range(5)]
         await chat(video, "before")
         await chat(text, "before")
         await over.alice.client.ask("end", "ok", room=over.room)
@@ -80,12 +80,12 @@ async def test_with_an_empty_redis_fresh_rooms_come_back_from_postgres_and_old_o
         left_ms = revived["grace_period_expires"] - (await fleet.redis.time())[0] * 1_000
         assert GRACE_MS < left_ms <= COLD_START_GRACE_MS + 1_000, "TIME was cut to seconds"
         for call in (video, text, lonely):
-            back = await scene.login(call.alice.user, 1, resume=call.alice.welcome["resume"])
+            back = await harness.login(call.alice.user, 1, resume=call.alice.welcome["resume"])
             assert back.welcome["resumed"] is False, "who held it was forgotten with Redis"
             assert [held["room"]["room_id"] for held in back.welcome["rooms"]] == [call.room]
             joined = await back.client.ask("join", "joined", room=call.room)
             assert joined["peer"] == ("away" if call is text else "reconnecting")
-            other = await scene.login(call.bob.user, 0)
+            other = await harness.login(call.bob.user, 0)
             await other.client.ask("join", "joined", room=call.room)
             await back.client.expect("peer", room=call.room, state="reconnected")
             call.alice, call.bob = back, other
@@ -95,12 +95,12 @@ async def test_with_an_empty_redis_fresh_rooms_come_back_from_postgres_and_old_o
         for call, lines in ((video, ["before", "after"]), (text, ["before", "after"]), (lonely, [])):
             shown = await agreed(fleet, call.room, 0, 1, **ACTIVE)
             assert [line["text"] for line in shown["messages"]] == lines
-        told = (await scene.login(broken.alice.user, 0)).welcome
+        told = (await harness.login(broken.alice.user, 0)).welcome
         assert told["rooms"] == [], "one row that cannot be read keeps no other from coming back"
         unreadable = [await fleet.metric(node, "keepline_rows_unreadable_total") for node in (0, 1)]
         assert sum(unreadable) > 0
         for call in (old, over):
-            late = await scene.login(call.alice.user, 0)
+            late = await harness.login(call.alice.user, 0)
             await late.client.refused("room_ended", "join", room=call.room)
         await agreed(fleet, old.room, 0, 1, status="ended", ended_reason="grace_expired")
         await agreed(fleet, over.room, 0, 1, status="ended", ended_reason="hangup")
@@ -114,9 +114,9 @@ async def test_with_what_redis_kept_clients_resume(names_stay: bool) -> None:
     """Holds that secrets and sides are kept, and that a node buries its own predecessor (`bury_predecessor`):
     who does not come back has the longer grace of a cold start, and no more.
     """
-    async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Scene(fleet, (0, 1)) as scene:
-        calls = [await scene.call(), await scene.call(chat_mode="text")]
-        over, gone = await scene.call(), await scene.call()
+    async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Harness(fleet, (0, 1)) as harness:
+        calls = [await harness.call(), await harness.call(chat_mode="text")]
+        over, gone = await harness.call(), await harness.call()
         for call in calls:
             await chat(call, "before")
         await over.alice.client.ask("end", "ok", room=over.room)
@@ -134,7 +134,7 @@ async def test_with_what_redis_kept_clients_resume(names_stay: bool) -> None:
         for call in calls:
             for name, node in (("alice", 1), ("bob", 0)):
                 before = call.alice if name == "alice" else call.bob
-                back = await scene.login(before.user, node, resume=before.welcome["resume"])
+                back = await harness.login(before.user, node, resume=before.welcome["resume"])
                 assert back.welcome["resumed"] is True
                 (held,) = back.welcome["rooms"]
                 assert [line["text"] for line in held["room"]["messages"]] == ["before"]
@@ -151,5 +151,5 @@ async def test_with_what_redis_kept_clients_resume(names_stay: bool) -> None:
         if names_stay:
             await agreed(fleet, gone.room, 0, 1, status="ended", ended_reason="grace_expired")
         await agreed(fleet, over.room, 0, 1, status="ended", ended_reason="hangup")
-        late = await scene.login(over.bob.user, 0)
+        late = await harness.login(over.bob.user, 0)
         await late.client.refused("room_ended", "join", room=over.room)

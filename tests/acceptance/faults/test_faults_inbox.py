@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.faults.faults import talk_for
-from tests.acceptance.scenes import Scene
+from tests.acceptance.harness import Harness
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.waiting import eventually
 
@@ -33,8 +33,8 @@ async def test_a_deaf_node_says_so_listens_anew_and_tells_what_its_clients_misse
     Signals from the other node are lost meanwhile; what rooms have been through is not.
     """
     now = asyncio.get_running_loop().time
-    async with Scene(fleet, (0, 1)) as scene, Scene(fleet, (0, 0)) as within:
-        said, lost, back, over = [await scene.call() for _ in range(4)]
+    async with Harness(fleet, (0, 1)) as harness, Harness(fleet, (0, 0)) as within:
+        said, lost, back, over = [await harness.call() for _ in range(4)]
         same = await within.call()
         back.bob.client.cut()
         await back.alice.client.expect("peer", room=back.room, state="reconnecting")
@@ -47,7 +47,7 @@ async def test_a_deaf_node_says_so_listens_anew_and_tells_what_its_clients_misse
         ]
         lost.bob.client.cut()
         await over.bob.client.ask("end", "ok", room=over.room)
-        back.bob = await scene.login(back.bob.user, 1, resume=back.bob.welcome["resume"])
+        back.bob = await harness.login(back.bob.user, 1, resume=back.bob.welcome["resume"])
 
         async def not_ready() -> bool:
             return not await fleet.is_ready(0)

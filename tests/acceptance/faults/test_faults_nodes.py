@@ -14,7 +14,7 @@ import pytest_asyncio
 from keepline.cli.local.process import Child
 from keepline.room import keys
 from tests.acceptance.faults.faults import agreed, hear, holders, nothing_left_of
-from tests.acceptance.scenes import Call, Scene
+from tests.acceptance.harness import Call, Harness
 from tests.helpers.fleet import Fleet, paused, running_fleet
 from tests.helpers.ports import free_block
 from tests.helpers.waiting import eventually
@@ -47,9 +47,9 @@ async def fleet(shared_fleet: Fleet) -> AsyncIterator[Fleet]:
     await shared_fleet.restart_unless_ready(1)
 
 
-async def comes_back(scene: Scene, call: Call, node: int) -> None:
+async def comes_back(harness: Harness, call: Call, node: int) -> None:
     """Bob resumes on a node, and Alice hears so."""
-    call.bob = await scene.login(call.bob.user, node, resume=call.bob.welcome["resume"])
+    call.bob = await harness.login(call.bob.user, node, resume=call.bob.welcome["resume"])
     assert call.bob.welcome["resumed"] is True
     await call.alice.client.expect("peer", room=call.room, state="reconnected")
 
@@ -60,8 +60,8 @@ async def test_a_second_process_under_a_nodes_name_refuses_to_start(fleet: Fleet
     ports = {"KEEPLINE_PORT": f"{port}", "KEEPLINE_OPS_PORT": f"{port + 1}"}
     log = tmp_path / "copy.log"
     copied = replace(first, name="copy", log=log, environment={**first.environment, **ports})
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         copy = await Child.start(copied)
         try:
             async with asyncio.timeout(REFUSED_SECONDS):
@@ -75,18 +75,18 @@ async def test_a_second_process_under_a_nodes_name_refuses_to_start(fleet: Fleet
 async def test_a_killed_node_takes_no_call_with_it(fleet: Fleet) -> None:
     """Holds the reaper (`Membership.run_reaper`)."""
     now = asyncio.get_running_loop().time
-    async with Scene(fleet, (0, 1)) as scene, Scene(fleet, (1, 1)) as within:
-        gone, late, early = [await scene.call() for _ in range(3)]
+    async with Harness(fleet, (0, 1)) as harness, Harness(fleet, (1, 1)) as within:
+        gone, late, early = [await harness.call() for _ in range(3)]
         both = await within.call()
         await fleet.programs[1].kill()
         killed_at = now()
-        await comes_back(scene, early, 0)
+        await comes_back(harness, early, 0)
         both.alice = await within.login(both.alice.user, 0, resume=both.alice.welcome["resume"])
         await comes_back(within, both, 0)
 
         await hear((gone, late), "peer", state="reconnecting", grace_ms=GRACE_MS)
         assert now() - killed_at < NOTICED_SECONDS + BUSY_SECONDS
-        await comes_back(scene, late, 0)
+        await comes_back(harness, late, 0)
         await hear((gone,), "ended", reason="grace_expired")
 
         await nothing_left_of(fleet, 1)
@@ -98,12 +98,12 @@ async def test_a_killed_node_takes_no_call_with_it(fleet: Fleet) -> None:
 
 async def test_a_node_that_was_only_slow_undoes_nothing_and_takes_back_what_nobody_has(fleet: Fleet) -> None:
     """Holds that only a side which nobody holds is taken again (`Rooms._retakes`), and that it is."""
-    async with Scene(fleet, (0, 1)) as scene:
-        moved, stayed = [await scene.call() for _ in range(2)]
+    async with Harness(fleet, (0, 1)) as harness:
+        moved, stayed = [await harness.call() for _ in range(2)]
         left_behind = moved.bob.client
         with paused(fleet.programs[1].pid):
             await hear((moved, stayed), "peer", state="reconnecting", grace_ms=GRACE_MS)
-            await comes_back(scene, moved, 0)
+            await comes_back(harness, moved, 0)
         await hear((stayed,), "peer", state="reconnected")
         assert await left_behind.closed() == 4409
         for call in (moved, stayed):
@@ -120,8 +120,8 @@ async def test_deadlines_outlive_the_node_that_set_them(fleet: Fleet) -> None:
     Which partitions are whose is a matter of their names, so there are several rooms.
     """
     now = asyncio.get_running_loop().time
-    async with Scene(fleet, (0, 1)) as scene:
-        calls = [await scene.call() for _ in range(8)]
+    async with Harness(fleet, (0, 1)) as harness:
+        calls = [await harness.call() for _ in range(8)]
         for call in calls:
             call.bob.client.cut()
         await hear(calls, "peer", state="reconnecting", grace_ms=GRACE_MS)
@@ -136,8 +136,8 @@ async def test_deadlines_outlive_the_node_that_set_them(fleet: Fleet) -> None:
 
 async def test_what_is_due_is_kept_in_redis_and_nowhere_else(fleet: Fleet) -> None:
     """Holds the deadlines' sorted set: without its entry no timer of a node ends the room."""
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         call.bob.client.cut()
         await hear((call,), "peer", state="reconnecting")
         expires = (await fleet.room(call.room))["grace_period_expires"]
@@ -161,9 +161,9 @@ async def test_wrong_clocks_of_nodes_do_no_harm(tmp_path: Path) -> None:
     environ = {"KEEPLINE_GRACE_SECONDS": "3", "KEEPLINE_COLD_START_GRACE_SECONDS": "3"}
     async with (
         running_fleet(nodes=2, environ=environ, environ_of=environ_of) as fleet,
-        Scene(fleet, (0, 1)) as scene,
+        Harness(fleet, (0, 1)) as harness,
     ):
-        calls = [await scene.call(), await scene.call()]
+        calls = [await harness.call(), await harness.call()]
         first, second = calls
         for call, member, left in (
             (first, first.alice, first.bob),
@@ -175,7 +175,7 @@ async def test_wrong_clocks_of_nodes_do_no_harm(tmp_path: Path) -> None:
             shown = await fleet.room(call.room)
             assert abs(shown["started_at"] / 1_000 - seconds) < 10
             assert 2 < shown["grace_period_expires"] / 1_000 - seconds < 5
-            back = await scene.login(member.user, member.node, resume=member.welcome["resume"])
+            back = await harness.login(member.user, member.node, resume=member.welcome["resume"])
             await left.client.expect("peer", room=call.room, state="reconnected")
             back.client.cut()
             await left.client.expect("peer", room=call.room, state="reconnecting", grace_ms=3_000)

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from keepline.cli.local.postgres import Postgres
 from tests.acceptance.faults.faults import agreed
-from tests.acceptance.scenes import Scene
+from tests.acceptance.harness import Harness
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.rows import row_of_room
 from tests.helpers.waiting import eventually
@@ -39,8 +39,8 @@ async def test_callers_notice_nothing_while_postgres_is_away_and_the_rows_arrive
     goes_away: Callable[[Postgres], Awaitable[None]],
 ) -> None:
     """Holds that nothing waits for Postgres, and that the persister keeps what it could not write."""
-    async with Scene(fleet, (0, 1)) as scene:
-        before = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        before = await harness.call()
         await before.alice.client.ask("chat", "ok", room=before.room, text="before")
         await before.bob.client.expect("chat", room=before.room)
         await agreed(fleet, before.room, 0, 1)
@@ -49,16 +49,16 @@ async def test_callers_notice_nothing_while_postgres_is_away_and_the_rows_arrive
         await before.goes_on()
         await before.bob.client.ask("chat", "ok", room=before.room, text="meanwhile")
         await before.alice.client.expect("chat", room=before.room)
-        meanwhile, over = await scene.call(), await scene.call()
+        meanwhile, over = await harness.call(), await harness.call()
         await meanwhile.alice.client.ask("chat", "ok", room=meanwhile.room, text="hello")
         await meanwhile.bob.client.expect("chat", room=meanwhile.room)
         await over.alice.client.ask("end", "ok", room=over.room)
         await over.bob.client.expect("ended", room=over.room, reason="hangup")
         before.bob.client.cut()
         await before.alice.client.expect("peer", room=before.room, state="reconnecting")
-        before.bob = await scene.login(before.bob.user, 0, resume=before.bob.welcome["resume"])
+        before.bob = await harness.login(before.bob.user, 0, resume=before.bob.welcome["resume"])
         await before.alice.client.expect("peer", room=before.room, state="reconnected")
-        stranger = await scene.login(uuid4(), 1)
+        stranger = await harness.login(uuid4(), 1)
         await stranger.client.refused("room_not_found", "join", room=str(uuid4()))
         assert [await fleet.is_ready(node) for node in range(2)] == [True, True]
 
@@ -77,9 +77,9 @@ async def test_nodes_without_a_database_do_all_but_keep() -> None:
     """Holds that a node needs no `DATABASE_URL`: calls go on, and are put back after Redis has lost all."""
     async with (
         running_fleet(nodes=2, persisters=0, nodes_use_postgres=False) as fleet,
-        Scene(fleet, (0, 1)) as scene,
+        Harness(fleet, (0, 1)) as harness,
     ):
-        call = await scene.call()
+        call = await harness.call()
         lines = []
         for writer, reader in (call.clients, call.clients[::-1]):
             lines.append((await writer.ask("chat", "ok", room=call.room, text="hello"))["message"])
@@ -94,7 +94,7 @@ async def test_nodes_without_a_database_do_all_but_keep() -> None:
         await eventually(has_its_chat_again, what="each node has put back the lines that it stored")
         call.bob.client.cut()
         await call.alice.client.expect("peer", room=call.room, state="reconnecting")
-        call.bob = await scene.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
+        call.bob = await harness.login(call.bob.user, 1, resume=call.bob.welcome["resume"])
         assert call.bob.welcome["rooms"][0]["room"]["messages"] == lines
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
         await call.alice.client.ask("end", "ok", room=call.room)

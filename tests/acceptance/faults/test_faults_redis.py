@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.faults.faults import agreed, hear, signals_arrive, talk_for
-from tests.acceptance.scenes import Scene
+from tests.acceptance.harness import Harness
 from tests.helpers.fleet import Fleet, paused, running_fleet
 from tests.helpers.rows import row_becomes
 from tests.helpers.waiting import eventually
@@ -63,7 +63,7 @@ async def test_while_redis_is_away_what_fits_on_one_node_goes_on(
     buries nobody before it has been in touch for long enough: node 1 is kept from writing its heartbeat when
     Redis is back.
     """
-    async with Scene(fleet, (0, 0)) as here, Scene(fleet, (0, 1)) as across:
+    async with Harness(fleet, (0, 0)) as here, Harness(fleet, (0, 1)) as across:
         call, over, apart = await here.call(), await here.call(), await across.call()
         users = [uuid.uuid4() for _ in range(6)]
         cached, stored, split = [
@@ -125,7 +125,7 @@ async def test_calls_go_on_when_redis_has_lost_everything(
     fleet: Fleet, loses_all: Callable[[Fleet], Awaitable[None]]
 ) -> None:
     """Holds `Recovery`: what nodes put back, what comes from Postgres, and what has ended and stays so."""
-    async with Scene(fleet, (0, 0)) as here, Scene(fleet, (0, 1)) as across:
+    async with Harness(fleet, (0, 0)) as here, Harness(fleet, (0, 1)) as across:
         calls = [await here.call(), await across.call(), await across.call(chat_mode="text")]
         over = await across.call()
         for call in calls:

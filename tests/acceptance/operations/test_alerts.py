@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.acceptance.scenes import ON_TWO_NODES, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
@@ -107,10 +107,10 @@ async def watching(fleet: Fleet, folder: Path) -> AsyncIterator[Prometheus]:
 
 async def test_alerts_are_silent_while_all_is_well_and_fire_when_something_dies(tmp_path: Path) -> None:
     async with running_fleet(nodes=2) as fleet, watching(fleet, tmp_path) as prometheus:
-        async with Scene(fleet, ON_TWO_NODES) as scene:
-            call = await scene.call()
+        async with Harness(fleet, ON_TWO_NODES) as harness:
+            call = await harness.call()
             await call.goes_on()
-            await scene.stored(call.room)
+            await harness.stored(call.room)
 
             async def counted() -> bool:
                 return await prometheus.value("sum(keepline_calls_met_total)") == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.scenes import ON_ONE_NODE, Scene
+from tests.acceptance.harness import ON_ONE_NODE, Harness
 from tests.helpers.fleet import Fleet, paused, running_fleet
 from tests.helpers.waiting import eventually
 
@@ -104,8 +104,8 @@ async def test_programs_say_what_fails_and_live_on(
 
 async def test_what_redis_does_not_take_now_is_stored_when_it_does(fleet: Fleet) -> None:
     """A line of chat is answered when it is stored, and not refused meanwhile."""
-    async with Scene(fleet, ON_ONE_NODE) as scene:
-        call = await scene.call()
+    async with Harness(fleet, ON_ONE_NODE) as harness:
+        call = await harness.call()
         async with redis_takes_no_writes(fleet):
             await call.alice.client.send("chat", id="late", room=call.room, text="hello")
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from signal_node.limits.addresses import address_hash
-from tests.acceptance.scenes import ON_TWO_NODES, Call, Member, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Call, Harness, Member
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.waiting import eventually
 
@@ -44,10 +44,10 @@ def events(fleet: Fleet) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: line["at"])
 
 
-async def misbehave(scene: Scene, call: Call) -> list[str]:
+async def misbehave(harness: Harness, call: Call) -> list[str]:
     """Try a bad token, a wrong key and broken frames; returns what must not be told of it."""
-    token = scene.cluster.token(uuid.uuid4()) + "x"
-    stranger = await scene.connect()
+    token = harness.cluster.token(uuid.uuid4()) + "x"
+    stranger = await harness.connect()
     await stranger.send("hello", token=token)
     await stranger.expect("error", code="unauthorized")
     await call.alice.client.send_text(f"{BROKEN} no JSON")
@@ -55,15 +55,15 @@ async def misbehave(scene: Scene, call: Call) -> list[str]:
     await call.alice.client.send_text(json.dumps({"type": "chat", "room": call.room, "text": [BROKEN]}))
     for _ in range(3):
         await call.alice.client.expect("error")
-    async with scene.cluster.http.get(
-        f"{scene.cluster.nodes[0].ws.replace('ws', 'http', 1)}/{BROKEN}"
+    async with harness.cluster.http.get(
+        f"{harness.cluster.nodes[0].ws.replace('ws', 'http', 1)}/{BROKEN}"
     ) as response:
         assert response.status == 404
-    page = await scene.connect(origin="https://evil.example")
+    page = await harness.connect(origin="https://evil.example")
     assert await page.closed() == 4403
     headers = {"Authorization": f"Bearer {WRONG_KEY}"}
-    url = f"{scene.cluster.nodes[0].http}/v1/rooms/{call.room}"
-    async with scene.cluster.http.get(url, headers=headers) as response:
+    url = f"{harness.cluster.nodes[0].http}/v1/rooms/{call.room}"
+    async with harness.cluster.http.get(url, headers=headers) as response:
         assert response.status == 401
     return [token, token.rpartition(".")[2], WRONG_KEY, BROKEN]
 
@@ -80,11 +80,11 @@ async def talk(call: Call) -> None:
     await call.bob.client.expect("chat", room=call.room)
 
 
-async def reconnect(scene: Scene, call: Call) -> Member:
+async def reconnect(harness: Harness, call: Call) -> Member:
     """Bob's connection breaks, and he resumes on Alice's node."""
     call.bob.client.cut()
     await call.alice.client.expect("peer", room=call.room, state="reconnecting")
-    again = await scene.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
+    again = await harness.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
     await call.alice.client.expect("peer", room=call.room, state="reconnected")
     return again
 
@@ -92,15 +92,15 @@ async def reconnect(scene: Scene, call: Call) -> Member:
 async def test_logs_follow_a_call_over_nodes_and_tell_no_secret() -> None:
     async with (
         running_fleet(nodes=2, environ=ENVIRONMENT) as fleet,
-        Scene(fleet, ON_TWO_NODES) as scene,
+        Harness(fleet, ON_TWO_NODES) as harness,
     ):
         connection = await asyncpg.connect(fleet.database_url)
         await connection.execute(REFUSE)
         await connection.close()
-        call = await scene.call()
+        call = await harness.call()
         await talk(call)
-        secrets = await misbehave(scene, call)
-        again = await reconnect(scene, call)
+        secrets = await misbehave(harness, call)
+        again = await reconnect(harness, call)
         await call.alice.client.ask("end", "ok", room=call.room)
         members = (call.alice, call.bob, again)
         secrets += [member.welcome["resume"] for member in members]

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.scenes import ON_ONE_NODE, ON_TWO_NODES, Call, Placement, Scene
+from tests.acceptance.harness import ON_ONE_NODE, ON_TWO_NODES, Call, Harness, Placement
 from tests.helpers.cluster import Cluster
 from tests.helpers.waiting import eventually
 
@@ -64,8 +64,8 @@ def sample(texts: list[str], name: str, **labels: str) -> float:
 
 
 async def test_every_metric_is_documented_and_every_documented_one_is_there(patient_cluster: Cluster) -> None:
-    async with Scene(patient_cluster, ON_ONE_NODE) as scene:
-        await scene.stored((await scene.call()).room)
+    async with Harness(patient_cluster, ON_ONE_NODE) as harness:
+        await harness.stored((await harness.call()).room)
     table = documented()
     found: set[str] = set()
     for text in await everything(patient_cluster):
@@ -128,8 +128,8 @@ async def test_a_call_shows_in_the_metrics_once_wherever_its_ends_are(
     patient_cluster: Cluster, nodes: Placement, timing: str
 ) -> None:
     before = await everything(patient_cluster)
-    async with Scene(patient_cluster, nodes) as scene:
-        call = await scene.call()
+    async with Harness(patient_cluster, nodes) as harness:
+        call = await harness.call()
         await negotiate(call)
         for number in range(SIGNALS):
             await call.alice.client.send("signal", room=call.room, data={"app": number})
@@ -156,23 +156,23 @@ async def test_a_call_shows_in_the_metrics_once_wherever_its_ends_are(
 
 async def test_coming_back_shows_in_the_metrics(patient_cluster: Cluster) -> None:
     before = await everything(patient_cluster)
-    async with Scene(patient_cluster, ON_TWO_NODES) as scene:
-        call = await scene.call()
+    async with Harness(patient_cluster, ON_TWO_NODES) as harness:
+        call = await harness.call()
         call.bob.client.cut()
         await call.alice.client.expect("peer", room=call.room, state="reconnecting")
-        again = await scene.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
+        again = await harness.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
         assert again.welcome["resumed"]
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
-        moved = await scene.login(call.bob.user, 1, resume=again.welcome["resume"])
+        moved = await harness.login(call.bob.user, 1, resume=again.welcome["resume"])
         assert moved.welcome["resumed"]
         await call.alice.client.expect("peer", room=call.room, state="reconnected")
-        outdated = await scene.connect(0)
+        outdated = await harness.connect(0)
         token, secret = patient_cluster.token(call.bob.user), call.bob.welcome["resume"]
         await outdated.send("hello", token=token, resume=secret)
         assert await outdated.closed() == 4409
         moved.client.cut()
         await call.alice.client.expect("peer", room=call.room, state="reconnecting")
-        late = await scene.login(call.bob.user, 1, resume=secret)
+        late = await harness.login(call.bob.user, 1, resume=secret)
         assert not late.welcome["resumed"]
         await late.client.send("typing", room=call.room)
         await late.client.expect("error", code="not_a_member")

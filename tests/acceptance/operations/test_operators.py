@@ -20,7 +20,7 @@ from keepline.cli.base.errors import CommandError
 from keepline.cli.cluster import doctor
 from keepline.cli.main import app
 from keepline.room import keys
-from tests.acceptance.scenes import Call, Scene
+from tests.acceptance.harness import Call, Harness
 from tests.helpers.commands import keepline
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.ports import free_port
@@ -126,8 +126,8 @@ async def test_a_measurement_says_what_it_needs(fleet: Fleet) -> None:
 
 
 async def test_status_of_a_healthy_cluster(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        await harness.call()
 
         async def shown() -> bool:
             found = await told(fleet, "status")
@@ -194,8 +194,8 @@ async def test_what_is_missing_from_the_environment_is_said() -> None:
 
 
 async def test_a_node_is_drained_and_taken_back(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         drained = await told(fleet, "drain", "node-2", "--wait", "--seconds", "2")
         assert (drained["state"], drained["sessions"]) == ("drained", 0)
         # The node says so with its next heartbeat.
@@ -223,9 +223,9 @@ async def test_who_may_not_drain_and_what_cannot_be(fleet: Fleet) -> None:
 
 
 async def test_rooms_are_filtered(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        video, text = await scene.call(), await scene.call(chat_mode="text")
-        ended = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        video, text = await harness.call(), await harness.call(chat_mode="text")
+        ended = await harness.call()
         await fleet.end_room(ended.room)
 
         async def ids(*options: str) -> set[str]:
@@ -243,9 +243,9 @@ async def test_rooms_are_filtered(fleet: Fleet) -> None:
 
 
 async def test_one_room_side_by_side(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
-        await scene.stored(call.room)
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
+        await harness.stored(call.room)
         shown = await told(fleet, "rooms", call.room)
         assert [place["place"] for place in shown["places"]] == ["Redis", "Postgres", "node-1", "node-2"]
         assert shown["differences"] == []
@@ -274,8 +274,8 @@ async def in_postgres(fleet: Fleet, statement: str, *values: Any) -> None:
 
 
 async def test_a_trace_over_two_nodes_that_outlives_one(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        call = await scene.call()
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
         await negotiate(call)
         lines = (await told(fleet, "trace", call.room))["lines"]
         told_of = [(line["node"], line["side"], line["what"]) for line in lines]
@@ -291,7 +291,7 @@ async def test_a_trace_over_two_nodes_that_outlives_one(fleet: Fleet) -> None:
         assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
 
         await fleet.programs[1].kill()
-        call.bob = await scene.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
+        call.bob = await harness.login(call.bob.user, 0, resume=call.bob.welcome["resume"])
         found = await told(fleet, "trace", call.room)
         told_of = [(line["node"], line["side"], line["what"]) for line in found["lines"]]
         assert told_of[:5] == [
@@ -395,10 +395,10 @@ def hasty_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hasty_doctor")
 async def test_every_disorder_is_found_and_put_right_and_a_healthy_room_is_not_touched(fleet: Fleet) -> None:
-    async with Scene(fleet, (0, 1)) as scene:
-        call, split = await scene.call(), await scene.call()
-        await scene.stored(call.room)
-        await scene.stored(split.room)
+    async with Harness(fleet, (0, 1)) as harness:
+        call, split = await harness.call(), await harness.call()
+        await harness.stored(call.room)
+        await harness.stored(split.room)
         before = await fleet.redis.get(room_key(call.room))
         places = await planted(fleet, call) | {"split-cache": {split.room}, "split-postgres": {split.room}}
         ahead = json.loads(await fleet.redis.get(room_key(split.room)))

@@ -11,7 +11,7 @@ import redis.asyncio
 
 from keepline.ops.redis.client import connect
 from keepline.room import keys
-from tests.acceptance.scenes import ON_TWO_NODES, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.cluster import Cluster, inherited_environment, running_cluster
 from tests.helpers.ports import free_port
 
@@ -42,13 +42,13 @@ async def test_an_apps_keys_are_left_alone_and_do_no_harm(redis_url: str) -> Non
         await apps.mset(dict.fromkeys(strings, "an app's"))
         async with (
             running_cluster(environ={"REDIS_URL": redis_url}) as cluster,
-            Scene(cluster, ON_TWO_NODES) as scene,
+            Harness(cluster, ON_TWO_NODES) as harness,
         ):
             room = (await cluster.open_room(alice, bob))["room_id"]
-            members = [await scene.login(user, node) for node, user in enumerate((alice, bob))]
+            members = [await harness.login(user, node) for node, user in enumerate((alice, bob))]
             for member in members:
                 await member.client.ask("join", "joined", room=room)
-            await scene.stored(room, status="active", user_1_connected=True, user_2_connected=True)
+            await harness.stored(room, status="active", user_1_connected=True, user_2_connected=True)
             _, said = await keepline(cluster, "doctor", "--json")
             kinds = {finding["kind"] for finding in json.loads(said)["found"]}
             assert kinds <= {"redis-setting"}, "the Redis of the tests has no file"

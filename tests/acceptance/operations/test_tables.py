@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.acceptance.faults.faults import agreed, kill_everything, start_programs
-from tests.acceptance.scenes import Call, Scene
+from tests.acceptance.harness import Call, Harness
 from tests.helpers.cluster import HttpFailed
 from tests.helpers.fleet import Fleet, running_fleet
 from tests.helpers.waiting import eventually
@@ -62,8 +62,8 @@ async def write(call: Call, text: str) -> None:
     await call.alice.client.expect("chat", room=call.room, message=line)
 
 
-async def fails_to_log_in(scene: Scene, node: int) -> None:
-    client = await scene.connect(node)
+async def fails_to_log_in(harness: Harness, node: int) -> None:
+    client = await harness.connect(node)
     answer = await client.ask("hello", "error", token="not a token")
     assert answer["code"] == "unauthorized"
 
@@ -80,12 +80,12 @@ async def has_lasted(fleet: Fleet, call: Call) -> None:
 
 
 async def test_every_table_is_written_by_what_people_do_and_outlives_all_else() -> None:
-    async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Scene(fleet, (0, 1)) as scene:
-        over, texts = await scene.call(), await scene.call(chat_mode="text")
+    async with running_fleet(nodes=2, environ=ENVIRON) as fleet, Harness(fleet, (0, 1)) as harness:
+        over, texts = await harness.call(), await harness.call(chat_mode="text")
         await write(texts, "so")
         await write(over, "rude")
         for node in (0, 1):
-            await fails_to_log_in(scene, node)
+            await fails_to_log_in(harness, node)
         referral = await fleet.api(
             "POST",
             "/v1/referrals",
@@ -128,7 +128,7 @@ async def test_every_table_is_written_by_what_people_do_and_outlives_all_else() 
         await start_programs(fleet)
 
         await the_rows_say_what_happened(fleet, over, texts, referral)
-        await the_cluster_knows_it_too(scene, over, texts, referral)
+        await the_cluster_knows_it_too(harness, over, texts, referral)
         expected |= {"failed_logins": 3, "reports": 2}
         await eventually(all_written, what="the tables go on from there")
 
@@ -154,17 +154,19 @@ async def the_rows_say_what_happened(fleet: Fleet, over: Call, texts: Call, refe
     assert session["durations"]["call"] >= LASTING_MS // 1_000
 
 
-async def the_cluster_knows_it_too(scene: Scene, over: Call, texts: Call, referral: dict[str, Any]) -> None:
-    fleet = scene.cluster
+async def the_cluster_knows_it_too(
+    harness: Harness, over: Call, texts: Call, referral: dict[str, Any]
+) -> None:
+    fleet = harness.cluster
     assert await fleet.api("GET", f"/v1/referrals/{referral['referral_code']}", node=1) == referral
     with pytest.raises(HttpFailed) as refused:
         await fleet.api("GET", "/v1/referrals/nobody")
     assert refused.value.status == 404
-    alice = await scene.login(texts.alice.user, 1)
+    alice = await harness.login(texts.alice.user, 1)
     joined = await alice.client.ask("join", "joined", room=texts.room)
     assert [line["text"] for line in joined["room"]["messages"]] == ["so", "not so"]
-    reporter = await scene.login(over.alice.user, 0)
+    reporter = await harness.login(over.alice.user, 0)
     await reporter.client.refused("room_ended", "join", room=over.room)
     await reporter.client.ask("report", "ok", room=over.room, reason="was rude")
     await reporter.client.ask("report", "ok", room=over.room, reason="was loud")
-    await fails_to_log_in(scene, 1)
+    await fails_to_log_in(harness, 1)

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from keepline.cli.local.binaries import RedisBinary, redis_binaries
 from keepline.cli.local.postgres import Postgres
 from keepline.cli.local.servers import Valkey
-from tests.acceptance.scenes import ON_TWO_NODES, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.certificates import self_signed
 from tests.helpers.cluster import running_cluster
 from tests.helpers.ports import free_block, free_port
@@ -84,12 +84,12 @@ async def test_a_call_with_tls_all_the_way(tmp_path: Path, certificate: Path) ->
         redis_url(tmp_path, certificate) as redis,
         postgres_url(tmp_path, certificate) as postgres,
         running_cluster(nodes=2, environ={"REDIS_URL": redis, "DATABASE_URL": postgres}) as cluster,
-        Scene(cluster, ON_TWO_NODES) as scene,
+        Harness(cluster, ON_TWO_NODES) as harness,
     ):
-        call = await scene.call(chat_mode="text")
+        call = await harness.call(chat_mode="text")
         await call.goes_on()
         await call.alice.client.ask("chat", "ok", room=call.room, text="hello")
-        assert [line["text"] for line in (await scene.stored(call.room))["messages"]] == ["hello"]
+        assert [line["text"] for line in (await harness.stored(call.room))["messages"]] == ["hello"]
 
 
 async def test_a_server_that_cannot_show_who_it_is_is_not_trusted(tmp_path: Path, certificate: Path) -> None:

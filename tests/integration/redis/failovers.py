@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from keepline.cli.local.servers import Valkey
 from tests.acceptance.clients.bare_client import BareClient, Frame
-from tests.acceptance.scenes import ON_TWO_NODES, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.cluster import Deployment, running_cluster
 from tests.helpers.waiting import eventually
 
@@ -61,9 +61,9 @@ async def a_call_goes_on(redis_url: str, server_of: Callable[[str], Valkey]) -> 
     """Kill `server_of(room)` in the middle of a call: the call stays, and all that was acknowledged in it."""
     async with (
         running_cluster(nodes=2, environ={"REDIS_URL": redis_url, **_ENVIRON}) as cluster,
-        Scene(cluster, ON_TWO_NODES) as scene,
+        Harness(cluster, ON_TWO_NODES) as harness,
     ):
-        call = await scene.call()
+        call = await harness.call()
         alice, bob = (End(call.room, client) for client in call.clients)
         async with alice.listening(), bob.listening():
             await alice.chat("before")
@@ -78,7 +78,7 @@ async def a_call_goes_on(redis_url: str, server_of: Callable[[str], Valkey]) -> 
             )
             await eventually(lambda: _all_ready(cluster), timeout=RECOVERS_SECONDS, what="nodes are ready")
             await _signals_flow(alice, bob, "afterwards")
-            stored = await scene.stored(
+            stored = await harness.stored(
                 call.room, status="active", user_1_connected=True, user_2_connected=True
             )
             assert [message["text"] for message in stored["messages"]] == ["before", "after"]

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from keepline.cli.local.servers import LOOPBACK, Valkey
 from keepline.ops.redis.client import connect, subscribed
 from signal_node.bus.publisher import RedisPublisher
-from tests.acceptance.scenes import ON_TWO_NODES, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.cluster import running_cluster
 from tests.helpers.fault_proxy import FaultProxy
 from tests.helpers.ports import free_port
@@ -114,9 +114,9 @@ async def test_a_call_goes_on_and_is_stored_when_the_primary_is_demoted(tmp_path
     async with (
         named(tmp_path) as servers,
         running_cluster(nodes=2, environ={"REDIS_URL": servers.url}) as cluster,
-        Scene(cluster, ON_TWO_NODES) as scene,
+        Harness(cluster, ON_TWO_NODES) as harness,
     ):
-        call = await scene.call()
+        call = await harness.call()
         alice, bob = (End(call.room, client) for client in call.clients)
         async with alice.listening(), bob.listening():
             await alice.chat("before")
@@ -128,7 +128,7 @@ async def test_a_call_goes_on_and_is_stored_when_the_primary_is_demoted(tmp_path
                 timeout=5.0,
                 what="the second line",
             )
-            stored = await scene.stored(
+            stored = await harness.stored(
                 call.room, status="active", user_1_connected=True, user_2_connected=True
             )
             assert [message["text"] for message in stored["messages"]] == ["before", "after"]

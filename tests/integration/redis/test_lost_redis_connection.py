@@ -22,7 +22,7 @@ async def ping(connection: Any) -> Any:
 def test_a_loss_is_a_loss_on_every_event_loop(
     redis_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         client = connect(redis_url)
         try:
             pool: Any = client.connection_pool
@@ -37,4 +37,4 @@ def test_a_loss_is_a_loss_on_every_event_loop(
             await client.aclose()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(scene())
+        runner.run(scenario())

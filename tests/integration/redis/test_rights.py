@@ -18,7 +18,7 @@ from keepline.ops.errors import CannotRun
 from keepline.ops.redis.client import connect
 from keepline.ops.redis.requirements import require_for_node, require_for_persister
 from keepline.room import keys
-from tests.acceptance.scenes import ON_TWO_NODES, Scene
+from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.cluster import Cluster, inherited_environment, running_cluster
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
@@ -68,13 +68,13 @@ async def test_a_cluster_runs_with_the_documented_rights(tmp_path: Path, program
         Valkey(tmp_path, port=free_port(), binary=binary, options=options) as server,
         limited(server.url) as url,
         running_cluster(environ={"REDIS_URL": url}) as cluster,
-        Scene(cluster, ON_TWO_NODES) as scene,
+        Harness(cluster, ON_TWO_NODES) as harness,
     ):
-        call = await scene.call()
+        call = await harness.call()
         await call.goes_on()
         line = (await call.alice.client.ask("chat", "ok", room=call.room, text="hello"))["message"]
         await call.bob.client.expect("chat", room=call.room, message=line)
-        await scene.stored(call.room, status="active")
+        await harness.stored(call.room, status="active")
         admin: Any = connect(server.url)
         try:
             await admin.xadd(keys.events(0), {"event": b"{broken"})

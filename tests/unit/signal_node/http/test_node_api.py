@@ -69,7 +69,7 @@ class FakeNode:
         return session == SESSION_1
 
 
-class Scene:
+class Harness:
     """The routes of one node, the socket for its clients, and who asks."""
 
     def __init__(self, node: FakeNode, listener: Listener, drains: Drains) -> None:
@@ -85,14 +85,14 @@ class Scene:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
+async def harness() -> AsyncIterator[Harness]:
     node = FakeNode()
     listener = Listener(node.accept, "127.0.0.1", 0)
     tasks = Tasks(lambda name, error: None)
     drains = Drains(tasks, 30.0, 0.0, lambda: 0.5)
     drains.connect(cast(Node, node), listener)
     await listener.open()
-    found = Scene(node, listener, drains)
+    found = Harness(node, listener, drains)
     nothing = cast(Any, None)
     repairs = Repairs(cast(Node, node), nothing, nothing, nothing, Rules())
     routes = NodeApi(
@@ -118,58 +118,58 @@ async def scene() -> AsyncIterator[Scene]:
         ("POST", "/v1/node/repairs"),
     ],
 )
-async def test_nothing_goes_without_the_key(scene: Scene, method: str, path: str) -> None:
-    status, answer = await scene.call(method, path, key="wrong")
+async def test_nothing_goes_without_the_key(harness: Harness, method: str, path: str) -> None:
+    status, answer = await harness.call(method, path, key="wrong")
     assert (status, answer["error"]["code"]) == (401, "unauthorized")
-    assert not scene.drains.active
+    assert not harness.drains.active
 
 
-async def test_a_drain_shuts_the_door_and_undone_opens_the_same_one(scene: Scene) -> None:
-    (address,) = scene.listener.addresses
+async def test_a_drain_shuts_the_door_and_undone_opens_the_same_one(harness: Harness) -> None:
+    (address,) = harness.listener.addresses
     host, _, port = address.partition(":")
     report = {"node": "node-1", "sessions": 0, "remaining_ms": 0}
-    assert await scene.call("GET", "/v1/node/drain") == (200, {**report, "state": "ready"})
-    status, begun = await scene.call("POST", "/v1/node/drain", b'{"seconds": 5}')
+    assert await harness.call("GET", "/v1/node/drain") == (200, {**report, "state": "ready"})
+    status, begun = await harness.call("POST", "/v1/node/drain", b'{"seconds": 5}')
     assert (status, begun["state"]) == (202, "draining")
     assert 0 < begun["remaining_ms"] <= 5_000
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(host, int(port))
 
     async def drained() -> bool:
-        _, found = await scene.call("GET", "/v1/node/drain")
+        _, found = await harness.call("GET", "/v1/node/drain")
         return bool(found == {**report, "state": "drained"})
 
     await eventually(drained)
-    assert await scene.call("DELETE", "/v1/node/drain") == (200, {**report, "state": "ready"})
-    assert scene.listener.addresses == [address]
+    assert await harness.call("DELETE", "/v1/node/drain") == (200, {**report, "state": "ready"})
+    assert harness.listener.addresses == [address]
     _, writer = await asyncio.open_connection(host, int(port))
     writer.close()
     await writer.wait_closed()
 
 
-async def test_a_node_that_stops_stays_shut(scene: Scene) -> None:
-    await scene.call("POST", "/v1/node/drain")
-    await scene.drains.stop()
-    _, found = await scene.call("DELETE", "/v1/node/drain")
+async def test_a_node_that_stops_stays_shut(harness: Harness) -> None:
+    await harness.call("POST", "/v1/node/drain")
+    await harness.drains.stop()
+    _, found = await harness.call("DELETE", "/v1/node/drain")
     assert found["state"] == "drained"
-    assert scene.listener.addresses == []
+    assert harness.listener.addresses == []
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"seconds": -1}', b'{"seconds": "1"}', b'{"surprise": 1}'])
-async def test_a_body_that_is_wrong(scene: Scene, body: bytes) -> None:
-    status, answer = await scene.call("POST", "/v1/node/drain", body)
+async def test_a_body_that_is_wrong(harness: Harness, body: bytes) -> None:
+    status, answer = await harness.call("POST", "/v1/node/drain", body)
     assert (status, answer["error"]["code"]) == (400, "bad_request")
-    assert not scene.drains.active
+    assert not harness.drains.active
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"type": "miracle"}', b'{"type": "side", "room": "x"}'])
-async def test_a_repair_that_is_none(scene: Scene, body: bytes) -> None:
-    status, answer = await scene.call("POST", "/v1/node/repairs", body)
+async def test_a_repair_that_is_none(harness: Harness, body: bytes) -> None:
+    status, answer = await harness.call("POST", "/v1/node/repairs", body)
     assert (status, answer["error"]["code"]) == (400, "bad_request")
 
 
-async def test_what_a_node_has_in_memory(scene: Scene) -> None:
-    assert await scene.call("GET", "/v1/node") == (
+async def test_what_a_node_has_in_memory(harness: Harness) -> None:
+    assert await harness.call("GET", "/v1/node") == (
         200,
         {
             "node": "node-1",
@@ -181,10 +181,10 @@ async def test_what_a_node_has_in_memory(scene: Scene) -> None:
     )
 
 
-async def test_a_room_with_its_moments(scene: Scene) -> None:
+async def test_a_room_with_its_moments(harness: Harness) -> None:
     now = asyncio.get_running_loop().time()
-    scene.node.negotiation_log.note(ROOM, 2, "session", "resumed", now - 0.5)
-    status, found = await scene.call("GET", f"/v1/node/rooms/{ROOM}")
+    harness.node.negotiation_log.note(ROOM, 2, "session", "resumed", now - 0.5)
+    status, found = await harness.call("GET", f"/v1/node/rooms/{ROOM}")
     assert (status, found["room"]["version"], found["settled"]) == (200, met().version, True)
     assert found["here"] == [1]
     (moment,) = found["moments"]
@@ -195,5 +195,5 @@ async def test_a_room_with_its_moments(scene: Scene) -> None:
         1,
     )
     assert moment["at"] == moment["until"] <= 500
-    _, nothing = await scene.call("GET", "/v1/node/rooms/unknown")
+    _, nothing = await harness.call("GET", "/v1/node/rooms/unknown")
     assert nothing == {"node": "node-1", "room": None, "settled": False, "here": [], "moments": []}

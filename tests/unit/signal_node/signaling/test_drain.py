@@ -108,7 +108,7 @@ async def drained(node: FakeNode, hurry: asyncio.Event | None = None, uniform: f
 
 
 def test_goodbyes_are_spread_over_most_of_the_window() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connections = [node.connect() for _ in range(10)]
         assert await drained(node) == 18.2
@@ -125,43 +125,43 @@ def test_goodbyes_are_spread_over_most_of_the_window() -> None:
             assert close is close_codes.DRAINING
             assert closed_at - said_at == pytest.approx((SPREAD_MS / 2 + LINGER_MS) / 1_000)
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize(("drawn", "told"), [(0.0, 0), (1.0, SPREAD_MS)])
 def test_clients_are_told_when_to_come_back(drawn: float, told: int) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect()
         await drained(node, uniform=drawn)
         assert connection.log[0][1]["reconnect_after_ms"] == told
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_who_has_connected_elsewhere_is_told_so() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect(replaced=True)
         await drained(node)
         assert connection.log[1][1] is close_codes.REPLACED
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_a_short_window_shortens_what_clients_are_told() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect()
         await drain(cast(Node, node), 2.0, asyncio.Event(), lambda: 1.0)
         assert connection.log[0][1]["reconnect_after_ms"] == 200
         assert connection.log[1] == (0.5, close_codes.DRAINING)
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_calls_in_the_middle_of_a_negotiation_come_last() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         busy, *calm = [node.connect(session=Session(rooms={f"room-{number}": 1})) for number in range(4)]
         now = asyncio.get_running_loop().time()
@@ -172,43 +172,43 @@ def test_calls_in_the_middle_of_a_negotiation_come_last() -> None:
         said_at = [connection.log[0][0] for connection in (busy, *calm)]
         assert said_at == [13.5, 4.5, 9.0, 13.5]
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize("stage", [Stage.NEW, Stage.AUTHENTICATING])
 def test_who_has_not_been_welcomed_is_closed_without_goodbye(stage: Stage) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect(session=Session(stage))
         await drained(node)
         assert connection.log == [(0.0, close_codes.DRAINING)]
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_it_is_over_when_the_last_client_has_answered() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         node.connect(answers_after=23.0)
         assert await drained(node) == 25.0
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_who_never_answers_is_dropped_at_the_end_of_the_window() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect(answers_after=None)
         assert await drained(node) == WINDOW
         assert connection.log[-1][1] == "aborted"
         assert connection.log[-1][0] == pytest.approx(WINDOW, abs=0.1)
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize("after", [0.0, 3.0, 22.0])
 def test_a_second_signal_ends_it_at_once(after: float) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connections = [node.connect(answers_after=None) for _ in range(10)]
         hurry = asyncio.Event()
@@ -216,48 +216,48 @@ def test_a_second_signal_ends_it_at_once(after: float) -> None:
         assert await drained(node, hurry) == after
         assert {connection.log[-1] for connection in connections} == {(after, "aborted")}
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_what_waits_to_be_stored_is_waited_for() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         node.rooms.idle.clear()
         asyncio.get_running_loop().call_later(7.0, node.rooms.idle.set)
         assert await drained(node) == 7.0
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_what_cannot_be_stored_is_given_up_at_the_end_of_the_window() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         node.rooms.idle.clear()
         assert await drained(node) == WINDOW
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_there_is_always_a_moment_for_the_last_commits() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         node.connect(answers_after=None)
         node.rooms.idle.clear()
         asyncio.get_running_loop().call_later(WINDOW + 0.9, node.rooms.idle.set)
         assert await drained(node) == WINDOW + 0.9
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_without_clients_there_is_nothing_to_wait_for() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         assert await drained(FakeNode()) == 0.0
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_goodbyes_wait_until_load_balancers_know() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connections = [node.connect() for _ in range(10)]
         await drain(cast(Node, node), WINDOW, asyncio.Event(), lambda: 0.0, 5.0)
@@ -266,27 +266,27 @@ def test_goodbyes_wait_until_load_balancers_know() -> None:
         )
         assert {connection.log[1][1] for connection in connections} == {close_codes.DRAINING}
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_goodbyes_do_not_wait_for_long() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect()
         await drain(cast(Node, node), WINDOW, asyncio.Event(), lambda: 0.0, WINDOW)
         assert connection.log[0][0] == WINDOW * FIRST_SHARE
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_whoever_is_still_to_do_the_handshake_is_left_to_be_refused_by_it() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         node = FakeNode()
         connection = node.connect(websocket=WebSocket(connecting=True), session=Session(Stage.NEW))
         assert await drained(node) == 0.0
         assert connection.log == []
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 # --- the port ---
@@ -331,7 +331,7 @@ class Port:
 def test_the_port_stays_open_for_a_part_of_the_window(
     linger: float, window: float | None, shut_at: float
 ) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port(linger)
         port.drains.begin(window)
         assert port.drains.active
@@ -341,11 +341,11 @@ def test_the_port_stays_open_for_a_part_of_the_window(
         assert port.listener.shut_at == [shut_at]
         await port.tasks.aclose()
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_a_node_is_drained_when_nobody_is_there_and_nobody_can_come() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port()
         assert port.state() == ("ready", 0)
         port.drains.begin()
@@ -355,12 +355,12 @@ def test_a_node_is_drained_when_nobody_is_there_and_nobody_can_come() -> None:
         assert port.state() == ("drained", 0)
         await port.tasks.aclose()
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize("after", [1.0, 10.0])
 def test_a_drain_that_is_undone_leaves_the_port_open(after: float) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port()
         port.drains.begin()
         await asyncio.sleep(after)
@@ -373,43 +373,43 @@ def test_a_drain_that_is_undone_leaves_the_port_open(after: float) -> None:
         assert port.listener.opened, "it begins anew"
         await port.tasks.aclose()
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_a_node_without_clients_ends_when_load_balancers_know() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port()
         await port.drains.stop()
         assert (port.now, port.listener.opened) == (5.0, False)
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_a_node_that_was_drained_before_ends_at_once() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port()
         port.drains.begin()
         await asyncio.sleep(10.0)
         await port.drains.stop()
         assert (port.now, port.listener.opened) == (10.0, False)
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 def test_a_node_that_is_told_to_end_while_it_drains_shuts_the_port_when_it_was_to_be() -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port()
         port.drains.begin()
         await asyncio.sleep(2.0)
         await port.drains.stop()
         assert (port.now, port.listener.shut_at[0]) == (5.0, 5.0)
 
-    run_virtual(scene())
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize("clients", [0, 3])
 def test_a_second_signal_shuts_the_port_at_once(clients: int) -> None:
-    async def scene() -> None:
+    async def scenario() -> None:
         port = Port()
         for _ in range(clients):
             port.node.connect()
@@ -417,4 +417,4 @@ def test_a_second_signal_shuts_the_port_at_once(clients: int) -> None:
         await port.drains.stop()
         assert (port.now, port.listener.shut_at) == (1.0, [1.0])
 
-    run_virtual(scene())
+    run_virtual(scenario())
