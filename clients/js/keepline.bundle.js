@@ -1,22 +1,5 @@
 // Keepline browser SDK, MIT licence. Made from src/ by `make bundle`: change the sources, not this file.
 
-// src/deferred.js
-var Deferred = class {
-  isSettled = false;
-  constructor() {
-    this.promise = new Promise((resolve, reject) => {
-      this.resolve = (value) => this.#settle(resolve, value);
-      this.reject = (error) => this.#settle(reject, error);
-    });
-    this.promise.catch(() => {
-    });
-  }
-  #settle(how, value) {
-    this.isSettled = true;
-    how(value);
-  }
-};
-
 // src/emitter.js
 var Emitter = class {
   #listeners = /* @__PURE__ */ new Map();
@@ -163,79 +146,121 @@ function isSurrogate(unit) {
   return unit >= 55296 && unit <= 57343;
 }
 
-// src/environment.js
-function browserEnvironment() {
-  const { WebSocket, RTCPeerConnection, window, document } = globalThis;
-  return {
-    WebSocket,
-    RTCPeerConnection,
-    window,
-    document,
-    random: Math.random,
-    now: () => globalThis.performance?.now() ?? Date.now(),
-    newId: randomId,
-    setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
-    clearTimeout: (timer) => globalThis.clearTimeout(timer)
-  };
-}
-function withTimeout(promise, ms, error, { setTimeout, clearTimeout }) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(error()), ms);
-  });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-function randomId() {
-  const bytes = new Uint8Array(12);
-  if (globalThis.crypto?.getRandomValues) crypto.getRandomValues(bytes);
-  else bytes.forEach((_, index) => bytes[index] = Math.random() * 256);
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+// src/call.js
+var Call = class extends Emitter {
+  #active;
+  /** @internal */
+  constructor(active) {
+    super();
+    this.#active = active;
+  }
+  /** The room's id. */
+  get roomId() {
+    return this.#active.roomId;
+  }
+  /** The room as the cluster last told it, or null before the first `joined`. */
+  get room() {
+    return this.#active.room;
+  }
+  /** 1 (initiator) or 2, or null before the first `joined`. */
+  get side() {
+    return this.#active.side;
+  }
+  /** Whether we give way when two offers meet; null before the first `joined`. */
+  get polite() {
+    return this.#active.polite;
+  }
+  /** `absent`, `joined`, `reconnecting`, `away` or `left`. */
+  get peerState() {
+    return this.#active.peerState;
+  }
+  /** Why the call is over, or null. */
+  get endedReason() {
+    return this.#active.endedReason;
+  }
+  /** Resolves when the room is held for the first time; rejects when the call ends before that. */
+  get ready() {
+    return this.#active.ready;
+  }
+  /** The RTCPeerConnection in use, or null before the first `joined`. */
+  get peerConnection() {
+    return this.#active.media.peerConnection;
+  }
+  /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
+  addTrack(track, ...streams) {
+    this.#active.media.addTrack(track, streams);
+  }
+  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  async setMedia(stream) {
+    await this.#active.media.setStream(stream);
+  }
+  /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
+  usePeerConnection(pc) {
+    this.#active.usePeerConnection(pc);
+  }
+  /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
+  async chat(text) {
+    checkText(text, this.#active.limits.chat_length, this.roomId);
+    const { message } = await this.#active.ask({ type: "chat", text });
+    this.#active.addMessage(message);
+    return message;
+  }
+  /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
+  typing() {
+    this.#active.typing();
+  }
+  /**
+   * Sends any JSON value to the peer, who gets it as a `data` event, in order and at most once. The last 256 wait while
+   * we or the peer are not connected.
+   */
+  send(data) {
+    this.#active.send(data);
+  }
+  /** Ends the call for both sides. Media stops at once. */
+  hangUp() {
+    return this.#active.depart("end", "hangup");
+  }
+  /** Steps out of the room without ending it. Media stops at once; join again to come back. */
+  leave() {
+    return this.#active.depart("leave", "left");
+  }
+  /** Asks the peer to turn a text call into a video call. */
+  async requestVideo() {
+    await this.#active.ask({ type: "mode", action: "request" });
+  }
+  /** Accepts the peer's request for video. */
+  async acceptVideo() {
+    await this.#active.ask({ type: "mode", action: "accept" });
+    this.#active.becomeVideo();
+  }
+  /** Declines the peer's request for video. */
+  async declineVideo() {
+    await this.#active.ask({ type: "mode", action: "decline" });
+  }
+  /**
+   * Reports the peer to the app's moderators (1 to 500 characters), also when the call has ended; resolves once the
+   * report is stored. To repeat the same one does no harm.
+   */
+  async report(reason) {
+    checkText(reason, MAX_REASON_LENGTH, this.roomId);
+    await this.#active.report(reason);
+  }
+};
 
-// src/ready_event.js
-var MAX_WAITING = 32;
-var PATIENCE_MS = 1e4;
-var ReadyEvent = class {
-  #environment;
-  #room;
-  #isSet = false;
-  #error = null;
-  #waiting = /* @__PURE__ */ new Set();
-  constructor(environment, room) {
-    this.#environment = environment;
-    this.#room = room;
+// src/deferred.js
+var Deferred = class {
+  isSettled = false;
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = (value) => this.#settle(resolve, value);
+      this.reject = (error) => this.#settle(reject, error);
+    });
+    this.promise.catch(() => {
+    });
   }
-  set() {
-    this.#isSet = true;
-    for (const waiter of this.#waiting) waiter.resolve();
-  }
-  clear() {
-    this.#isSet = false;
-    this.#error = null;
-  }
-  /** What waits, and what comes, is rejected with `error`. */
-  fail(error) {
-    this.#error = error;
-    for (const waiter of this.#waiting) waiter.reject(error);
-  }
-  /** Null when it is ready, else a promise of it. */
-  wait() {
-    if (this.#error) return Promise.reject(this.#error);
-    return this.#isSet ? null : this.#queue();
-  }
-  async #queue() {
-    const details = { room: this.#room };
-    if (this.#waiting.size >= MAX_WAITING) {
-      throw new KeeplineError("queue_full", "Too many requests wait for the connection", details);
-    }
-    const waiter = new Deferred();
-    this.#waiting.add(waiter);
-    const late = () => new KeeplineError("timeout", "Not connected in time", details);
-    try {
-      await withTimeout(waiter.promise, PATIENCE_MS, late, this.#environment);
-    } finally {
-      this.#waiting.delete(waiter);
-    }
+  #settle(how, value) {
+    this.isSettled = true;
+    how(value);
   }
 };
 
@@ -257,7 +282,7 @@ var KnownMessages = class {
 var DISCONNECTED_MS = 2e3;
 var CHECKING_MS = 15e3;
 var POLITE_EXTRA_MS = 1e3;
-var PATIENCE_MS2 = [5e3, 1e4, 15e3];
+var PATIENCE_MS = [5e3, 1e4, 15e3];
 var UNHURT = /* @__PURE__ */ new Set(["connected", "completed", "closed"]);
 var IceRecovery = class {
   #pc;
@@ -327,7 +352,7 @@ var IceRecovery = class {
   }
   #recover() {
     if (this.#isHealthy) return;
-    const patience = PATIENCE_MS2[Math.min(this.#restarts, PATIENCE_MS2.length - 1)];
+    const patience = PATIENCE_MS[Math.min(this.#restarts, PATIENCE_MS.length - 1)];
     this.#restarts += 1;
     this.#schedule(patience);
     this.#restart();
@@ -669,6 +694,82 @@ var Media = class {
   }
 };
 
+// src/environment.js
+function browserEnvironment() {
+  const { WebSocket, RTCPeerConnection, window, document } = globalThis;
+  return {
+    WebSocket,
+    RTCPeerConnection,
+    window,
+    document,
+    random: Math.random,
+    now: () => globalThis.performance?.now() ?? Date.now(),
+    newId: randomId,
+    setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
+    clearTimeout: (timer) => globalThis.clearTimeout(timer)
+  };
+}
+function withTimeout(promise, ms, error, { setTimeout, clearTimeout }) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(error()), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+function randomId() {
+  const bytes = new Uint8Array(12);
+  if (globalThis.crypto?.getRandomValues) crypto.getRandomValues(bytes);
+  else bytes.forEach((_, index) => bytes[index] = Math.random() * 256);
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// src/ready_event.js
+var MAX_WAITING = 32;
+var PATIENCE_MS2 = 1e4;
+var ReadyEvent = class {
+  #environment;
+  #room;
+  #isSet = false;
+  #error = null;
+  #waiting = /* @__PURE__ */ new Set();
+  constructor(environment, room) {
+    this.#environment = environment;
+    this.#room = room;
+  }
+  set() {
+    this.#isSet = true;
+    for (const waiter of this.#waiting) waiter.resolve();
+  }
+  clear() {
+    this.#isSet = false;
+    this.#error = null;
+  }
+  /** What waits, and what comes, is rejected with `error`. */
+  fail(error) {
+    this.#error = error;
+    for (const waiter of this.#waiting) waiter.reject(error);
+  }
+  /** Null when it is ready, else a promise of it. */
+  wait() {
+    if (this.#error) return Promise.reject(this.#error);
+    return this.#isSet ? null : this.#queue();
+  }
+  async #queue() {
+    const details = { room: this.#room };
+    if (this.#waiting.size >= MAX_WAITING) {
+      throw new KeeplineError("queue_full", "Too many requests wait for the connection", details);
+    }
+    const waiter = new Deferred();
+    this.#waiting.add(waiter);
+    const late = () => new KeeplineError("timeout", "Not connected in time", details);
+    try {
+      await withTimeout(waiter.promise, PATIENCE_MS2, late, this.#environment);
+    } finally {
+      this.#waiting.delete(waiter);
+    }
+  }
+};
+
 // src/delivery.js
 var MAX_OUT_OF_ORDER = 256;
 var MAX_RETIRED_STREAMS = 8;
@@ -867,152 +968,122 @@ var Signals = class {
   }
 };
 
-// src/call.js
+// src/active_call.js
 var TYPING_INTERVAL_MS = 1e3;
 var SLOW_PEER_MS = 1e3;
-var Call = class extends Emitter {
+var ActiveCall = class {
   #link;
   #signals;
-  #media;
   #held;
-  // open while the server holds our side
+  // set while the server holds our side
   #isSeated = false;
   #messages = new KnownMessages();
   #typedAt = -Infinity;
   #ready = new Deferred();
   #departure = null;
-  /** @internal */
-  constructor(link, roomId, options) {
-    super();
+  room = null;
+  side = null;
+  polite = null;
+  peerState = "absent";
+  endedReason = null;
+  constructor(link, roomId) {
     this.#link = link;
+    this.roomId = roomId;
+    this.call = new Call(this);
     this.#held = new ReadyEvent(link.environment, roomId);
     this.#signals = new Signals(roomId, link, {
-      onApp: (data) => this.emit("data", data),
-      onMedia: (data) => this.#media.negotiator?.receive(data),
+      onApp: (data) => this.#emit("data", data),
+      onMedia: (data) => this.media.negotiator?.receive(data),
       onNewPeer: (stream) => this.#followPeer(stream),
-      onOutdated: () => this.#media.isAgreed && this.#renewMedia() && this.#media.negotiator?.resume()
+      onOutdated: () => this.media.isAgreed && this.#renewMedia() && this.media.negotiator?.resume()
     });
-    this.#media = new Media(link.environment, {
+    this.media = new Media(link.environment, {
       signal: (data) => this.#signals.sendMedia(data),
-      emit: (name, detail) => this.emit(name, detail),
+      emit: (name, detail) => this.#emit(name, detail),
       suspect: link.suspect,
       iceServers: link.iceServers
     });
-    this.roomId = roomId;
-    this.room = null;
-    this.side = null;
-    this.polite = null;
-    this.peerState = "absent";
-    this.endedReason = null;
-    this._adopt(options);
   }
-  /** Resolves when the room is held for the first time; rejects when the call ends before that. */
   get ready() {
     return this.#ready.promise;
   }
-  /** The RTCPeerConnection in use, or null before the first `joined`. */
-  get peerConnection() {
-    return this.#media.peerConnection;
+  get limits() {
+    return this.#link.limits();
   }
-  /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
-  addTrack(track, ...streams) {
-    this.#media.addTrack(track, streams);
+  // --- what the app asks for ---
+  /** Takes what a `join` of the room brings along. */
+  adopt({ media, peerConnection, iceServers } = {}) {
+    if (iceServers) this.media.configure({ iceServers });
+    if (media) this.media.setStream(media).catch((cause) => this.#reportMedia(cause));
+    if (peerConnection && peerConnection !== this.media.peerConnection) this.usePeerConnection(peerConnection);
   }
-  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
-  async setMedia(stream) {
-    await this.#media.setStream(stream);
-  }
-  /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
   usePeerConnection(pc) {
-    this.#media.configure({ peerConnection: pc });
-    if (this.#isSeated && this.#openMedia() && this.peerState === "joined") this.#media.negotiator?.resume();
+    this.media.configure({ peerConnection: pc });
+    if (this.#isSeated && this.#openMedia() && this.peerState === "joined") this.media.negotiator?.resume();
   }
-  /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
-  async chat(text) {
-    checkText(text, this.#link.limits().chat_length, this.roomId);
-    const { message } = await this.#ask({ type: "chat", text });
-    this.#messages.add(message);
-    return message;
+  /** Makes a request about this room as soon as the server holds our side. */
+  async ask(frame) {
+    const wait = this.#held.wait();
+    if (wait) await wait;
+    return this.#link.request({ ...frame, room: this.roomId });
   }
-  /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
+  report(reason) {
+    return this.#link.report(this.roomId, reason);
+  }
   typing() {
     const now = this.#link.environment.now();
     if (!this.#signals.isFlowing || now - this.#typedAt < TYPING_INTERVAL_MS) return;
     this.#typedAt = now;
     this.#link.whenFree(() => this.#link.write(encodeFrame({ type: "typing", room: this.roomId })));
   }
-  /**
-   * Sends any JSON value to the peer, who gets it as a `data` event, in order and at most once. The last 256 wait while
-   * we or the peer are not connected.
-   */
   send(data) {
     if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
   }
-  /** Ends the call for both sides. Media stops at once. */
-  hangUp() {
-    return this.#depart("end", "hangup");
+  /** Remembers a message that this user wrote: it is not emitted again when it comes in a snapshot. */
+  addMessage(message) {
+    this.#messages.add(message);
   }
-  /** Steps out of the room without ending it. Media stops at once; join again to come back. */
-  leave() {
-    return this.#depart("leave", "left");
+  becomeVideo() {
+    if (this.room) this.room = { ...this.room, chat_mode: "video" };
   }
-  /** Asks the peer to turn a text call into a video call. */
-  async requestVideo() {
-    await this.#ask({ type: "mode", action: "request" });
+  /** Media stop at once, and the room can be joined anew. The promise may be ignored. */
+  depart(type, reason, cause) {
+    if (this.endedReason) return Promise.resolve();
+    this.#departure ??= this.#carryOut(type, reason, cause);
+    this.#departure.catch(() => {
+    });
+    return this.#departure;
   }
-  /** Accepts the peer's request for video. */
-  async acceptVideo() {
-    await this.#ask({ type: "mode", action: "accept" });
-    this.#becomeVideo();
-  }
-  /** Declines the peer's request for video. */
-  async declineVideo() {
-    await this.#ask({ type: "mode", action: "decline" });
-  }
-  /**
-   * Reports the peer to the app's moderators (1 to 500 characters), also when the call has ended; resolves once the
-   * report is stored. To repeat the same one does no harm.
-   */
-  async report(reason) {
-    checkText(reason, MAX_REASON_LENGTH, this.roomId);
-    await this.#link.report(this.roomId, reason);
-  }
-  /** @internal Takes what another `join` of the same room brings along. */
-  _adopt({ media, peerConnection, iceServers } = {}) {
-    if (iceServers) this.#media.configure({ iceServers });
-    if (media) this.setMedia(media).catch((cause) => this.#reportMedia(cause));
-    if (peerConnection && peerConnection !== this.peerConnection) this.usePeerConnection(peerConnection);
-    return this;
-  }
-  /** @internal The room is held: first join, or back after a reconnect. */
-  _joined({ room, side, polite, peer }) {
+  // --- what the connection brings ---
+  /** The room is held: first join, or back after a reconnect. */
+  joined({ room, side, polite, peer }) {
     if (this.endedReason || this.#departure) return;
     const again = this.room !== null;
     const becameVideo = this.room?.chat_mode === "text" && room.chat_mode === "video";
     Object.assign(this, { room, side, polite, peerState: peer });
     this.#isSeated = true;
-    if (!this.peerConnection && !this.#openMedia()) return;
-    this.#ready.resolve(this);
-    this.emit("joined", { room, side, polite, peer, again });
-    if (becameVideo) this.emit("mode", { action: "accept" });
+    if (!this.media.peerConnection && !this.#openMedia()) return;
+    this.#ready.resolve(this.call);
+    this.#emit("joined", { room, side, polite, peer, again });
+    if (becameVideo) this.#emit("mode", { action: "accept" });
     for (const message of room.messages) this.#readMessage(message, again);
     this.#goOn();
   }
-  /** @internal The connection is gone, or is about to be left. */
-  _pause() {
+  /** The connection is gone, or is about to be left. */
+  pause() {
     this.#isSeated = false;
     this.#held.clear();
     this.#signals.pause();
-    this.#media.negotiator?.pause();
+    this.media.negotiator?.pause();
   }
-  /** @internal The connection that was to be left stays. */
-  _goOn() {
+  /** The connection that was to be left stays. */
+  goOn() {
     if (this.room === null || this.#isSeated) return;
     this.#isSeated = true;
     this.#goOn();
   }
-  /** @internal A frame of the server about this room. */
-  _receive({ type, room: _room, ...frame }) {
+  /** A frame of the server about this room. */
+  receive({ type, room: _room, ...frame }) {
     switch (type) {
       case "signal":
         return this.#signals.receive(frame);
@@ -1021,58 +1092,61 @@ var Call = class extends Emitter {
       case "chat":
         return this.#readMessage(frame.message, true);
       case "mode":
-        if (frame.action === "accept") this.#becomeVideo();
-        return this.emit("mode", frame);
+        if (frame.action === "accept") this.becomeVideo();
+        return this.#emit("mode", frame);
       case "ended":
-        return this._finish(frame.reason);
+        return this.finish(frame.reason);
       case "error":
         if (frame.code === "rate_limited") this.#signals.holdFor(frame.retry_after_ms ?? SLOW_PEER_MS);
-        return this.emit("error", KeeplineError.fromFrame({ ...frame, room: this.roomId }));
+        return this.#emit("error", KeeplineError.fromFrame({ ...frame, room: this.roomId }));
       case "typing":
       case "inactivity":
       case "ending":
-        return this.emit(type, frame);
+        return this.#emit(type, frame);
     }
   }
-  /** @internal New TURN credentials. */
-  _refreshIce() {
+  /** New TURN credentials. */
+  refreshIce() {
     try {
-      this.#media.refreshIce();
+      this.media.refreshIce();
     } catch (cause) {
       this.#reportMedia(cause);
     }
   }
-  /** @internal The call is over, here at least. */
-  _finish(reason, cause) {
+  /** The call is over, here at least. */
+  finish(reason, cause) {
     if (this.endedReason) return;
     this.endedReason = reason;
-    this._pause();
-    this.#media.close();
+    this.pause();
+    this.media.close();
     const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
     this.#held.fail(error);
     this.#link.forget(this);
-    this.emit("ended", { reason });
+    this.#emit("ended", { reason });
+  }
+  #emit(name, detail) {
+    this.call.emit(name, detail);
   }
   /** Whether media could be opened; if not, the call gives its side back and is over. */
   #openMedia() {
     this.#signals.dropMedia();
     try {
-      this.#media.open(this.polite);
+      this.media.open(this.polite);
       return true;
     } catch (error) {
-      this.emit("error", error);
-      this.#depart("leave", error.code, error);
+      this.#emit("error", error);
+      this.depart("leave", error.code, error);
       return false;
     }
   }
   #renewMedia() {
     this.#signals.dropMedia();
-    return this.#media.renew();
+    return this.media.renew();
   }
   #reportMedia(cause) {
     const message = `The browser refuses media: ${cause?.message ?? cause}`;
-    this.emit("error", new KeeplineError("media_failed", message, { room: this.roomId, cause }));
+    this.#emit("error", new KeeplineError("media_failed", message, { room: this.roomId, cause }));
   }
   #goOn() {
     this.#held.set();
@@ -1081,52 +1155,36 @@ var Call = class extends Emitter {
   #meetPeer() {
     if (!this.#isSeated || this.peerState !== "joined") {
       this.#signals.pause();
-      return this.#media.negotiator?.pause();
+      return this.media.negotiator?.pause();
     }
     this.#signals.flow();
-    this.#media.negotiator?.resume();
+    this.media.negotiator?.resume();
   }
   #receivePeer(frame) {
     const newcomer = frame.state === "joined" && this.peerState === "left" && !this.#signals.peerIsKnown;
     if (newcomer) this.#renewMedia();
     if (frame.state === "reconnected") this.#signals.hearRetired();
     this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
-    this.emit("peer", frame);
+    this.#emit("peer", frame);
     this.#meetPeer();
   }
   /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
   #followPeer(stream) {
     this.#renewMedia();
-    this.emit("peerchanged", { stream });
-    if (this.peerState === "joined") this.#media.negotiator?.resume();
+    this.#emit("peerchanged", { stream });
+    if (this.peerState === "joined") this.media.negotiator?.resume();
   }
   #readMessage(message, announce) {
     const isNew = this.#messages.add(message);
-    if (isNew && announce) this.emit("chat", { message, own: message.from === this.#link.user() });
-  }
-  #becomeVideo() {
-    if (this.room) this.room = { ...this.room, chat_mode: "video" };
-  }
-  async #ask(frame) {
-    const wait = this.#held.wait();
-    if (wait) await wait;
-    return this.#link.request({ ...frame, room: this.roomId });
-  }
-  /** Media stop at once, and the room can be joined anew. The promise may be ignored. */
-  #depart(type, reason, cause) {
-    if (this.endedReason) return Promise.resolve();
-    this.#departure ??= this.#carryOut(type, reason, cause);
-    this.#departure.catch(() => {
-    });
-    return this.#departure;
+    if (isNew && announce) this.#emit("chat", { message, own: message.from === this.#link.user() });
   }
   async #carryOut(type, reason, cause) {
-    this._pause();
-    this.#media.close();
+    this.pause();
+    this.media.close();
     try {
       await this.#link.depart(this, type);
     } finally {
-      this._finish(reason, cause);
+      this.finish(reason, cause);
     }
   }
 };
@@ -1222,11 +1280,13 @@ var Calls = class {
   /** A call in the room, the one that is there already with what `options` add to it. */
   join(roomId, options) {
     const known = this.#calls.get(roomId);
-    if (known) return known._adopt(options);
-    const call = new Call(this.#link(), roomId, options);
-    this.#calls.set(roomId, call);
-    this.#hold(call);
-    return call;
+    const active = known ?? new ActiveCall(this.#link(), roomId);
+    active.adopt(options);
+    if (!known) {
+      this.#calls.set(roomId, active);
+      this.#hold(active);
+    }
+    return active.call;
   }
   /** The connection was welcomed: every call goes on through it. */
   connected(connection, { resumed, rooms }) {
@@ -1238,17 +1298,17 @@ var Calls = class {
     for (const room of held.keys()) if (!this.#calls.has(room)) this.#expectDeparture(room);
     for (const departure of this.#departures.values()) this.#carryOut(departure);
     for (const call of [...this.#calls.values()]) {
-      if (held.has(call.roomId) && !this.#departures.has(call.roomId)) call._joined(held.get(call.roomId));
+      if (held.has(call.roomId) && !this.#departures.has(call.roomId)) call.joined(held.get(call.roomId));
       else this.#hold(call);
     }
   }
   /** The connection is gone, or is about to be left: what is sent waits for the next one. */
   pause() {
-    for (const call of this.#calls.values()) call._pause();
+    for (const call of this.#calls.values()) call.pause();
   }
   /** It is not left, as it seems. */
   goOn() {
-    for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call._goOn();
+    for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call.goOn();
   }
   disconnected() {
     this.#connection = null;
@@ -1257,17 +1317,17 @@ var Calls = class {
   }
   receive(frame) {
     if (frame.type === "ended") this.#holding.delete(frame.room);
-    this.#calls.get(frame.room)?._receive(frame);
+    this.#calls.get(frame.room)?.receive(frame);
   }
   refreshIce() {
-    for (const call of this.#calls.values()) call._refreshIce();
+    for (const call of this.#calls.values()) call.refreshIce();
   }
   /** The client is closed for good. */
   close(error) {
     this.disconnected();
     for (const { done } of this.#departures.values()) done.reject(error);
     this.#departures.clear();
-    for (const call of [...this.#calls.values()]) call._finish(error.code, error);
+    for (const call of [...this.#calls.values()]) call.finish(error.code, error);
   }
   #link() {
     return {
@@ -1300,11 +1360,11 @@ var Calls = class {
       joined = await this.#join(roomId);
     } catch (error) {
       if (!isCurrent()) return;
-      if (!isPassing(error)) return call._finish(error.reason ?? error.code, error);
+      if (!isPassing(error)) return call.finish(error.reason ?? error.code, error);
       const again = () => isCurrent() && this.#hold(call, backoff);
       return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
     }
-    if (isCurrent()) call._joined(joined);
+    if (isCurrent()) call.joined(joined);
   }
   /** Has the server hold a room for this connection. */
   async #join(roomId) {

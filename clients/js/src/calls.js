@@ -1,5 +1,5 @@
+import { ActiveCall } from "./active_call.js";
 import { Backoff } from "./backoff.js";
-import { Call } from "./call.js";
 import { Deferred } from "./deferred.js";
 import { withTimeout } from "./environment.js";
 import { isPassing, KeeplineError } from "./errors.js";
@@ -48,11 +48,13 @@ export class Calls {
   /** A call in the room, the one that is there already with what `options` add to it. */
   join(roomId, options) {
     const known = this.#calls.get(roomId);
-    if (known) return known._adopt(options);
-    const call = new Call(this.#link(), roomId, options);
-    this.#calls.set(roomId, call);
-    this.#hold(call);
-    return call;
+    const active = known ?? new ActiveCall(this.#link(), roomId);
+    active.adopt(options);
+    if (!known) {
+      this.#calls.set(roomId, active);
+      this.#hold(active);
+    }
+    return active.call;
   }
 
   /** The connection was welcomed: every call goes on through it. */
@@ -65,19 +67,19 @@ export class Calls {
     for (const room of held.keys()) if (!this.#calls.has(room)) this.#expectDeparture(room);
     for (const departure of this.#departures.values()) this.#carryOut(departure);
     for (const call of [...this.#calls.values()]) {
-      if (held.has(call.roomId) && !this.#departures.has(call.roomId)) call._joined(held.get(call.roomId));
+      if (held.has(call.roomId) && !this.#departures.has(call.roomId)) call.joined(held.get(call.roomId));
       else this.#hold(call);
     }
   }
 
   /** The connection is gone, or is about to be left: what is sent waits for the next one. */
   pause() {
-    for (const call of this.#calls.values()) call._pause();
+    for (const call of this.#calls.values()) call.pause();
   }
 
   /** It is not left, as it seems. */
   goOn() {
-    for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call._goOn();
+    for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call.goOn();
   }
 
   disconnected() {
@@ -88,11 +90,11 @@ export class Calls {
 
   receive(frame) {
     if (frame.type === "ended") this.#holding.delete(frame.room);
-    this.#calls.get(frame.room)?._receive(frame);
+    this.#calls.get(frame.room)?.receive(frame);
   }
 
   refreshIce() {
-    for (const call of this.#calls.values()) call._refreshIce();
+    for (const call of this.#calls.values()) call.refreshIce();
   }
 
   /** The client is closed for good. */
@@ -100,7 +102,7 @@ export class Calls {
     this.disconnected();
     for (const { done } of this.#departures.values()) done.reject(error);
     this.#departures.clear();
-    for (const call of [...this.#calls.values()]) call._finish(error.code, error);
+    for (const call of [...this.#calls.values()]) call.finish(error.code, error);
   }
 
   #link() {
@@ -137,11 +139,11 @@ export class Calls {
       joined = await this.#join(roomId);
     } catch (error) {
       if (!isCurrent()) return;
-      if (!isPassing(error)) return call._finish(error.reason ?? error.code, error);
+      if (!isPassing(error)) return call.finish(error.reason ?? error.code, error);
       const again = () => isCurrent() && this.#hold(call, backoff);
       return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
     }
-    if (isCurrent()) call._joined(joined);
+    if (isCurrent()) call.joined(joined);
   }
 
   /** Has the server hold a room for this connection. */
