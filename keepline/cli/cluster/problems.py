@@ -53,7 +53,7 @@ def _nodes(survey: Survey) -> Iterator[Finding]:
         )
 
 
-_WRITES = "see why Redis refuses writes: KeeplineRedisUnreachable in docs/operations.md"
+_WRITES = "see why Redis refuses writes: KeeplineRedisUnreachable in docs/operations/alerts.md"
 _OPS = (
     "check KEEPLINE_OPS_HOST and KEEPLINE_OPS_ADVERTISE: this command cannot see what the node has in memory"
 )
@@ -231,10 +231,14 @@ def _events(survey: Survey) -> Iterator[Finding]:
     if survey.lag.oldest_ms > STUCK_MS:
         what = f"Postgres is {age(survey.lag.oldest_ms)} behind"
         yield Finding(
-            "lag", "events", what, (), advice=f"{who_is_late(survey.persisters)} see docs/operations.md"
+            "lag",
+            "events",
+            what,
+            (),
+            advice=f"{who_is_late(survey.persisters)} see docs/operations/failures.md",
         )
     for problem in problems_of_persisters(survey.persisters):
-        yield Finding("persister", "persisters", problem, advice="see Bad days in docs/operations.md")
+        yield Finding("persister", "persisters", problem, advice="see docs/operations/failures.md")
     if survey.lag.dead_letters:
         what = f"{survey.lag.dead_letters} events could not be written"
         yield Finding("dead-letters", "events", what, advice="keepline dead-letters list")

@@ -37,7 +37,9 @@ def test_every_module_of_a_node_stands_in_the_table() -> None:
 
 
 def test_the_tests_that_documents_name_exist() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))]
+    texts = [
+        path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+    ]
     named = {name for text in texts for name in re.findall(r"tests/[\w/]+\.py", text)}
     assert len(named) > 20
     assert sorted(name for name in named if not (ROOT / name).exists()) == []

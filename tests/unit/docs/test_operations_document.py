@@ -1,4 +1,4 @@
-"""docs/operations.md: what programs log is listed, and what is linked to is there."""
+"""The runbook (docs/operations.md and its pages): every log event is listed, and links and test names resolve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-OPERATIONS = ROOT / "docs" / "operations.md"
+DOCS = ROOT / "docs"
+LOGS = DOCS / "operations" / "logs.md"
+FAILURES = DOCS / "operations" / "failures.md"
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md")))
 PROGRAMS = ("signal_node", "persister", "keepline/ops")
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 ROW = re.compile(r"^\| (`\w+`) \| (debug|info|warning|error) \|", re.MULTILINE)
@@ -24,7 +27,7 @@ def calls_of_the_log(path: Path) -> Iterator[ast.Call]:
 
 
 def logged() -> dict[str, set[str]]:
-    """Events with their levels. A name that is not written there is chosen among strings in the same function."""
+    """Events with their levels. Where code picks between two names, every string in the argument counts."""
     found: dict[str, set[str]] = {}
     for program in PROGRAMS:
         for path in sorted((ROOT / program).rglob("*.py")):
@@ -42,10 +45,10 @@ def names_of(call: ast.Call) -> Iterator[str]:
 
 
 def documented() -> dict[str, str]:
-    return {name.strip("`"): level for name, level in ROW.findall(OPERATIONS.read_text())}
+    return {name.strip("`"): level for name, level in ROW.findall(LOGS.read_text())}
 
 
-def test_every_event_of_the_logs_is_listed_and_every_listed_one_is_logged() -> None:
+def test_documented_log_events_are_exactly_those_in_the_code() -> None:
     events = logged()
     assert documented().keys() == events.keys()
     assert {name: {level} for name, level in documented().items()} == events
@@ -56,17 +59,17 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("name", ["operations.md", "metrics.md", "migrating.md", "deploying.md"])
-def test_links_lead_somewhere(name: str) -> None:
-    path = ROOT / "docs" / name
+@pytest.mark.parametrize("page", PAGES)
+def test_links_resolve(page: str) -> None:
+    path = ROOT / page
     for target, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", path.read_text()):
         file = path if not target else path.parent / target
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
 
 
-def test_every_bad_day_names_tests_that_exist() -> None:
-    section = OPERATIONS.read_text().split("\n## Bad days\n", 1)[1].split("\n## ", 1)[0]
+def test_every_failure_scenario_names_tests_that_exist() -> None:
+    section = FAILURES.read_text().split("\n## Failure scenarios\n", 1)[1].split("\n## ", 1)[0]
     rows = [row for row in section.splitlines() if row.startswith("| ")][2:]
     named = {name for row in rows for name in re.findall(r"`(test_\w+\.py)`", row)}
     assert len(rows) > 15
