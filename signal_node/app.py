@@ -44,6 +44,7 @@ from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
 from signal_node.rooms.suspicions import Suspicions
+from signal_node.rooms.tombstones import Tombstones
 from signal_node.signaling.login import Login
 from signal_node.signaling.node import Node
 from signal_node.signaling.reports import Reports
@@ -95,7 +96,8 @@ class App:
         self.ops_url = advertised(settings, settings.ops_port)
         self.node = Node(name, _clients(settings, loop), loop)
         self.batches = Batches(client)
-        store = RoomStore(client, partitions, tombstone_ms, self.batches)
+        store = RoomStore(client, partitions, tombstone_ms, self.batches, self.clock.now)
+        self.tombstones = Tombstones(client, partitions, self.clock.now)
         self.call_counts = CallCounter()
         suspicions = Suspicions()
         self.rooms = Rooms(
@@ -196,6 +198,7 @@ class App:
             partitions,
             status=self.status,
             on_nodes=self.timekeeper.use_nodes,
+            on_clock_step=self._put_back_again,
             cold_start_grace_ms=cold_start_grace_ms,
         )
         self.connections = self.limits.connections = OpenConnections(
@@ -229,6 +232,9 @@ class App:
     async def _bring_back_rooms_of(self, user: str) -> bool:
         return await self.recovery.bring_back_rooms_of(user)
 
+    def _put_back_again(self) -> None:
+        self.recovery.put_back_again()
+
     def status(self) -> Mapping[str, Any]:
         """What the heartbeat says of this node: where it is, what it does, how much it has to do."""
         return {
@@ -257,6 +263,7 @@ class App:
         tasks.start("reaper", self.membership.run_reaper, restart=True)
         tasks.start("recovery", self.recovery.run, restart=True)
         tasks.start("recalls", self.recovery.recalls.run, restart=True)
+        tasks.start("tombstones", self.tombstones.run, restart=True)
         tasks.start("deadlines", self.timekeeper.run, restart=True)
         tasks.start("failed-logins", self.logins.run, restart=True)
         if self.jwks is not None:

@@ -92,6 +92,11 @@ def deadlines(partition: int) -> str:
     return f"{_in(partition)}:deadlines"
 
 
+def ended(partition: int) -> str:
+    """Sorted set: rooms that have ended by the ms at which they are forgotten."""
+    return f"{_in(partition)}:ended"
+
+
 def held(partition: int, node: str) -> str:
     """Set: rooms of the partition that have a side on the node."""
     return f"{_in(partition)}:held:{node}"

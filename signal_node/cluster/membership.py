@@ -57,9 +57,11 @@ class ClusterMembership:
         *,
         status: Callable[[], Mapping[str, Any]],
         on_nodes: Callable[[Sequence[str]], None],
+        on_clock_step: Callable[[], None],
         cold_start_grace_ms: int,
     ) -> None:
-        """Take `status()`, what the heartbeat says of this node, and `on_nodes(live)`, called when they change.
+        """Take `status()`, what the heartbeat says of this node, and `on_nodes(live)`, called when they change,
+        and `on_clock_step()`, called when Redis' clock was set and may have let go of what has a time to live.
 
         `crowded` is whether any node says that it is taking in a crowd.
 
@@ -72,6 +74,7 @@ class ClusterMembership:
         self._partitions = partitions
         self._status = status
         self._on_nodes = on_nodes
+        self._on_clock_step = on_clock_step
         self._live: list[str] = []
         self._seen_at: dict[str, float] = {}
         self._processes: set[str] = set()
@@ -120,6 +123,7 @@ class ClusterMembership:
     async def _keep_clock(self) -> None:
         if await self.clock_sync.look():
             self._in_touch_since = None  # what expires has expired all at once: that is nobody's death
+            self._on_clock_step()
 
     def _touched(self) -> None:
         now = asyncio.get_running_loop().time()

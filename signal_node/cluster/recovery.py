@@ -92,6 +92,7 @@ class Recovery:
         self._tombstone_ms = tombstone_ms
         self._live = live
         self._known: list[bytes | None] = []
+        self._suspicion = self._suspicion_known = 0
 
     @property
     def open(self) -> bool:
@@ -102,6 +103,10 @@ class Recovery:
     def unreadable_rows(self) -> int:
         """Rows of Postgres that could not be read, each time they were met."""
         return 0 if self._archive is None else self._archive.unreadable
+
+    def put_back_again(self) -> None:
+        """With the next look, write again what this node holds: Redis may have let go of some of it."""
+        self._suspicion += 1
 
     async def run(self) -> None:
         """Look twice a second, until cancelled."""
@@ -121,7 +126,8 @@ class Recovery:
         epochs = await self._epochs.read()
         lost = [at for at, epoch in enumerate(epochs) if epoch is None]
         self.whole = not lost
-        if epochs != self._known:
+        suspicion = self._suspicion
+        if epochs != self._known or suspicion != self._suspicion_known:
             # Also when another node has been quicker: what is held here must be put back by this node.
             await self._reconciler.reconcile(self._rooms.ids())
             await self._reconciler.put_back_chat(self._rooms.ids())
@@ -137,7 +143,7 @@ class Recovery:
             await self._fill_in(lost)
             epochs = await self._epochs.read()
             self.whole = None not in epochs
-        self._known = epochs
+        self._known, self._suspicion_known = epochs, suspicion
 
     async def _wait_for_others(self, partition: int) -> None:
         loop = asyncio.get_running_loop()

@@ -149,9 +149,15 @@ class Registry:
         with translated():
             if await self._client.set(key, self._node, nx=True, px=ttl_ms):
                 return True
-            if await self._client.get(key) != self._node.encode():
-                return False
-            return bool(await self._client.pexpire(key, ttl_ms))
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.get(key)
+                pipe.pttl(key)
+                holder, left_ms = await pipe.execute()
+            if holder == self._node.encode():
+                return bool(await self._client.pexpire(key, ttl_ms))
+            if left_ms > ttl_ms:  # Redis' clock was set back, and the holder may be dead
+                await self._client.pexpire(key, ttl_ms)
+            return False
 
     async def end_lease(self, partition: int, name: str) -> None:
         """Let others have it, unless one has it already. Raises StoreUnavailable."""

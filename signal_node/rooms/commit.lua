@@ -5,8 +5,8 @@
 --
 -- Returns 'done', or else the record that is there now, or nil when there is none.
 
-local record_key, events_key, deadlines_key, chat_key, trace_key = unpack(KEYS)
-local HELD = 6 -- from this key on: `held` sets to add the room to, then those to remove it from
+local record_key, events_key, deadlines_key, chat_key, trace_key, ended_key = unpack(KEYS)
+local HELD = 7 -- from this key on: `held` sets to add the room to, then those to remove it from
 
 local expected_version, -- that must be there now; 0 for no record
   room_id,
@@ -16,14 +16,15 @@ local expected_version, -- that must be there now; 0 for no record
   line_seq, -- number of a new line of chat, or ''
   line,
   max_lines,
-  expire_ms, -- after which record and chat expire, or '' for never
+  gone_at, -- ms at which an ended room is to be forgotten, or '' for a live one
+  expire_ms, -- after which record, chat and trace of an ended room expire at the latest
   max_events,
   held_additions, -- how many of the `held` sets are to be added to
   publish, -- PUBLISH or SPUBLISH
   step, -- entry of the trace, or '' for none
   max_steps,
-  trace_ms = unpack(ARGV, 1, 15) -- after which the trace expires
-local NOTICES = 16 -- from this argument on: pairs of channel and payload
+  trace_ms = unpack(ARGV, 1, 16) -- after which the trace expires
+local NOTICES = 17 -- from this argument on: pairs of channel and payload
 
 local current = redis.call('GET', record_key)
 if current == record then
@@ -41,13 +42,14 @@ end
 -- another type here, and then the line of chat, whose number has to be the highest.
 redis.call('XLEN', events_key)
 redis.call('ZCARD', deadlines_key)
+redis.call('ZCARD', ended_key)
 for i = HELD, #KEYS do
   redis.call('SCARD', KEYS[i])
 end
 if line_seq ~= '' then
   redis.call('XADD', chat_key, 'MAXLEN', max_lines, line_seq .. '-0', 'message', line)
 end
-if expire_ms == '' then
+if gone_at == '' then
   redis.call('SET', record_key, record)
 else
   redis.call('SET', record_key, record, 'PX', expire_ms)
@@ -58,7 +60,8 @@ if due_at == '' then
 else
   redis.call('ZADD', deadlines_key, due_at, room_id)
 end
-if expire_ms ~= '' then
+if gone_at ~= '' then
+  redis.call('ZADD', ended_key, gone_at, room_id)
   redis.call('PEXPIRE', chat_key, expire_ms)
 end
 local additions = tonumber(held_additions)

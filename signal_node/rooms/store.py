@@ -7,7 +7,7 @@ answer is harmless. Changes of one call go to Redis in one write; they are indep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -44,12 +44,13 @@ from keepline.room.steps import encode_step
 from signal_node.bus.lanes import Channels
 from signal_node.rooms.lookups import Lookups
 from signal_node.rooms.reading import Reader
+from signal_node.rooms.tombstones import LEFT_OVER_MS, wall_ms
 
 MAX_STEPS = 100
 """Steps of a room's trace that are kept; the oldest give way."""
 
 TRACE_MS = 24 * 3_600 * 1_000
-"""How long the trace of a room lives after its last step; that of an ended room as long as its tombstone."""
+"""How long the trace of a room lives after its last step; that of an ended room goes with its record."""
 
 INDEX_SECONDS = 24 * 3600
 """How long the index of a user's rooms lives after the last room was opened."""
@@ -124,14 +125,21 @@ class RoomStore:
     """Rooms in one Redis."""
 
     def __init__(
-        self, client: Client, partitions: int, tombstone_ms: int, batches: Batches | None = None
+        self,
+        client: Client,
+        partitions: int,
+        tombstone_ms: int,
+        batches: Batches | None = None,
+        now: Callable[[], int] = wall_ms,
     ) -> None:
+        """Take the clock as `now()` in ms since 1970."""
         self.partitions = partitions
         self.reader = Reader()
         self._client = client
         self.lookups = Lookups(batches or Batches(client), self.reader, partitions)
         self._channels = Channels(client, partitions)
         self._tombstone_ms = tombstone_ms
+        self._now = now
         self._commit = Script(client, __package__, "commit.lua")
         self._merge_chat = Script(client, __package__, "merge_chat.lua")
         self._pop_due = Script(client, __package__, "pop_due.lua")
@@ -333,13 +341,14 @@ class RoomStore:
         partition = self.partition_of(room.room_id)
         nodes_before = set() if change.before is None else _nodes(change.before)
         added, removed = sorted(_nodes(room)), sorted(nodes_before - _nodes(room))
-        ended = room.status is Status.ENDED
+        ended, expire_ms = room.status is Status.ENDED, self._tombstone_ms + LEFT_OVER_MS
         names = [
             keys.room(partition, room.room_id),
             keys.events(partition),
             keys.deadlines(partition),
             keys.chat(partition, room.room_id),
             keys.trace(partition, room.room_id),
+            keys.ended(partition),
             *(keys.held(partition, node) for node in (*added, *removed)),
         ]
         arguments: list[Value] = [
@@ -351,13 +360,14 @@ class RoomStore:
             "" if change.message is None else change.message.seq,
             "" if change.message is None else encode_message(change.message),
             MAX_MESSAGES,
-            self._tombstone_ms if ended else "",
+            self._now() + self._tombstone_ms if ended else "",
+            expire_ms,
             keys.MAX_EVENTS,
             len(added),
             self._channels.command,
             "" if change.message is not None else encode_step(change.kind, room),
             MAX_STEPS,
-            self._tombstone_ms if ended else TRACE_MS,
+            expire_ms if ended else TRACE_MS,
         ]
         for node, payload in change.notices.items():
             arguments += [self._channels.name(node, partition), payload]

@@ -19,6 +19,7 @@ from keepline.room.commands import Command, End, Join, Leave, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_MESSAGES
 from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore
+from signal_node.rooms.tombstones import LEFT_OVER_MS
 from tests.contract.changes import change, contents
 from tests.contract.conftest import RedisServer
 from tests.helpers.ports import free_port
@@ -175,7 +176,7 @@ async def test_an_ended_room_stays_for_a_while(store: RoomStore, client: Client)
     assert [await client.pttl(key) for key in (RECORD, CHAT)] == [-1, -1]
     await carry_out(store, room, HANGUP)
     for key in (RECORD, CHAT):
-        assert 0 < await client.pttl(key) <= TOMBSTONE_MS
+        assert LEFT_OVER_MS < await client.pttl(key) <= TOMBSTONE_MS + LEFT_OVER_MS
     for user in (USER_1, USER_2):
         assert not await client.exists(keys.user_rooms(user))
     assert await store.rooms_of(USER_1) == []
@@ -404,7 +405,7 @@ def test_all_keys_of_a_commit_are_in_one_slot_of_a_cluster() -> None:
         both = change(joined, Join(2, "node-2", SESSION_2)).after
         taken = change(both, Join(1, "node-3", "new"))
         names, _ = store._arguments(taken)
-        assert len(names) == 5 + 2 + 1
+        assert len(names) == 6 + 2 + 1
         assert len({key_slot(name.encode()) for name in names}) == 1
         assert store.partition_of(room_id) == key_slot(room_id.encode()) % PARTITIONS
 

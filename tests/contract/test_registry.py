@@ -121,6 +121,15 @@ async def test_a_lease_that_another_has_by_now_is_left_to_it(client: Client) -> 
     assert await third.lease(3, "recovery", 10_000)
 
 
+async def test_a_lease_does_not_live_on_when_redis_clock_is_set_back(client: Client) -> None:
+    dead, next_one = Registry(client, "node-1"), Registry(client, "node-2")
+    assert await dead.lease(3, "recovery", 10_000)
+    await client.pexpire(keys.lease(3, "recovery"), 3_610_000)  # as after a step of an hour
+    assert not await next_one.lease(3, "recovery", 10_000)
+    assert await client.pttl(keys.lease(3, "recovery")) <= 10_000
+    assert not await next_one.lease(3, "recovery", 10_000)
+
+
 # --- time ---
 
 

@@ -13,6 +13,7 @@ from keepline.room.record import ChatMode, EndReason, Room
 from keepline.room.steps import STEP_FIELD, Step, decode_step
 from signal_node.rooms import store as store_module
 from signal_node.rooms.store import TRACE_MS, Committed, RoomStore
+from signal_node.rooms.tombstones import LEFT_OVER_MS
 from tests.contract.changes import change
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2, opening
 
@@ -47,7 +48,7 @@ async def test_each_transition_is_a_step(store: RoomStore, client: Client) -> No
     room = await carry_out(store, room, Lose(2, SESSION_2))
     assert TRACE_MS - 60_000 < await client.pttl(TRACE) <= TRACE_MS
     await carry_out(store, room, End(EndReason.HANGUP))
-    assert 0 < await client.pttl(TRACE) <= TOMBSTONE_MS
+    assert LEFT_OVER_MS < await client.pttl(TRACE) <= TOMBSTONE_MS + LEFT_OVER_MS
     found = await steps(client)
     assert [(step.kind, step.version, step.status) for step in found] == [
         ("open", 1, "active"),

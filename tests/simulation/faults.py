@@ -76,8 +76,8 @@ async def node_copied(world: World) -> None:
 
 
 async def redis_clock_set(world: World) -> None:
-    """The time of day of Redis' machine is set, for all its keys as well: by less than tombstones live."""
-    step = world.random.choice((-1800.0, -20.0, 20.0, 1800.0))
+    """The time of day of Redis' machine is set, for all its keys as well."""
+    step = world.random.choice((-3600.0, -20.0, 20.0, 3600.0))
     world.trace.note("redis", f"has its clock set by {step:+.0f} s")
     world.redis.clock_off += step
 

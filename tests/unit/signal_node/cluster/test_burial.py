@@ -70,6 +70,7 @@ async def bury(redis: SharedRedis) -> None:
         PARTITIONS,
         status=dict,
         on_nodes=lambda nodes: None,
+        on_clock_step=lambda: None,
         cold_start_grace_ms=0,
     )
     await membership.bury("dead")

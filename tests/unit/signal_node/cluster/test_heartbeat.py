@@ -27,9 +27,20 @@ class Nodes:
         self.statuses: list[Mapping[str, Any]] = []
         self.looked_for_ghosts = 0
         self.silent = 0
+        self.steps = 0
+        self.redis_off = 0.0
 
     async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float, None]:
-        return REDIS_SECONDS + monotonic(), monotonic(), monotonic(), None
+        return REDIS_SECONDS + self.redis_off + monotonic(), monotonic(), monotonic(), None
+
+    async def last_beats(self) -> list[float]:
+        return []
+
+    async def correct_clock(self, expected: bytes | None, correction: bytes) -> bool:
+        return True
+
+    def stepped(self) -> None:
+        self.steps += 1
 
     async def beat(self, status: Mapping[str, Any], now: int, replaces: bytes) -> None:
         if self.silent:
@@ -57,6 +68,7 @@ def member(nodes: Nodes) -> ClusterMembership:
         1,
         status=lambda: {"state": "ready"},
         on_nodes=lambda nodes: None,
+        on_clock_step=nodes.stepped,
         cold_start_grace_ms=0,
     )
 
@@ -70,6 +82,16 @@ async def test_a_process_started_when_its_first_heartbeat_was_by_the_time_of_red
     first = round((REDIS_SECONDS + 5.0) * 1_000)
     assert nodes.statuses == [{"state": "ready", "started_at": first}] * 2
     assert membership.process() == process_name("here", first)
+
+
+async def test_a_step_of_the_clock_of_redis_is_told_once() -> None:
+    nodes = Nodes()
+    membership = member(nodes)
+    await membership.beat()
+    assert nodes.steps == 0
+    nodes.redis_off = AN_HOUR
+    await membership.beat()
+    assert nodes.steps == 1
 
 
 async def test_it_has_its_name_before_clients_are_accepted() -> None:

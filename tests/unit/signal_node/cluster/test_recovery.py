@@ -33,6 +33,7 @@ class Cluster:
         self.epochs: list[bytes | None] = [None]
         self.rooms: dict[str, Room] = {}
         self.chat: list[int] = []
+        self.puts = 0
         self.leases = 0
         self.leased = 0
         self.lose_lease_at: set[int] = set()
@@ -61,6 +62,7 @@ class Cluster:
 
     async def put_back(self, *_: Any) -> None:
         """Nothing is held here: epochs, users and limits have nothing to write."""
+        self.puts += 1
 
     async def reconcile(self, room_ids: Sequence[str]) -> None:
         assert not room_ids
@@ -153,6 +155,21 @@ async def test_lines_beyond_the_last_of_the_record_stay_out() -> None:
     cluster.rooms = {ROOM: room}
     await recovered(cluster)
     assert cluster.chat == [1]
+
+
+async def test_what_this_node_holds_is_written_again_when_the_clock_of_redis_has_stepped() -> None:
+    """What has a time to live may be gone, in a partition that is whole."""
+    cluster = Cluster(Archived(text_room(), [], (True, True)))
+    recovery = await recovered(cluster)
+    put_back = cluster.puts
+    await recovery.heal()
+    assert cluster.puts == put_back
+    recovery.put_back_again()
+    await recovery.heal()
+    assert cluster.puts > put_back
+    put_back = cluster.puts
+    await recovery.heal()
+    assert cluster.puts == put_back
 
 
 async def test_what_another_node_has_filled_in_is_left_alone() -> None:
