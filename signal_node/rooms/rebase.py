@@ -82,10 +82,19 @@ def _carry_over(pending: Pending, rebased: Rebased, here: Here) -> None:
         rebased.outcomes.append((pending.on_done, Done(entry.head)))
         return
     again = replace(again, told=pending.told)
+    if again.after.status is Status.ENDED:
+        again.routes.committed += _for_asker_without_side(pending, again)
     rebased.deliveries += again.news()
     rebased.replaced += again.routes.replaced
     entry.journal.append(again.as_told())
     entry.head = again.after
+
+
+def _for_asker_without_side(pending: Pending, again: Pending) -> list[Delivery]:
+    """What the one who asked for the end was to be told of it, if its side was taken for lost meanwhile."""
+    if any(delivery.session == pending.asker for delivery in again.routes.committed):
+        return []
+    return [delivery for delivery in pending.routes.committed if delivery.session == pending.asker]
 
 
 def _retakes(entry: CachedRoom, record: Room | None, here: Here) -> deque[Pending]:

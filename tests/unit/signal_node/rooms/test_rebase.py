@@ -8,6 +8,7 @@ from collections import deque
 from keepline.room.commands import Command, End, Join, Leave, Lose, Post
 from keepline.room.record import EndReason, Room
 from keepline.room.state import IllegalTransition
+from signal_node.rooms.fanout import Delivery
 from signal_node.rooms.journal import CachedRoom, Done, Outcome, Pending
 from signal_node.rooms.rebase import Here, Rebased, change, rebase
 from tests.unit.signal_node.calls import ROOM, RULES, SESSION_1, SESSION_2, T0, met
@@ -19,12 +20,14 @@ def here(*staying: str) -> Here:
     return Here("here", RULES, T0, lambda: f"again-{next(count)}", lambda session: session in staying)
 
 
-def with_journal(stored: Room, *commands: Command) -> tuple[CachedRoom, list[Outcome]]:
+def with_journal(
+    stored: Room, *commands: Command, asker: str | None = None
+) -> tuple[CachedRoom, list[Outcome]]:
     """A room of the cache with these changes, all told; the list gets their outcomes."""
     outcomes: list[Outcome] = []
     entry = CachedRoom(ROOM, stored, stored, stored.version)
     for command in commands:
-        pending = change(entry.head, command, outcomes.append, None, None, here())
+        pending = change(entry.head, command, outcomes.append, asker, None, here())
         assert pending is not None
         entry.journal.append(pending.as_told())
         entry.head = pending.after
@@ -74,3 +77,16 @@ def test_a_side_that_was_lost_by_mistake_is_taken_again_before_all_that_waits() 
     rebased = rebase(entry, lost, here(SESSION_2), told=False)
     assert kinds(rebased) == [Join, End]
     assert all(b"reconnected" not in delivery.data for delivery in rebased.deliveries)
+
+
+def test_who_asked_for_the_end_is_told_of_it_once_also_if_its_side_was_taken_for_lost_meanwhile() -> None:
+    entry, _ = with_journal(met(), End(EndReason.HANGUP), asker=SESSION_2)
+    ended = [Delivery(SESSION_2, b'{"type":"ended","room":"%s","reason":"hangup"}' % ROOM.encode())]
+    lost = elsewhere(met(), Lose(1, SESSION_1), Lose(2, SESSION_2))
+    for record in (lost, elsewhere(lost, Join(1, "there", "new"))):
+        rebased = rebase(entry, record, here(), told=False)
+        (again,) = rebased.entry.journal
+        assert again.routes.committed == ended
+        entry = rebased.entry
+    still_there = rebase(entry, elsewhere(met(), Lose(1, SESSION_1)), here(), told=False)
+    assert still_there.entry.journal[0].routes.committed == ended
