@@ -89,15 +89,10 @@ class Housekeeping:
         self._redis.succeeded()
         self._metrics.lag_entries.set(backlog.unread)
         self._metrics.pending_entries.set(backlog.unacknowledged)
-        self._metrics.lag_seconds.set(_age(backlog.oldest_ms))
-        self._metrics.pending_seconds.set(_age(backlog.oldest_pending_ms))
+        self._metrics.lag_seconds.set(backlog.oldest_seconds)
+        self._metrics.pending_seconds.set(backlog.oldest_pending_seconds)
         self._metrics.dead_letters_waiting.set(backlog.dead_letters)
-        for partition, (entries, oldest_ms) in enumerate(backlog.partitions):
+        for partition, (entries, age) in enumerate(backlog.partitions):
             self._metrics.partition_lag_entries.labels(f"{partition:02}").set(entries)
-            self._metrics.partition_lag_seconds.labels(f"{partition:02}").set(_age(oldest_ms))
+            self._metrics.partition_lag_seconds.labels(f"{partition:02}").set(age)
         self._metrics.stream_fill.set(backlog.fullest / keys.MAX_EVENTS)
-
-
-def _age(added_ms: int | None) -> float:
-    """Seconds since an entry was added; 0 for none."""
-    return 0.0 if added_ms is None else max(0.0, time.time() - added_ms / 1000)

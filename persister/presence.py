@@ -6,13 +6,13 @@ has some of the rooms and none has all; so each looks where the others write.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import structlog
 
 from keepline.ops.health import LastTry
 from keepline.ops.redis import Client
+from keepline.ops.redis.cluster_time import cluster_ms
 from keepline.room import keys
 from keepline.room.presence import SILENT_MS, Presence, decode_presence, encode_presence
 from persister.database import Database, NotNow
@@ -38,7 +38,7 @@ class Presences:
 
     async def tell(self, error: str | None) -> None:
         """Say that this one lives, and what is wrong: `error`, or else that a write failed. Raises RedisError."""
-        now = round(time.time() * 1000)
+        now = await cluster_ms(self._client)  # clocks of machines need not agree
         await self._identify()
         own = Presence(now, self._identity, error or self._writes.error)
         await self._client.hset(keys.persisters(), self._name, encode_presence(own))

@@ -12,8 +12,9 @@ Streams whose server is away are left out meanwhile.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from keepline.ops.redis.adoption import adopt
 from keepline.ops.redis.client import Client, is_cluster
+from keepline.ops.redis.cluster_time import read_time
 from keepline.ops.redis.requirements import require_for_persister
 from keepline.ops.redis.scripts import Script
 from keepline.room import keys
@@ -53,18 +55,18 @@ class Entry(Struct, frozen=True, gc=False):
 class Backlog:
     """What is still to be done: entries nobody has read, entries read but not acknowledged, age of the oldest.
 
-    `oldest_ms` is when the oldest of them was added, ms since 1970; None when there is none. `oldest_pending_ms` is the
-    same of those that were read. `fullest` is the length of the longest stream, which counts what is done and not
-    trimmed yet. `partitions` has for each partition the entries to be done and the time of the oldest.
+    `oldest_seconds` is the age of the oldest of them, 0 when there is none; `oldest_pending_seconds` is the same of
+    those that were read. `fullest` is the length of the longest stream, which counts what is done and not
+    trimmed yet. `partitions` has for each partition the entries to be done and the age of the oldest.
     """
 
     unread: int
     unacknowledged: int
-    oldest_ms: int | None
-    oldest_pending_ms: int | None
+    oldest_seconds: float
+    oldest_pending_seconds: float
     fullest: int
     dead_letters: int
-    partitions: Sequence[tuple[int, int | None]]
+    partitions: Sequence[tuple[int, float]]
 
 
 async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
@@ -83,9 +85,13 @@ class EventStreams:
     Every method raises `redis.exceptions.RedisError` or OSError when Redis cannot be reached.
     """
 
-    def __init__(self, client: Client, consumer: str) -> None:
+    def __init__(
+        self, client: Client, consumer: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client = client
         self._consumer = consumer
+        self._monotonic = monotonic
+        self._oldest: dict[bytes, tuple[bytes, float]] = {}  # and since when it is, by this machine's clock
         self._partitions = 0
         self._streams: dict[bytes, int] = {}
         self._bury = Script(client, __package__, "bury.lua")
@@ -165,12 +171,15 @@ class EventStreams:
         """Take over about `count` entries that were read `idle_ms` ago or earlier and never acknowledged.
 
         They come from workers that died, this one's former life included. Beside them: how many more there
-        were whose content is gone, because a stream ran into its limit. Raises StreamsLost.
+        were whose content is gone, because a stream ran into its limit. Redis counts by its own clock, and where that
+        was set back it takes entries for new that were read long ago: then the worker's clock decides.
+        Raises StreamsLost.
         """
         each = -(-count // self._partitions)
         async with self._client.pipeline(transaction=False) as pipe:
             for stream in self._streams:
-                pipe.xautoclaim(stream, GROUP, self._consumer, idle_ms, "0-0", count=each)
+                idle = 0 if self._standing(stream) * 1_000 > 2 * idle_ms else idle_ms
+                pipe.xautoclaim(stream, GROUP, self._consumer, idle, "0-0", count=each)
             replies, lost = _answered(await pipe.execute(raise_on_error=False))
         entries = [
             Entry(partition, entry_id, _data(fields))
@@ -219,18 +228,35 @@ class EventStreams:
 
     async def backlog(self) -> Backlog:
         """Count what is still to be done. Raises StreamsLost."""
+        seconds, _ = await read_time(self._client)
         positions = [await self._position(stream) for stream in self._streams]
-        waiting = [p.oldest_ms for p in positions if p.oldest_ms is not None]
-        pending = [p.oldest_ms for p in positions if p.oldest_ms is not None and p.unacknowledged]
+        ages = [
+            self._age(stream, p.oldest, seconds) for stream, p in zip(self._streams, positions, strict=True)
+        ]
+        pending = [age for age, p in zip(ages, positions, strict=True) if p.unacknowledged]
         return Backlog(
             unread=sum(p.unread for p in positions),
             unacknowledged=sum(p.unacknowledged for p in positions),
-            oldest_ms=min(waiting, default=None),
-            oldest_pending_ms=min(pending, default=None),
+            oldest_seconds=max(ages, default=0.0),
+            oldest_pending_seconds=max(pending, default=0.0),
             dead_letters=sum(p.dead_letters for p in positions),
-            partitions=[(p.unread + p.unacknowledged, p.oldest_ms) for p in positions],
+            partitions=[(p.unread + p.unacknowledged, age) for p, age in zip(positions, ages, strict=True)],
             fullest=max((p.length for p in positions), default=0),
         )
+
+    def _age(self, stream: bytes, oldest: bytes | None, redis_seconds: float) -> float:
+        """The age of the oldest entry of a stream, also where Redis' clock was set back since it was added."""
+        if oldest is None:
+            self._oldest.pop(stream, None)
+            return 0.0
+        if self._oldest.get(stream, (b"", 0.0))[0] != oldest:
+            self._oldest[stream] = oldest, self._monotonic()
+        return max(redis_seconds - _ms_of(oldest) / 1_000, self._standing(stream))
+
+    def _standing(self, stream: bytes) -> float:
+        """For how many seconds the oldest entry of a stream has been the same, as far as this worker knows."""
+        now = self._monotonic()
+        return now - self._oldest.get(stream, (b"", now))[1]
 
     async def remove_gone_consumers(self) -> int:
         """Forget the names of workers that have been silent for an hour and own nothing; returns how many."""
@@ -253,17 +279,16 @@ class EventStreams:
         read_to: bytes = group["last-delivered-id"]
         # Redis cannot always tell the lag; the length of the stream is never less.
         unread = length if group["lag"] is None else group["lag"]
-        oldest: bytes | None = pending["min"]
-        if oldest is None and unread:
+        read: bytes | None = pending["min"]
+        oldest = read
+        if read is None and unread:
             following: Any = await self._client.xrange(stream, min=b"(" + read_to, count=1)
-            oldest_ms = _ms_of(following[0][0]) if following else None
-        else:
-            oldest_ms = None if oldest is None else _ms_of(oldest)
+            oldest = following[0][0] if following else None
         return _Position(
-            done=_after(read_to) if oldest is None else oldest,
+            done=_after(read_to) if read is None else read,
             unread=unread,
             unacknowledged=pending["pending"],
-            oldest_ms=oldest_ms,
+            oldest=oldest,
             length=length,
             dead_letters=dead_letters,
         )
@@ -274,7 +299,7 @@ class _Position:
     done: bytes  # the first id that must be kept
     unread: int
     unacknowledged: int
-    oldest_ms: int | None
+    oldest: bytes | None
     length: int
     dead_letters: int
 

@@ -142,6 +142,7 @@ async def running_fleet(
     persisters: int = 1,
     nodes_use_postgres: bool = True,
     proxied: bool = False,
+    valkey_type: type[Valkey] = Valkey,
     environ: Mapping[str, str] | None = None,
     environ_of: Mapping[int, Mapping[str, str]] | None = None,
 ) -> AsyncIterator[Fleet]:
@@ -154,7 +155,7 @@ async def running_fleet(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True))
         )
         logs = folder / "logs"
-        valkey = Valkey(folder / "redis", port=free_port(), log=logs / "redis.log")
+        valkey = valkey_type(folder / "redis", port=free_port(), log=logs / "redis.log")
         postgres = Postgres(folder / "postgres", port=free_port(), log=logs / "postgres.log", fsync=False)
         await stack.enter_async_context(valkey)
         await stack.enter_async_context(postgres)

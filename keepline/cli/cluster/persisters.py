@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from keepline.cli.cluster.access import Reach
+from keepline.ops.redis.cluster_time import cluster_ms
 from keepline.room import keys
 from keepline.room.presence import SILENT_MS, Presence, decode_presence
 
@@ -15,7 +15,7 @@ async def living_persisters(reach: Reach) -> dict[str, Presence]:
     """The persisters that have said something of late, by name. Raises RedisError, OSError."""
     found: Any = await reach.redis.hgetall(keys.persisters())
     presences = {name.decode(): decode_presence(value) for name, value in found.items()}
-    since = time.time() * 1000 - SILENT_MS
+    since = await cluster_ms(reach.redis) - SILENT_MS
     return {name: one for name, one in presences.items() if one.at > since}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 from keepline.cli.cluster.access import NodeSilent, Reach
 from keepline.ops import postgres, redis
 from keepline.ops.postgres import Pool
+from keepline.ops.redis.cluster_time import cluster_ms
 from keepline.room import keys
 from keepline.room.codec import BadRecord, decode_record, record_to_dict
 from keepline.room.record import Room, Status
@@ -53,17 +53,21 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The rooms that changed last, newest first, how many there are of the kind, and records that cannot be read."""
+    """The rooms that changed last, newest first, how many there are of the kind, and records that cannot be read.
+
+    `now` is the cluster's time, ms since 1970.
+    """
 
     rooms: list[Room]
     total: int
     unreadable: int
+    now: int
 
 
 async def list_rooms(reach: Reach, wanted: Filter, limit: int, on_progress: Callable[[int], None]) -> Listing:
     """Look at every room in Redis; `on_progress` gets how many have been looked at. Raises RedisError, OSError."""
     newest: list[tuple[int, str, Room]] = []
-    now, seen, total, unreadable = round(time.time() * 1_000), 0, 0, 0
+    now, seen, total, unreadable = await cluster_ms(reach.redis), 0, 0, 0
     async for records in records_of(reach):
         for _, record in records:
             try:
@@ -80,7 +84,7 @@ async def list_rooms(reach: Reach, wanted: Filter, limit: int, on_progress: Call
                     heapq.heappushpop(newest, entry)
         seen += len(records)
         on_progress(seen)
-    return Listing([room for _, _, room in sorted(newest, reverse=True)], total, unreadable)
+    return Listing([room for _, _, room in sorted(newest, reverse=True)], total, unreadable, now)
 
 
 async def records_of(reach: Reach) -> AsyncIterator[list[tuple[str, bytes]]]:

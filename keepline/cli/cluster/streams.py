@@ -1,12 +1,12 @@
 """How far the persisters are: the event streams and their consumer group, as Redis has them."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from keepline.cli.cluster.access import Reach
+from keepline.ops.redis.cluster_time import read_time
 from keepline.room import keys
 
 GROUP = "persister"
@@ -28,7 +28,8 @@ class Lag:
 async def lag(reach: Reach) -> Lag:
     """How far the persisters are, over all partitions. Raises RedisError."""
     found = Lag()
-    now = time.time() * 1_000
+    seconds, _ = await read_time(reach.redis)  # ids of entries are times by Redis' own clock
+    now = seconds * 1_000
     for partition in await reach.partitions():
         stream = keys.events(partition)
         found.dead_letters += await reach.redis.xlen(keys.dead_letters(partition))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -25,7 +24,7 @@ def as_json(listing: Listing) -> dict[str, Any]:
 
 def listing(found: Listing) -> RenderableType:
     """The rooms as a table."""
-    now = time.time() * 1_000
+    now = found.now
     table = Table(box=None, pad_edge=False)
     for name in ("room", "mode", "status", "version", "side 1", "side 2", "started", "changed"):
         table.add_column(name, overflow="fold", no_wrap=name == "room")

@@ -50,3 +50,9 @@ async def read_time(client: Client) -> tuple[float, bytes | None]:
         pipe.get(keys.clock())
         (seconds, microseconds), correction = await pipe.execute()
     return seconds + microseconds / 1e6, correction
+
+
+async def cluster_ms(client: Client) -> int:
+    """The cluster's time, ms since 1970. Raises RedisError."""
+    seconds, kept = await read_time(client)
+    return round((seconds + decode_correction(kept).seconds(seconds)) * 1_000)

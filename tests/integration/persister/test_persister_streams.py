@@ -41,6 +41,11 @@ async def test_what_was_read_and_not_acknowledged_can_be_read_again_under_the_sa
     assert await streams.read_own(100) == []
 
 
+async def age(client: Client, entry_id: bytes) -> float:
+    seconds, _ = await client.time()
+    return float(seconds) - int(entry_id.split(b"-")[0]) / 1_000
+
+
 async def test_only_acknowledged_entries_are_trimmed(client: Client) -> None:
     streams = EventStreams(client, "one")
     await streams.prepare()
@@ -53,16 +58,40 @@ async def test_only_acknowledged_entries_are_trimmed(client: Client) -> None:
     assert await streams.trim() == 1
     backlog = await streams.backlog()
     assert (backlog.unread, backlog.unacknowledged) == (2, 2)
-    assert backlog.oldest_ms == int(ids[1].split(b"-")[0])
+    assert backlog.oldest_seconds == pytest.approx(await age(client, ids[1]), abs=1.0)
     await streams.acknowledge([entries[1], entries[3]])
     assert await streams.trim() == 3
     assert await client.xlen(stream) == 2
     backlog = await streams.backlog()
     assert (backlog.unread, backlog.unacknowledged) == (2, 0)
-    assert backlog.oldest_ms == int(ids[4].split(b"-")[0])
+    assert backlog.oldest_seconds == pytest.approx(await age(client, ids[4]), abs=1.0)
     await streams.acknowledge(await streams.read(64, 100))
     assert await streams.trim() == 2
-    assert (await streams.backlog()).oldest_ms is None
+    assert (await streams.backlog()).oldest_seconds == 0.0
+
+
+async def test_entries_that_redis_takes_for_new_as_its_clock_was_set_back_are_claimed_all_the_same(
+    client: Client,
+) -> None:
+    """Their ids, and the times at which they were read, may be ahead of Redis."""
+    now = 1_000.0
+    dead, living = EventStreams(client, "dead"), EventStreams(client, "living", lambda: now)
+    await dead.prepare()
+    await living.prepare()
+    seconds, _ = await client.time()
+    ahead = (int(seconds) + 3_600) * 1_000
+    await client.xadd(keys.events(3), {"event": b"x"}, id=f"{ahead}-0")
+    (entry,) = await dead.read(10, 100)
+    assert (await living.backlog()).oldest_seconds == 0.0
+    assert await living.claim(10, 30_000) == ([], 0)
+    now += 60.0
+    assert await living.claim(10, 30_000) == ([], 0)
+    now += 1.0
+    backlog = await living.backlog()
+    assert (backlog.oldest_seconds, backlog.oldest_pending_seconds) == (61.0, 61.0)
+    assert await living.claim(10, 30_000) == ([entry], 0)
+    await living.acknowledge([entry])
+    assert (await living.backlog()).oldest_seconds == 0.0
 
 
 async def test_the_count_of_partitions_is_decided_once(client: Client) -> None:
