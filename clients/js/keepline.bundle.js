@@ -52,7 +52,7 @@ var KeeplineError = class _KeeplineError extends Error {
   /**
    * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …), the name of a close code
    *   (`replaced`, `origin_refused`, …) or one of the SDK (`connect_failed`, `token_failed`, `connection_lost`,
-   *   `timeout`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
+   *   `timeout`, `unknown`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
    * @param {string} message for a developer's eyes
    * @param {{retryAfterMs?: number, room?: string, reason?: string, status?: number, cause?: unknown}} [details]
    */
@@ -198,12 +198,14 @@ var Call = class extends Emitter {
   usePeerConnection(pc) {
     this.#active.usePeerConnection(pc);
   }
-  /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
-  async chat(text) {
-    checkText(text, this.#active.limits.chat_length, this.roomId);
-    const { message } = await this.#active.ask({ type: "chat", text });
-    this.#active.addMessage(message);
-    return message;
+  /**
+   * Sends a chat message (1 to 500 characters); resolves with it once it is stored, which is exactly once, however many
+   * connections and nodes that takes. Messages of one call are stored in the order in which they were sent. Rejects when
+   * the message is not stored and never will be; only the end of the client (`closed`, `replaced`, …) leaves that open.
+   * It is sent again for as long as the cluster cannot be reached. With a `key` of its own the app can ask later.
+   */
+  chat(text, { key } = {}) {
+    return this.#active.chat(text, key);
   }
   /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
   typing() {
@@ -244,6 +246,138 @@ var Call = class extends Emitter {
   async report(reason) {
     checkText(reason, MAX_REASON_LENGTH, this.roomId);
     await this.#active.report(reason);
+  }
+};
+
+// src/backoff.js
+var STABLE_AFTER_MS = 5e3;
+var MAX_SHORT_CONNECTIONS = 3;
+var Backoff = class {
+  #attempt = 0;
+  constructor({ baseMs = 250, capMs = 1e4 } = {}, random = Math.random) {
+    this.baseMs = baseMs;
+    this.capMs = capMs;
+    this.random = random;
+  }
+  next() {
+    const ceiling = Math.min(this.capMs, this.baseMs * 2 ** this.#attempt++);
+    return this.random() * ceiling;
+  }
+  reset() {
+    this.#attempt = 0;
+  }
+};
+var ReconnectPlan = class {
+  #backoff;
+  #welcomedAt = null;
+  #shortConnections = 0;
+  #goodbyeAt = null;
+  #failedAt = -Infinity;
+  #named = false;
+  constructor(backoff) {
+    this.#backoff = backoff;
+  }
+  /** The server named the moment to come back. */
+  goodbye(at) {
+    this.#goodbyeAt = at;
+  }
+  welcomed(now) {
+    this.#welcomedAt = now;
+    this.#goodbyeAt = null;
+  }
+  /** How long to wait after a connection or an attempt has ended at `now`. */
+  delay(now, retryAfterMs) {
+    if (this.#welcomedAt !== null) this.#judge(now - this.#welcomedAt >= STABLE_AFTER_MS);
+    else this.#failedAt = now;
+    this.#welcomedAt = null;
+    const goodbyeAt = this.#goodbyeAt;
+    this.#goodbyeAt = null;
+    this.#named = goodbyeAt !== null || retryAfterMs !== void 0;
+    if (goodbyeAt !== null && retryAfterMs === void 0) return Math.max(0, goodbyeAt - now);
+    return (retryAfterMs ?? 0) + this.#backoff.next();
+  }
+  /** Whether the wait may be cut short because the network or the user is back. Not in a loop of refusals. */
+  mayHurry(now) {
+    return !this.#named && now - this.#failedAt >= this.#backoff.baseMs;
+  }
+  #judge(stable) {
+    this.#shortConnections = stable ? 0 : this.#shortConnections + 1;
+    if (this.#shortConnections <= MAX_SHORT_CONNECTIONS) this.#backoff.reset();
+  }
+};
+
+// src/chat_lines.js
+var MAX_WAITING = 256;
+var ChatLines = class {
+  #room;
+  #link;
+  #held;
+  #last = Promise.resolve();
+  #waiting = 0;
+  /**
+   * @param {string} room
+   * @param {object} link
+   * @param {ReadyEvent} held set while the server holds our side
+   */
+  constructor(room, link, held) {
+    this.#room = room;
+    this.#link = link;
+    this.#held = held;
+  }
+  /** Resolves with the line once it is stored. */
+  async write(text, key) {
+    const { chat_length: maxLength, chat_key: maxKey } = this.#link.limits();
+    checkText(text, maxLength, this.#room);
+    if (!maxKey) return (await this.#request({ type: "chat", text })).message;
+    if (key !== void 0) checkText(key, maxKey, this.#room);
+    if (this.#waiting >= MAX_WAITING) throw this.#error("queue_full", "Too many lines of chat are waiting");
+    this.#waiting += 1;
+    const written = this.#last.then(() => this.#write({ type: "chat", text, key: key ?? this.#newKey() }));
+    this.#last = written.catch(() => {
+    });
+    return written.finally(() => this.#waiting -= 1);
+  }
+  #newKey() {
+    return this.#link.environment.newId();
+  }
+  #error(code, message, cause) {
+    return new KeeplineError(code, message, { room: this.#room, cause });
+  }
+  /** Asks for the line as long as the call lasts, then once more whether it was stored. */
+  async #write(frame) {
+    if (this.#held.error) throw this.#held.error;
+    try {
+      return await this.#ask(() => this.#request(frame));
+    } catch (ended) {
+      if (ended !== this.#held.error || ended.code === "closed") throw ended;
+      const request = () => this.#link.requestWhenConnected({ ...frame, room: this.#room });
+      return this.#ask(request).catch((error) => {
+        throw error.code === "room_ended" ? ended : this.#unknown("The call is over", error);
+      });
+    }
+  }
+  async #ask(request) {
+    const { setTimeout, random } = this.#link.environment;
+    const backoff = new Backoff({}, random);
+    for (; ; ) {
+      try {
+        const { message } = await request();
+        return message;
+      } catch (error) {
+        if (error === this.#held.error || !isPassing(error)) throw error;
+        const ms = error.code === "connection_lost" ? 0 : (error.retryAfterMs ?? 0) + backoff.next();
+        await new Promise((resolve) => setTimeout(resolve, ms));
+      }
+    }
+  }
+  #unknown(why, cause) {
+    return this.#error("unknown", `${why}: it cannot be known whether the line is stored`, cause);
+  }
+  async #request(frame) {
+    const wait = this.#held.wait();
+    if (wait) await wait;
+    if (frame.key !== void 0 && !this.#link.limits().chat_key) throw this.#unknown("This node knows no keys");
+    return this.#link.request({ ...frame, room: this.#room });
   }
 };
 
@@ -724,7 +858,7 @@ function randomId() {
 }
 
 // src/ready_event.js
-var MAX_WAITING = 32;
+var MAX_WAITING2 = 32;
 var PATIENCE_MS2 = 1e4;
 var ReadyEvent = class {
   #environment;
@@ -735,6 +869,10 @@ var ReadyEvent = class {
   constructor(environment, room) {
     this.#environment = environment;
     this.#room = room;
+  }
+  /** Why it has failed for good, or null. */
+  get error() {
+    return this.#error;
   }
   set() {
     this.#isSet = true;
@@ -756,7 +894,7 @@ var ReadyEvent = class {
   }
   async #queue() {
     const details = { room: this.#room };
-    if (this.#waiting.size >= MAX_WAITING) {
+    if (this.#waiting.size >= MAX_WAITING2) {
       throw new KeeplineError("queue_full", "Too many requests wait for the connection", details);
     }
     const waiter = new Deferred();
@@ -976,6 +1114,7 @@ var ActiveCall = class {
   #signals;
   #held;
   // set while the server holds our side
+  #lines;
   #isSeated = false;
   #messages = new KnownMessages();
   #typedAt = -Infinity;
@@ -991,6 +1130,7 @@ var ActiveCall = class {
     this.roomId = roomId;
     this.call = new Call(this);
     this.#held = new ReadyEvent(link.environment, roomId);
+    this.#lines = new ChatLines(roomId, link, this.#held);
     this.#signals = new Signals(roomId, link, {
       onApp: (data) => this.#emit("data", data),
       onMedia: (data) => this.media.negotiator?.receive(data),
@@ -1006,9 +1146,6 @@ var ActiveCall = class {
   }
   get ready() {
     return this.#ready.promise;
-  }
-  get limits() {
-    return this.#link.limits();
   }
   // --- what the app asks for ---
   /** Takes what a `join` of the room brings along. */
@@ -1028,7 +1165,7 @@ var ActiveCall = class {
     return this.#link.request({ ...frame, room: this.roomId });
   }
   report(reason) {
-    return this.#link.report(this.roomId, reason);
+    return this.#link.requestWhenConnected({ type: "report", room: this.roomId, reason });
   }
   typing() {
     const now = this.#link.environment.now();
@@ -1039,9 +1176,11 @@ var ActiveCall = class {
   send(data) {
     if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
   }
-  /** Remembers a message that this user wrote: it is not emitted again when it comes in a snapshot. */
-  addMessage(message) {
+  /** Has a line stored, and remembers it: it is not emitted again when it comes in a snapshot. */
+  async chat(text, key) {
+    const message = await this.#lines.write(text, key);
     this.#messages.add(message);
+    return message;
   }
   becomeVideo() {
     if (this.room) this.room = { ...this.room, chat_mode: "video" };
@@ -1189,63 +1328,6 @@ var ActiveCall = class {
   }
 };
 
-// src/backoff.js
-var STABLE_AFTER_MS = 5e3;
-var MAX_SHORT_CONNECTIONS = 3;
-var Backoff = class {
-  #attempt = 0;
-  constructor({ baseMs = 250, capMs = 1e4 } = {}, random = Math.random) {
-    this.baseMs = baseMs;
-    this.capMs = capMs;
-    this.random = random;
-  }
-  next() {
-    const ceiling = Math.min(this.capMs, this.baseMs * 2 ** this.#attempt++);
-    return this.random() * ceiling;
-  }
-  reset() {
-    this.#attempt = 0;
-  }
-};
-var ReconnectPlan = class {
-  #backoff;
-  #welcomedAt = null;
-  #shortConnections = 0;
-  #goodbyeAt = null;
-  #failedAt = -Infinity;
-  #named = false;
-  constructor(backoff) {
-    this.#backoff = backoff;
-  }
-  /** The server named the moment to come back. */
-  goodbye(at) {
-    this.#goodbyeAt = at;
-  }
-  welcomed(now) {
-    this.#welcomedAt = now;
-    this.#goodbyeAt = null;
-  }
-  /** How long to wait after a connection or an attempt has ended at `now`. */
-  delay(now, retryAfterMs) {
-    if (this.#welcomedAt !== null) this.#judge(now - this.#welcomedAt >= STABLE_AFTER_MS);
-    else this.#failedAt = now;
-    this.#welcomedAt = null;
-    const goodbyeAt = this.#goodbyeAt;
-    this.#goodbyeAt = null;
-    this.#named = goodbyeAt !== null || retryAfterMs !== void 0;
-    if (goodbyeAt !== null && retryAfterMs === void 0) return Math.max(0, goodbyeAt - now);
-    return (retryAfterMs ?? 0) + this.#backoff.next();
-  }
-  /** Whether the wait may be cut short because the network or the user is back. Not in a loop of refusals. */
-  mayHurry(now) {
-    return !this.#named && now - this.#failedAt >= this.#backoff.baseMs;
-  }
-  #judge(stable) {
-    this.#shortConnections = stable ? 0 : this.#shortConnections + 1;
-    if (this.#shortConnections <= MAX_SHORT_CONNECTIONS) this.#backoff.reset();
-  }
-};
-
 // src/calls.js
 var MAX_DEPARTURES = 64;
 var DEPARTURE_MS = 1e4;
@@ -1262,7 +1344,7 @@ var Calls = class {
   // room → the answer to a `join` that is under way
   /**
    * @param {object} environment
-   * @param {{user: () => string, iceServers: () => object[], suspect: () => void, report: Function}} client
+   * @param {{user: () => string, iceServers: () => object[], suspect: () => void, requestWhenConnected: Function}} client
    */
   constructor(environment, client) {
     this.#environment = environment;
@@ -2010,7 +2092,7 @@ var Keepline = class extends Emitter {
       user: () => this.user,
       iceServers: () => this.#iceServers,
       suspect: () => this.#connector.current?.suspect(),
-      report: (roomId, reason) => this.report(roomId, reason)
+      requestWhenConnected: (frame) => this.#requestWhenConnected(frame)
     });
     this.#connector = new Connector(whole, { urls, token, backoff }, {
       roomHint: () => this.#calls.anyRoom ?? room,
@@ -2059,11 +2141,16 @@ var Keepline = class extends Emitter {
    */
   async report(roomId, reason) {
     checkText(reason, MAX_REASON_LENGTH, roomId);
-    if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room: roomId });
+    await this.#requestWhenConnected({ type: "report", room: roomId.toLowerCase(), reason });
+  }
+  /** Makes a request about a room that need not be held. */
+  async #requestWhenConnected(frame) {
+    const { room } = frame;
+    if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room });
     await this.#connected.wait();
     const { current } = this.#connector;
-    if (!current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
-    await current.request({ type: "report", room: roomId.toLowerCase(), reason });
+    if (!current) throw new KeeplineError("connection_lost", "Not connected", { room });
+    return current.request(frame);
   }
   #setState(state, reason) {
     if (this.state === state) return;

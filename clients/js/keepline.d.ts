@@ -46,6 +46,8 @@ export interface Limits {
   frame_bytes: number;
   /** In code points. */
   chat_length: number;
+  /** The longest key of a chat message; 0 or missing with nodes that know none. */
+  chat_key?: number;
   ping_ms: number;
 }
 
@@ -166,7 +168,8 @@ export class Call extends Emitter<CallEvents> {
   addTrack(track: MediaStreamTrack, ...streams: MediaStream[]): void;
   setMedia(stream: MediaStream | null): Promise<void>;
   usePeerConnection(pc: RTCPeerConnection): void;
-  chat(text: string): Promise<ChatMessage>;
+  /** `key`: the same one is the same message; drawn at random otherwise. */
+  chat(text: string, options?: { key?: string }): Promise<ChatMessage>;
   typing(): void;
   /** @throws {KeeplineError} `too_large`, `bad_request` (half a surrogate pair) */
   send(data: Json): void;

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from keepline.client.call_state import CallState
+from keepline.client.chat_lines import ChatLines
 from keepline.client.connection import Connection
 from keepline.client.delivery import Outgoing
 from keepline.client.departure import Departure
@@ -18,14 +19,7 @@ from keepline.client.limits import REASON_LENGTH, Limits, check_size, check_text
 from keepline.client.models import Membership
 from keepline.client.options import Options
 from keepline.client.ready_event import ReadyEvent
-
-
-class Requester(Protocol):
-    """How a call asks its client to carry out a request."""
-
-    def __call__(self, frame: Frame, ready: ReadyEvent, *, repeatable: bool) -> Awaitable[Frame]:
-        """Send the frame once `ready` is set, and return the answer."""
-        ...
+from keepline.client.requester import Requester
 
 
 class ActiveCall:
@@ -59,6 +53,7 @@ class ActiveCall:
         self._peer_moved = asyncio.Event()
         self._departure = Departure(lambda kind: self.ask(kind, repeatable=True), self.over, options)
         self.limits = Limits()
+        self.chat = ChatLines(self.room_id, request, self._ready, client_ready, lambda: self.limits, options)
 
     @property
     def room_id(self) -> str:
@@ -131,11 +126,6 @@ class ActiveCall:
         """Make a request about this room; a repeatable one again if the connection breaks meanwhile."""
         frame = {"type": kind, "room": self.room_id, **fields}
         return await self._request(frame, self._ready, repeatable=repeatable)
-
-    async def chat(self, text: str) -> Frame:
-        """Write to the peer."""
-        check_text("text", text, self.limits.chat_length)
-        return await self.ask("chat", text=text)
 
     async def report(self, reason: str) -> None:
         """Report the peer, whether the call is over or not."""

@@ -80,16 +80,19 @@ class Call:
         """Tell the peer that this member is writing. Dropped while the client is away."""
         await self._active.send_note("typing")
 
-    async def chat(self, text: str) -> Message:
+    async def chat(self, text: str, *, key: str | None = None) -> Message:
         """Write to the peer, in as many characters (code points) as the cluster allows, 500 by default.
 
-        Returns the message as it was stored. A text that the cluster is known to refuse is refused here, by
-        RequestFailed with `bad_request`.
+        Returns the message once it is stored, which is exactly once, however many connections and nodes it takes; lines
+        of one call are stored in the order in which they were written. Raises RequestFailed or CallEnded when the line
+        is not stored, and never will be: a text that the cluster refuses, a room that ended before. Nothing but the end
+        of the client (ConnectionClosed) leaves that open. This takes as long as the cluster cannot be reached; who will
+        not wait sets a limit, and may ask later with the same `key` (1 to 64 characters; drawn at random otherwise).
 
-        After RequestTimedOut or ConnectionLost `room.messages` shows, once the client is back, whether it
-        was.
+        A node of an older release knows no keys: then RequestTimedOut and ConnectionLost leave it open as well, and
+        `room.messages` shows, once the client is back, whether the line was stored.
         """
-        answer = await self._active.chat(text)
+        answer = await self._active.chat.write(text, key)
         message = Message.parse(answer["message"])
         self._active.state.add_message(message)
         return message

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keepline.client.active_call import ActiveCall, Requester
+from keepline.client.active_call import ActiveCall
 from keepline.client.call_state import refusal
 from keepline.client.connection import Connection
 from keepline.client.departure import GONE
@@ -16,6 +16,7 @@ from keepline.client.frames import Frame
 from keepline.client.models import Membership, Welcome
 from keepline.client.options import Options
 from keepline.client.ready_event import ReadyEvent
+from keepline.client.requester import Requester
 from keepline.ops.backoff import Backoff
 
 

@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from keepline.client.errors import CallEnded, KeeplineError, RequestFailed, RequestTimedOut
+from keepline.client.errors import (
+    PASSING_CODES,
+    CallEnded,
+    KeeplineError,
+    RequestFailed,
+    RequestTimedOut,
+)
 from keepline.client.options import Options
 from keepline.ops.backoff import Backoff
 
 GONE = frozenset({"room_ended", "room_not_found", "not_a_member"})
 """Errors that say that this member has no part in the room any more."""
-
-_PASSING = frozenset({"unavailable", "rate_limited"})
 
 
 class Departure:
@@ -71,7 +75,7 @@ class Departure:
             except RequestFailed as error:
                 if error.code in GONE:
                     return self._gone(error.reason or ("hangup" if kind == "end" else error.code))
-                if error.code not in _PASSING:
+                if error.code not in PASSING_CODES:
                     raise
                 await options.sleep((error.retry_after or 0.0) + backoff.next())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+PASSING_CODES = frozenset({"unavailable", "rate_limited"})
+"""Codes of refusals after which the same request may succeed."""
+
 
 class KeeplineError(Exception):
     """The base of all errors that this package raises on purpose."""

@@ -20,17 +20,18 @@ _ROOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may send. The defaults are those of nodes that do not tell."""
+    """What one connection may send. The defaults are those of nodes that do not tell, and know no keys."""
 
     frames_per_second: float = 50.0
     frames_burst: float = 200
     frame_bytes: int = 65_536
     chat_length: int = 500
+    chat_key: int = 0
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
         """Read `welcome.limits`; what is missing keeps its default. Raises ProtocolError."""
-        names = ("frames_per_second", "frames_burst", "frame_bytes", "chat_length")
+        names = ("frames_per_second", "frames_burst", "frame_bytes", "chat_length", "chat_key")
         told = {name: raw[name] for name in names if name in raw}
         if not all(isinstance(value, int | float) and value > 0 for value in told.values()):
             raise ProtocolError(f"limits that cannot be read: {told}")

@@ -29,6 +29,7 @@ class Options:
     stable_after: float = 5.0
     signals_waiting: int = 256
     signal_bytes_waiting: int = 4 * 1024 * 1024
+    chats_waiting: int = 256
     events_waiting: int = 1024
     messages_kept: int = 1000
     max_frame_bytes: int = 8 * 1024 * 1024

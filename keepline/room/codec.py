@@ -190,8 +190,9 @@ def _room(
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:
-    """A message as clients and Postgres see it."""
-    return {"seq": message.seq, "from": message.sender, "text": message.text, "at": message.at}
+    """A message as Postgres has it."""
+    shown = {"seq": message.seq, "from": message.sender, "text": message.text, "at": message.at}
+    return shown if message.key is None else {**shown, "key": message.key}
 
 
 def message_from_dict(raw: object) -> Message:

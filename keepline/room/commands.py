@@ -62,11 +62,12 @@ class Lose:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A side writes a line of chat."""
+    """A side writes a line of chat; with a `key` that the room knows, it means the line that has it."""
 
     kind: ClassVar[str] = "post"
     side: SideNumber
     text: str
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,9 @@ Name = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
 NumberFrom1 = Annotated[int, Meta(ge=1, le=_MOST)]
 
+ChatKey = tuple[Name, NumberFrom1]
+"""The key of a line of chat, and the number of the line."""
+
 ADDED = Meta(extra={"added": True})
 """Marks a field that came after the first release: records without it are read with its default."""
 
@@ -72,7 +75,8 @@ class Side(Struct, frozen=True, gc=False):
 
     All times are ms since 1970. `session` is the fence of this side: a command that names another session
     does not speak for it. `came` tells a side that was never held from one that was lost, `lost_with_node` one that was
-    lost because its node died from one whose own connection broke.
+    lost because its node died from one whose own connection broke. `chat_keys` are those of its last lines (see
+    `chat_keys`).
     """
 
     user: Name
@@ -85,6 +89,7 @@ class Side(Struct, frozen=True, gc=False):
     idle_from: Count | None = None
     last_message_at: Count | None = None
     lost_with_node: Annotated[bool, ADDED] = False
+    chat_keys: Annotated[tuple[ChatKey, ...], ADDED] = ()
     extra: Mapping[str, object] = NO_EXTRA
 
     @property
@@ -104,13 +109,17 @@ class Side(Struct, frozen=True, gc=False):
         return Presence.AWAY if self.grace_until is None else Presence.RECONNECTING
 
 
-class Message(Struct, frozen=True, gc=False):
-    """One line of a room's text chat. `seq` counts 1, 2, 3 … within the room; `at` is ms since 1970."""
+class Message(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One line of a room's text chat. `seq` counts 1, 2, 3 … within the room; `at` is ms since 1970.
+
+    `key` is what its writer calls it, if it has a name for it: by that it is found when it is asked for again.
+    """
 
     seq: NumberFrom1
     sender: Name = field(name="from")
     text: str
     at: Count
+    key: Name | None = None
 
 
 class Room(Struct, frozen=True, gc=False):

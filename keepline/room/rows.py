@@ -16,6 +16,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from keepline.room.chat_keys import keys_of
 from keepline.room.record import ChatMode, EndReason, Message, Room, Side
 
 SHORTEST_CALL_MS = 5_000
@@ -157,8 +158,8 @@ def from_row(row: Columns, messages: Sequence[Message] = ()) -> Room:
     wrote_2 = _to_ms_or_none(row.get("user_2_last_message_at"))
     return Room(
         room_id=str(row["room_id"]),
-        side_1=_absent_side(row["user_1"], connected_1, met, updated_at, grace_until, wrote_1),
-        side_2=_absent_side(row["user_2"], connected_2, met, updated_at, grace_until, wrote_2),
+        side_1=_absent_side(row["user_1"], connected_1, met, updated_at, grace_until, wrote_1, messages),
+        side_2=_absent_side(row["user_2"], connected_2, met, updated_at, grace_until, wrote_2, messages),
         chat_mode=ChatMode.VIDEO if is_video else ChatMode(chat_mode),
         duration_seconds=row["duration_seconds"],
         opened_at=opened_at,
@@ -174,7 +175,13 @@ def from_row(row: Columns, messages: Sequence[Message] = ()) -> Room:
 
 
 def _absent_side(
-    user: object, connected: bool, met: bool, updated_at: int, grace_until: int | None, wrote_at: int | None
+    user: object,
+    connected: bool,
+    met: bool,
+    updated_at: int,
+    grace_until: int | None,
+    wrote_at: int | None,
+    messages: Sequence[Message],
 ) -> Side:
     came = met or connected
     return Side(
@@ -184,6 +191,7 @@ def _absent_side(
         grace_until=grace_until,
         idle_from=updated_at if met else None,
         last_message_at=wrote_at,
+        chat_keys=keys_of(str(user), messages),
     )
 
 

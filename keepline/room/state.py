@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from keepline.room.chat_keys import seq_of, with_key
 from keepline.room.commands import (
     AcceptVideo,
     Command,
@@ -182,10 +183,14 @@ def _absence(on_purpose: bool, grace_ms: int | None) -> PeerState:
 
 
 def _post(room: Room, command: Post, now: int, rules: Rules) -> Outcome:
+    if command.key is not None and seq_of(room, command.key) is not None:
+        return room, ()
     writer = room.side(command.side)
-    message = Message(room.last_seq + 1, writer.user, command.text, now)
+    message = Message(room.last_seq + 1, writer.user, command.text, now, command.key)
     told: list[Effect] = [Posted(other(command.side), message)]
-    changes: dict[str, Any] = _with_side(command.side, replace(writer, last_message_at=now, idle_from=now))
+    keys = writer.chat_keys if command.key is None else with_key(writer, command.key, message.seq)
+    wrote = replace(writer, last_message_at=now, idle_from=now, chat_keys=keys)
+    changes: dict[str, Any] = _with_side(command.side, wrote)
     if room.warning_started_at is not None:
         # A line by either side shows that the room is alive: the clock starts anew for both.
         reader = room.side(other(command.side))

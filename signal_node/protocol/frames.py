@@ -49,6 +49,10 @@ RequestId = (
 )
 ROOM_ID_LENGTH = 36
 RoomId = Annotated[str, Meta(min_length=ROOM_ID_LENGTH, max_length=ROOM_ID_LENGTH)]
+MAX_KEY = 64
+"""Characters of the key of a line of chat."""
+
+ChatKey = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
 StreamId = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 
@@ -114,10 +118,11 @@ class Typing(ClientFrame, tag="typing", kw_only=True):
 
 
 class Chat(ClientFrame, tag="chat", kw_only=True):
-    """A line of chat, to be kept."""
+    """A line of chat, to be kept; once for each `key`."""
 
     room: RoomId
     text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    key: ChatKey | UnsetType = UNSET
 
 
 class Mode(ClientFrame, tag="mode", kw_only=True):
@@ -315,6 +320,7 @@ class ClientLimits(Struct):
     frames_burst: int
     frame_bytes: int
     chat_length: int
+    chat_key: int
     ping_ms: int
 
 

@@ -83,6 +83,17 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
+class LineRequest:
+    """Find the line of chat with a key in a room that the session does not hold, because it may have ended since the
+    line was sent; come back with `done` or `failed`.
+    """
+
+    room_id: str
+    key: str
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
 class ReportRequest:
     """Take what the user says about the other member of a room; come back with `done` or `failed`."""
 
@@ -100,7 +111,7 @@ class Relay(Struct, gc=False):
     data: bytes
 
 
-Request = Authenticate | JoinRequest | Act | ReportRequest
+Request = Authenticate | JoinRequest | Act | LineRequest | ReportRequest
 """What takes time."""
 
 Effect = Send | CloseConnection | Request | Relay
@@ -278,13 +289,15 @@ class Session:
     def _act(self, frame: _Action) -> Sequence[Effect]:
         side = self._side_of(frame)
         if side is None:
+            if isinstance(frame, frames.Chat) and frame.key is not UNSET:
+                return (LineRequest(frame.room, frame.key, frame.id),)
             return self._not_held(frame.room, frame.id)
         match frame:
-            case frames.Chat(text=text):
-                if "\0" in text:
-                    why = "text may not contain U+0000"
+            case frames.Chat(text=text, key=key):
+                if "\0" in text or (key is not UNSET and "\0" in key):
+                    why = "text and key may not contain U+0000"
                     return self.failed(ErrorCode.BAD_REQUEST, why, frame.room, frame.id)
-                command: Command = Post(side, text)
+                command: Command = Post(side, text, None if key is UNSET else key)
             case frames.Mode(action="request"):
                 command = RequestVideo(side)
             case frames.Mode(action="accept"):
@@ -327,6 +340,7 @@ class Session:
                 frames_burst=self._limits.frames_burst,
                 frame_bytes=self._limits.frame_bytes,
                 chat_length=MAX_TEXT,
+                chat_key=frames.MAX_KEY,
                 ping_ms=self._limits.ping_ms,
             ),
         )

@@ -72,6 +72,15 @@ class Lookups:
                 lines = self._reader.lines(room.room_id, await again)
         return [line for line in lines if line.seq <= room.last_seq]
 
+    async def line(self, room_id: str, seq: int) -> Message | None:
+        """A line of a room's chat; None when it is not there. Raises StoreUnavailable."""
+        asked = self._batches.ask(
+            "XRANGE", keys.chat(self._partition(room_id), room_id), f"{seq}-0", f"{seq}-0"
+        )
+        with translated():
+            lines = self._reader.lines(room_id, await asked)
+        return lines[0] if lines else None
+
     async def forget_rooms(self, user: str, over: Iterable[str]) -> None:
         """Take rooms out of the user's index. Raises StoreUnavailable."""
         with translated():

@@ -13,6 +13,7 @@ import structlog
 from keepline.ops import logs
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
+from keepline.room.chat_keys import seq_of
 from keepline.room.codec import BadRecord
 from keepline.room.record import Message, Room, Status, other
 from keepline.room.state import IllegalTransition
@@ -22,6 +23,7 @@ from signal_node.protocol.session import (
     Authenticate,
     Effect,
     JoinRequest,
+    LineRequest,
     ReportRequest,
     Request,
     RequestId,
@@ -62,6 +64,8 @@ class Requests:
                 self._work.begin(self._join(connection, effect))
             case Act():
                 self._act(connection, effect)
+            case LineRequest():
+                self._work.begin(self._find_line(connection, effect))
             case ReportRequest():
                 self._work.begin(self._report(connection, effect))
 
@@ -111,15 +115,21 @@ class Requests:
         lookups = self._node.store.lookups
         return await lookups.room_in(lookups.ask_record(room_id), room_id) or self._node.rooms.known(room_id)
 
-    def _no_room(self, session: Session, effect: JoinRequest | ReportRequest) -> Sequence[Effect]:
+    def _no_room(
+        self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
+    ) -> Sequence[Effect]:
         why = "there is no such room"
         return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
 
-    def _no_member(self, session: Session, effect: JoinRequest | ReportRequest) -> Sequence[Effect]:
+    def _no_member(
+        self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
+    ) -> Sequence[Effect]:
         why = "you are not a member of this room"
         return session.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
 
-    def _unavailable(self, session: Session, effect: JoinRequest | Act | ReportRequest) -> Sequence[Effect]:
+    def _unavailable(
+        self, session: Session, effect: JoinRequest | Act | LineRequest | ReportRequest
+    ) -> Sequence[Effect]:
         return session.failed(ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS)
 
     async def _join_without_redis(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
@@ -173,7 +183,9 @@ class Requests:
         session = connection.session
 
         def on_done(outcome: Outcome) -> None:
-            if isinstance(outcome, Done):
+            if (known := _known_line(effect, outcome)) is not None:
+                self._work.begin(self._find_line(connection, known))
+            elif isinstance(outcome, Done):
                 connection.perform(session.done(effect.request_id, outcome.message))
             else:
                 connection.perform(self._refusal(session, outcome, effect.room_id, effect.request_id))
@@ -184,6 +196,44 @@ class Requests:
             on_done(error)
         except JournalFull:
             connection.perform(self._unavailable(session, effect))
+
+    async def _find_line(self, connection: Connection, effect: LineRequest) -> None:
+        """Answer for a line that may be stored already, whatever has become of its room since."""
+        try:
+            async with asyncio.timeout(STORED_SECONDS):
+                answer = await self._line(connection.session, effect)
+        except (StoreUnavailable, BadRecord, TimeoutError):
+            answer = self._unavailable(connection.session, effect)
+        except Exception:
+            _log.exception("line_not_looked_up", room=effect.room_id)
+            answer = self._unavailable(connection.session, effect)
+        connection.perform(answer)
+
+    async def _line(self, session: Session, effect: LineRequest) -> Sequence[Effect]:
+        room_id = effect.room_id.lower()
+        room = self._node.rooms.get(room_id) or await self._stored(room_id)
+        if room is None and self._node.bus.just_lost:
+            raise StoreUnavailable("another node may have yet to put the room back")
+        if room is None:
+            return self._no_room(session, effect)
+        if room.side_of(session.user) is None:
+            return self._no_member(session, effect)
+        seq = seq_of(room, effect.key)
+        line = None if seq is None else await self._line_numbered(room_id, seq)
+        if line is not None:
+            return session.done(effect.request_id, line)
+        if room.status is Status.ENDED:
+            return session.ended(room_id, effect.request_id, room.ended_reason)
+        if seq is None and room_id not in session.rooms:
+            return session.failed(ErrorCode.NOT_A_MEMBER, "join the room first", room_id, effect.request_id)
+        return self._unavailable(session, effect)
+
+    async def _line_numbered(self, room_id: str, seq: int) -> Message | None:
+        line = await self._node.store.lookups.line(room_id, seq)
+        if line is None:
+            archived = await self._archived(room_id)
+            line = next((each for each in self._known_chat(room_id, archived) if each.seq == seq), None)
+        return line
 
     async def _report(self, connection: Connection, effect: ReportRequest) -> None:
         session = connection.session
@@ -218,3 +268,13 @@ class Requests:
         if outcome.status is None:
             return session.failed(ErrorCode.ROOM_NOT_FOUND, "there is no such room", room_id, request_id)
         return session.failed(ErrorCode.BAD_REQUEST, str(outcome), room_id, request_id)
+
+
+def _known_line(effect: Act, outcome: Outcome) -> LineRequest | None:
+    """The line to be looked for in place of one that was not written: it was before, or before its room ended."""
+    command = effect.command
+    if not isinstance(command, commands.Post) or command.key is None:
+        return None
+    written = isinstance(outcome, Done) and outcome.message is None
+    over = isinstance(outcome, IllegalTransition) and outcome.status is Status.ENDED
+    return LineRequest(effect.room_id, command.key, effect.request_id) if written or over else None

@@ -41,7 +41,7 @@ async def row_becomes(database_url: str, snapshot: dict[str, Any], timeout: floa
 
 def _plain(name: str, value: Any) -> Any:
     if name == "messages":
-        return json.loads(value)
+        return [{field: each for field, each in line.items() if field != "key"} for line in json.loads(value)]
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
     return str(value) if isinstance(value, uuid.UUID) else value

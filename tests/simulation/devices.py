@@ -48,6 +48,7 @@ class Request:
     kind: str
     room_id: str | None = None
     text: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class Device:
         self._out = outside
         self._resume: str | None = None
         self._requests: dict[str, Request] = {}
+        self._unanswered: dict[
+            str, Request
+        ] = {}  # lines of chat of which nobody said whether they are stored
         self._count = 0
 
     # --- what people do ---
@@ -101,8 +105,9 @@ class Device:
         self._ask(kind, room_id, **fields)
 
     def write(self, room_id: str) -> None:
-        """Write a line that was never written before."""
-        self.act(room_id, "chat", text=f"{self.name}: {self._out.random.getrandbits(32):08x}")
+        """Write a line that was never written before; it is asked for again until there is an answer."""
+        text = f"{self.name}: {self._out.random.getrandbits(32):08x}"
+        self.act(room_id, "chat", text=text, key=text)
 
     def signal(self, room_id: str, data: str) -> None:
         """Send the peer a signal."""
@@ -142,7 +147,7 @@ class Device:
         hello = {"type": "hello", "token": self._out.token_of(self.user)}
         if self._resume is not None:
             hello["resume"] = self._resume
-        self._send("hello", None, hello)
+        self._send(Request("hello"), hello)
 
     def _closed(self, wire: Wire, code: int) -> None:
         if wire is not self.wire:
@@ -163,15 +168,24 @@ class Device:
         self._out.loop.call_later(self._out.random.uniform(*RETRY_SECONDS), work)
 
     def _ask(self, kind: str, room_id: str, **fields: Any) -> None:
-        text = fields.get("text")
-        self._send(kind, room_id, {"type": kind, "room": room_id, **fields}, text)
+        request = Request(kind, room_id, fields.get("text"), fields.get("key"))
+        if request.key is not None:
+            self._unanswered[request.key] = request
+        self._send(request, {"type": kind, "room": room_id, **fields})
 
-    def _send(self, kind: str, room_id: str | None, frame: dict[str, Any], text: str | None = None) -> None:
+    def _ask_again(self, room_id: str) -> None:
+        if self.session is None:
+            return
+        for line in list(self._unanswered.values()):
+            if line.room_id == room_id and line not in self._requests.values():
+                self._ask(line.kind, room_id, text=line.text, key=line.key)
+
+    def _send(self, request: Request, frame: dict[str, Any]) -> None:
         if self.wire is None:
             return
         self._count += 1
         request_id = f"{self._count}"
-        self._requests[request_id] = Request(kind, room_id, text)
+        self._requests[request_id] = request
         self.wire.send({**frame, "id": request_id})
 
     def _join_wanted(self) -> None:
@@ -221,10 +235,12 @@ class Device:
         view.shown = {line["seq"] for line in lines}
         troubled = self.node is not None and self.node.troubled
         view.in_part = troubled or not self._out.has_all(view.room_id)
+        self._ask_again(view.room_id)
 
     def _on_ok(self, frame: dict[str, Any], request: Request) -> None:
         if request.kind == "chat" and request.room_id is not None:
             line = frame["message"]
+            self._unanswered.pop(request.key or "", None)
             self._out.knowledge.line_acknowledged(request.room_id, line)
             self.views[request.room_id].shown.add(line["seq"])
         if request.kind == "leave" and request.room_id is not None:
@@ -240,8 +256,11 @@ class Device:
             return
         view = self.views[request.room_id or ""]
         code = frame["code"]
+        if request.key is not None:
+            self._line_refused(request, code)
         if code == "room_ended":
             view.joined, view.ended = False, True
+            self._ask_again(view.room_id)
         elif code == "room_not_found":
             self._out.knowledge.not_found(self.name, view.room_id)
             view.joined, view.ended = False, True
@@ -250,6 +269,14 @@ class Device:
         elif code == "not_a_member" and view.joined:
             view.joined = False
             self._join_wanted()
+
+    def _line_refused(self, line: Request, code: str) -> None:
+        if code == "room_ended" and line.room_id is not None and line.text is not None:
+            del self._unanswered[line.text]
+            self._out.knowledge.line_refused(self.name, line.room_id, line.text)
+        elif code == "unavailable" and line.room_id is not None:
+            room_id = line.room_id
+            self._later(lambda: self._ask_again(room_id))
 
     def _retry(self, view: View) -> None:
         view.asked = False
@@ -271,6 +298,7 @@ class Device:
     def _on_ended(self, frame: dict[str, Any], request: None) -> None:
         view = self.views[frame["room"]]
         view.joined, view.ended = False, True
+        self._ask_again(view.room_id)
 
     def _on_signal(self, frame: dict[str, Any], request: None) -> None:
         self.views[frame["room"]].signals.add(frame["data"])

@@ -39,6 +39,8 @@ class Promise:
     room_id: str
     users: tuple[str, str]
     lines: dict[int, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """Texts of which the writer was told that they are not stored."""
     ended: bool = False
     written_off: bool = False
     contested: set[int] = field(default_factory=set)
@@ -65,7 +67,7 @@ class Knowledge:
         if seq not in self._copies_of(room_id).lines:  # lost while the word was on its way
             promise.contested.add(seq)
             return
-        if seq in promise.lines and seq not in promise.contested:
+        if promise.lines.get(seq, line["text"]) != line["text"] and seq not in promise.contested:
             self._trace.violate(f"line {seq} of {room_id[:8]} was given out twice")
         promise.lines[seq] = line["text"]
 
@@ -74,6 +76,15 @@ class Knowledge:
         if len(set(lines.values())) < len(lines):
             twice = [text for text, count in Counter(lines.values()).items() if count > 1]
             self._trace.violate(f"{room_id[:8]} has lines twice: {twice}")
+        promise = self.rooms.get(room_id)
+        if promise is not None and (refused := promise.refused.intersection(lines.values())):
+            self._trace.violate(f"{room_id[:8]} has lines that were refused: {refused}")
+
+    def line_refused(self, who: str, room_id: str, text: str) -> None:
+        """A client was told that its line is not stored, and never will be."""
+        self.rooms[room_id].refused.add(text)
+        if text in self._copies_of(room_id).lines.values():
+            self._trace.violate(f"{who} was told that its line {text!r} is not in {room_id[:8]}, and it is")
 
     def line_shown(self, who: str, room_id: str, line: dict[str, Any]) -> None:
         """A client was shown a line."""

@@ -1,4 +1,5 @@
 import { Call } from "./call.js";
+import { ChatLines } from "./chat_lines.js";
 import { Deferred } from "./deferred.js";
 import { KeeplineError } from "./errors.js";
 import { encodeFrame } from "./frames.js";
@@ -18,6 +19,7 @@ export class ActiveCall {
   #link;
   #signals;
   #held; // set while the server holds our side
+  #lines;
   #isSeated = false;
   #messages = new KnownMessages();
   #typedAt = -Infinity;
@@ -36,6 +38,7 @@ export class ActiveCall {
     /** What the app holds. */
     this.call = new Call(this);
     this.#held = new ReadyEvent(link.environment, roomId);
+    this.#lines = new ChatLines(roomId, link, this.#held);
     this.#signals = new Signals(roomId, link, {
       onApp: (data) => this.#emit("data", data),
       onMedia: (data) => this.media.negotiator?.receive(data),
@@ -52,10 +55,6 @@ export class ActiveCall {
 
   get ready() {
     return this.#ready.promise;
-  }
-
-  get limits() {
-    return this.#link.limits();
   }
 
   // --- what the app asks for ---
@@ -80,7 +79,7 @@ export class ActiveCall {
   }
 
   report(reason) {
-    return this.#link.report(this.roomId, reason);
+    return this.#link.requestWhenConnected({ type: "report", room: this.roomId, reason });
   }
 
   typing() {
@@ -94,9 +93,11 @@ export class ActiveCall {
     if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
   }
 
-  /** Remembers a message that this user wrote: it is not emitted again when it comes in a snapshot. */
-  addMessage(message) {
+  /** Has a line stored, and remembers it: it is not emitted again when it comes in a snapshot. */
+  async chat(text, key) {
+    const message = await this.#lines.write(text, key);
     this.#messages.add(message);
+    return message;
   }
 
   becomeVideo() {

@@ -75,12 +75,14 @@ export class Call extends Emitter {
     this.#active.usePeerConnection(pc);
   }
 
-  /** Sends a chat message (1 to 500 characters); resolves with it once it is stored. */
-  async chat(text) {
-    checkText(text, this.#active.limits.chat_length, this.roomId);
-    const { message } = await this.#active.ask({ type: "chat", text });
-    this.#active.addMessage(message);
-    return message;
+  /**
+   * Sends a chat message (1 to 500 characters); resolves with it once it is stored, which is exactly once, however many
+   * connections and nodes that takes. Messages of one call are stored in the order in which they were sent. Rejects when
+   * the message is not stored and never will be; only the end of the client (`closed`, `replaced`, …) leaves that open.
+   * It is sent again for as long as the cluster cannot be reached. With a `key` of its own the app can ask later.
+   */
+  chat(text, { key } = {}) {
+    return this.#active.chat(text, key);
   }
 
   /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */

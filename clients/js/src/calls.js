@@ -27,7 +27,7 @@ export class Calls {
 
   /**
    * @param {object} environment
-   * @param {{user: () => string, iceServers: () => object[], suspect: () => void, report: Function}} client
+   * @param {{user: () => string, iceServers: () => object[], suspect: () => void, requestWhenConnected: Function}} client
    */
   constructor(environment, client) {
     this.#environment = environment;

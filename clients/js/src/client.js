@@ -44,7 +44,7 @@ export class Keepline extends Emitter {
       user: () => this.user,
       iceServers: () => this.#iceServers,
       suspect: () => this.#connector.current?.suspect(),
-      report: (roomId, reason) => this.report(roomId, reason),
+      requestWhenConnected: (frame) => this.#requestWhenConnected(frame),
     });
     this.#connector = new Connector(whole, { urls, token, backoff }, {
       roomHint: () => this.#calls.anyRoom ?? room,
@@ -100,11 +100,17 @@ export class Keepline extends Emitter {
    */
   async report(roomId, reason) {
     checkText(reason, MAX_REASON_LENGTH, roomId);
-    if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room: roomId });
+    await this.#requestWhenConnected({ type: "report", room: roomId.toLowerCase(), reason });
+  }
+
+  /** Makes a request about a room that need not be held. */
+  async #requestWhenConnected(frame) {
+    const { room } = frame;
+    if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room });
     await this.#connected.wait();
     const { current } = this.#connector;
-    if (!current) throw new KeeplineError("connection_lost", "Not connected", { room: roomId });
-    await current.request({ type: "report", room: roomId.toLowerCase(), reason });
+    if (!current) throw new KeeplineError("connection_lost", "Not connected", { room });
+    return current.request(frame);
   }
 
   #setState(state, reason) {

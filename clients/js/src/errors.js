@@ -5,7 +5,7 @@ export class KeeplineError extends Error {
   /**
    * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …), the name of a close code
    *   (`replaced`, `origin_refused`, …) or one of the SDK (`connect_failed`, `token_failed`, `connection_lost`,
-   *   `timeout`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
+   *   `timeout`, `unknown`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
    * @param {string} message for a developer's eyes
    * @param {{retryAfterMs?: number, room?: string, reason?: string, status?: number, cause?: unknown}} [details]
    */

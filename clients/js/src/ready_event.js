@@ -18,6 +18,11 @@ export class ReadyEvent {
     this.#room = room;
   }
 
+  /** Why it has failed for good, or null. */
+  get error() {
+    return this.#error;
+  }
+
   set() {
     this.#isSet = true;
     for (const waiter of this.#waiting) waiter.resolve();

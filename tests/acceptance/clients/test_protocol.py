@@ -107,7 +107,7 @@ async def test_a_member_is_told_all_about_its_room(harness: Harness) -> None:
 
 async def test_a_client_learns_its_limits_and_may_ping(harness: Harness) -> None:
     member = await harness.login(uuid.uuid4(), harness.nodes[0])
-    told = {"frame_bytes": 65_536, "chat_length": 500, "ping_ms": 8_000}
+    told = {"frame_bytes": 65_536, "chat_length": 500, "chat_key": 64, "ping_ms": 8_000}
     assert member.welcome["limits"] == told | {"frames_per_second": 5_000.0, "frames_burst": 5_000}
     for request_id in (8, "8", 0.5):
         await member.client.send("ping", id=request_id)

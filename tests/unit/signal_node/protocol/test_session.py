@@ -21,6 +21,7 @@ from signal_node.protocol.session import (
     CloseConnection,
     Effect,
     JoinRequest,
+    LineRequest,
     Relay,
     ReportRequest,
     Send,
@@ -168,6 +169,7 @@ def test_the_welcome_tells_what_may_be_sent() -> None:
         "frames_burst": 30,
         "frame_bytes": 4096,
         "chat_length": 500,
+        "chat_key": 64,
         "ping_ms": 500,
     }
 
@@ -306,6 +308,7 @@ def test_a_room_never_held_does_not_become_a_past_one() -> None:
     ("kind", "fields", "command"),
     [
         ("chat", {}, Post(1, "hi")),
+        ("chat", {"key": "k"}, Post(1, "hi", "k")),
         ("mode", {"action": "request"}, RequestVideo(1)),
         ("mode", {"action": "accept"}, AcceptVideo(1)),
         ("mode", {"action": "decline"}, DeclineVideo(1)),
@@ -317,8 +320,14 @@ def test_what_changes_a_room_becomes_a_command(kind: str, fields: dict[str, Any]
     assert in_room().says(kind, id="7", **fields) == (Act(ROOM, command, "7"),)
 
 
+def test_a_line_with_a_key_is_looked_for_where_the_room_is_not_held() -> None:
+    client = ready()
+    assert client.says("chat", id="7", key="k", room=ROOM.upper()) == (LineRequest(ROOM, "k", "7"),)
+    assert error_of(client.says("chat", id="7"))["code"] == "not_a_member"
+
+
 @pytest.mark.parametrize("line", ["\0", "a\0b"])
-@pytest.mark.parametrize(("kind", "field"), [("chat", "text"), ("report", "reason")])
+@pytest.mark.parametrize(("kind", "field"), [("chat", "text"), ("chat", "key"), ("report", "reason")])
 def test_what_users_write_may_not_contain_what_postgres_cannot_hold(kind: str, field: str, line: str) -> None:
     answer = error_of(in_room().says(kind, id="7", **{field: line}))
     assert answer == {"code": "bad_request", "id": "7", "room": ROOM}
