@@ -24,16 +24,17 @@ from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.ops.tls import Certificate
 from keepline.room import keys
-from signal_node.app import App, advertised, secret_of
-from signal_node.bus.bus import SILENT_SECONDS
+from signal_node.app import App
+from signal_node.bus.inbox import SILENT_SECONDS
 from signal_node.cluster.registry import HEARTBEAT_TTL_MS
 from signal_node.http.node_api import NodeApi
 from signal_node.http.referral_api import ReferralApi
 from signal_node.http.rooms_api import RoomsApi
 from signal_node.metrics import NodeCollector
 from signal_node.rooms.archive import Archive, ArchiveUnavailable
-from signal_node.signaling.drain import Drains
+from signal_node.signaling.drain import Drains, DrainState
 from signal_node.transport.listener import Listener
+from signal_node.wiring.settings import secret_of
 
 _PROBE_SECONDS = 2.0
 _PROBE_TIMEOUT_SECONDS = 2.0
@@ -49,101 +50,147 @@ async def run(settings: NodeSettings) -> int:
     logs.bind(node=settings.node_id)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    drain_state = DrainState()
     failures: dict[str, BaseException] = {}
 
     def end(task: str, error: BaseException) -> None:
         failures[task] = error
         stop.set()
         if isinstance(error, CannotRun):
-            drains.hurry.set()
+            drain_state.hurry.set()
 
     tasks = Tasks(end)
-    drains = Drains(tasks, settings.drain_seconds, settings.drain_linger_seconds, random.random)
 
     def signalled() -> None:
-        (drains.hurry if stop.is_set() else stop).set()
+        (drain_state.hurry if stop.is_set() else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     async with contextlib.AsyncExitStack() as stack:
-        parts = await _start(settings, drains, tasks, stack)
+        app, drains = await _start(settings, drain_state, tasks, stack)
         await stop.wait()
         await drains.stop()
         with contextlib.suppress(StoreUnavailable):
-            await parts.registry.leave()
+            await app.cluster.registry.leave()
     _log.info("stopped", failed=list(failures))
     return program.exit_code(failures.values())
 
 
 async def _start(
-    settings: NodeSettings, drains: Drains, tasks: Tasks, stack: contextlib.AsyncExitStack
-) -> App:
-    """Connect the parts; the stack ends them in the opposite order, the endpoint for operators last."""
+    settings: NodeSettings, drain_state: DrainState, tasks: Tasks, stack: contextlib.AsyncExitStack
+) -> tuple[App, Drains]:
+    """Start the node; the stack ends its parts in the opposite order, the endpoint for operators last."""
     loop = asyncio.get_running_loop()
-    registry = metrics.new_registry("signal_node")
-    health = Health(time.monotonic)
     client = redis.connect(settings.redis_url)
     stack.push_async_callback(client.aclose)
     archive = await _archive(settings, stack)
-    partitions = await _partitions(client)
-    parts = App(settings, loop, client, partitions, archive, lambda: drains.active)
-    node, bus, recovery = parts.node, parts.bus, parts.recovery
-    health.require("running", lambda: "the node is draining" if drains.active else None)
-    health.require("inbox", lambda: "the inbox is silent" if bus.inbox_silent else None)
-    health.require("recovery", lambda: None if recovery.open else "Redis lost its data; recovery is running")
-    # A warning: were it not ready, the last node that is left would turn away those who come back to their calls.
-    health.warn("hellos", lambda: "many clients are coming in" if parts.login.queue.is_full else None)
-    registry.register(NodeCollector(parts))
-    registry.register(metrics.HealthCollector(health))
-    health.pulse("inbox", bus.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)
-    health.pulse(
-        "heartbeat",
-        parts.membership.beat_age,
-        fresh_seconds=_FRESH_BEAT_SECONDS,
-        down_seconds=_DOWN_SECONDS,
-        problem=lambda: parts.membership.problem,
+    app = App(settings, loop, client, await _partitions(client), archive, lambda: drain_state.active)
+    listener = _listener(settings, app, loop)
+    drains = Drains(
+        settings.node_id,
+        drain_state,
+        app.drain,
+        listener,
+        tasks,
+        seconds=settings.drain_seconds,
+        linger=settings.drain_linger_seconds,
     )
-    health.require("heartbeat", parts.membership.why_not_written)
-
+    health = _health(app, drain_state)
     stack.push_async_callback(tasks.aclose)
-    stack.push_async_callback(parts.batches.aclose)
-    stack.push_async_callback(parts.work.aclose)
+    stack.push_async_callback(app.around.batches.aclose)
+    stack.push_async_callback(app.clients.work.aclose)
     redis_probe = health.probe("redis")
-    tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
-    tasks.start("probe-redis", lambda: _watch(redis_probe, lambda: _prove_redis(client, parts)), restart=True)
+    tasks.start("probe-redis", lambda: _watch(redis_probe, lambda: _prove_redis(client, app)), restart=True)
     if archive is not None:
         postgres_probe = health.probe("postgres")
         tasks.start("probe-postgres", lambda: _watch(postgres_probe, archive.ping), restart=True)
-    await parts.membership.claim_name()
-    parts.start(tasks)
-    await parts.membership.bury_predecessor()
-    certificate = _certificate(settings, loop)
-    listener = Listener(
-        node.accept,
-        settings.host,
-        settings.port,
-        parts.limits.sockets.admits,
-        None if certificate is None else certificate.context,
-    )
-    parts.listener = listener
-    drains.connect(node, listener)
+    await app.cluster.heartbeat.claim_name()
+    app.start(tasks)
+    await app.cluster.burial.bury_predecessor()
     await listener.open()
     stack.callback(listener.close)
+    ops = await _serve_operators(settings, app, drains, listener, health, tasks, stack)
+    _log.info("started", clients=listener.addresses, ops=ops)
+    return app, drains
+
+
+def _listener(settings: NodeSettings, app: App, loop: asyncio.AbstractEventLoop) -> Listener:
+    """Where clients come in, not open yet. Raises OSError when the certificate cannot be read."""
+    certificate = _certificate(settings, loop)
+    return Listener(
+        app.clients.handler.accept,
+        settings.host,
+        settings.port,
+        app.limits.sockets.admits,
+        None if certificate is None else certificate.context,
+    )
+
+
+def _health(app: App, drain_state: DrainState) -> Health:
+    """What readiness and liveness go by."""
+    health = Health(time.monotonic)
+    inbox, heartbeat, recovery = app.signals.inbox.health, app.cluster.heartbeat, app.recovery
+    health.require("running", lambda: "the node is draining" if drain_state.active else None)
+    health.require("inbox", lambda: "the inbox is silent" if inbox.silent else None)
+    health.require("recovery", lambda: None if recovery.open else "Redis lost its data; recovery is running")
+    # A warning: were it not ready, the last node that is left would turn away those who come back to their calls.
+    queue = app.clients.login.queue
+    health.warn("hellos", lambda: "many clients are coming in" if queue.is_full else None)
+    health.pulse("inbox", inbox.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)
+    health.pulse(
+        "heartbeat",
+        heartbeat.age,
+        fresh_seconds=_FRESH_BEAT_SECONDS,
+        down_seconds=_DOWN_SECONDS,
+        problem=lambda: heartbeat.problem,
+    )
+    health.require("heartbeat", heartbeat.why_not_written)
+    return health
+
+
+async def _serve_operators(
+    settings: NodeSettings,
+    app: App,
+    drains: Drains,
+    listener: Listener,
+    health: Health,
+    tasks: Tasks,
+    stack: contextlib.AsyncExitStack,
+) -> str:
+    """Open the port for operators and the app's backend; returns its URL."""
+    registry = metrics.new_registry("signal_node")
+    registry.register(NodeCollector(app, listener))
+    registry.register(metrics.HealthCollector(health))
+    tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
+    rooms, cluster = app.rooms, app.cluster
     key = secret_of(settings.service_key)
-    api = RoomsApi(node, key, settings.min_duration_seconds, parts.membership.why_writes_wait)
-    operators = NodeApi(node, drains, parts.repairs, key, status=parts.status, now=parts.clock.now)
-    referrals = ReferralApi(parts.referrals, key)
-    app = http.create_app(health, registry, [*api.routes(), *referrals.routes(), *operators.routes()])
-    ops_host, ops_port = await stack.enter_async_context(
-        http.serve(app, settings.ops_host, settings.ops_port)
+    rooms_api = RoomsApi(
+        rooms.cache,
+        rooms.store,
+        rooms.commands,
+        app.users,
+        app.signals.takeover,
+        key,
+        settings.min_duration_seconds,
+        cluster.heartbeat.why_writes_wait,
     )
-    parts.ops_url = advertised(settings, ops_port, ops_host)
-    _log.info(
-        "started",
-        clients=listener.addresses,
-        ops=f"http://{ops_host}:{ops_port}",
+    node_api = NodeApi(
+        settings.node_id,
+        rooms.sessions,
+        rooms.cache,
+        app.signals.negotiation_log,
+        drains,
+        app.repairs,
+        key,
+        status=cluster.status,
+        now=app.around.clock.now,
     )
-    return parts
+    referrals = ReferralApi(app.referrals, key)
+    routes = [*rooms_api.routes(), *referrals.routes(), *node_api.routes()]
+    served = http.create_app(health, registry, routes)
+    host, port = await stack.enter_async_context(http.serve(served, settings.ops_host, settings.ops_port))
+    cluster.status.ops_port_opened(host, port)
+    return f"http://{host}:{port}"
 
 
 def _certificate(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Certificate | None:
@@ -177,11 +224,11 @@ async def _partitions(client: redis.Client) -> int:
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter
 
 
-async def _prove_redis(client: redis.Client, parts: App) -> None:
+async def _prove_redis(client: redis.Client, app: App) -> None:
     """Every server answers, and the last heartbeat could be written."""
     await client.ping()
-    if parts.membership.problem is not None:
-        raise StoreUnavailable(parts.membership.problem)
+    if app.cluster.heartbeat.problem is not None:
+        raise StoreUnavailable(app.cluster.heartbeat.problem)
 
 
 async def _watch(probe: Probe, prove: Callable[[], Awaitable[object]]) -> None:

@@ -16,6 +16,7 @@ from keepline.room.record import ChatMode, EndReason, Status
 from signal_node.app import App
 from signal_node.protocol.close_codes import CLOSES
 from signal_node.protocol.frames import ErrorCode
+from signal_node.transport.listener import Listener
 
 _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
 
@@ -23,8 +24,9 @@ _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
 class NodeCollector(Collector):
     """What a node has counted. Values that did not occur are shown as 0, so that rates work from the first one on."""
 
-    def __init__(self, parts: App) -> None:
-        self._parts = parts
+    def __init__(self, app: App, listener: Listener) -> None:
+        self._app = app
+        self._listener = listener
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: all names of a program are looked at together, by a test."""
@@ -40,7 +42,7 @@ class NodeCollector(Collector):
         yield from self._cluster()
 
     def _signals(self) -> Iterator[Metric]:
-        counts = self._parts.node.counts
+        counts = self._app.signals.relay.counts
         yield _counter(
             "keepline_signals",
             "Frames from peer to peer, by what became of them.",
@@ -49,7 +51,7 @@ class NodeCollector(Collector):
                 "here": counts.relayed_here,
                 "across": counts.relayed_across,
                 "received": counts.received_across,
-                "dropped": counts.dropped,
+                "dropped": counts.dropped + self._app.signals.outbox.dropped,
                 "slow": counts.slow,
             },
         )
@@ -61,11 +63,11 @@ class NodeCollector(Collector):
         yield _histogram(
             "keepline_internode_latency_seconds",
             "Time from a frame being understood on another node to its being unpacked here; a sample.",
-            self._parts.bus.latency,
+            self._app.signals.inbox.latency,
         )
 
     def _calls(self) -> Iterator[Metric]:
-        calls, offer_outcomes = self._parts.call_counts.counts, self._parts.node.offer_outcomes
+        calls, offer_outcomes = self._app.rooms.call_counts.counts, self._app.signals.offer_outcomes
         offer_outcomes.give_up()
         offers = offer_outcomes.counts
         opened = {mode.value: calls.opened[mode.value] for mode in ChatMode}
@@ -106,7 +108,7 @@ class NodeCollector(Collector):
         )
 
     def _rooms(self) -> Iterator[Metric]:
-        rooms, found = self._parts.rooms, self._parts.room_gauges.counts
+        rooms, found = self._app.rooms.cache, self._app.rooms.gauges.counts
         shown = GaugeMetricFamily(
             "keepline_rooms",
             "Rooms that somebody is in, each counted by one node; every 5 s.",
@@ -142,7 +144,7 @@ class NodeCollector(Collector):
         yield CounterMetricFamily(
             "keepline_notice_gaps", "Notices that came after one that was missed.", value=counts.gaps
         )
-        compared = self._parts.reconciler.counts
+        compared = self._app.rooms.reconciler.counts
         yield CounterMetricFamily(
             "keepline_rooms_caught_up",
             "Rooms that were behind Redis when they were compared.",
@@ -156,11 +158,11 @@ class NodeCollector(Collector):
         yield CounterMetricFamily(
             "keepline_rooms_unreadable",
             "Rooms whose record or chat in Redis could not be read.",
-            value=self._parts.node.store.reader.unreadable,
+            value=self._app.rooms.store.reader.unreadable,
         )
 
     def _clients(self) -> Iterator[Metric]:
-        clients, logins = self._parts.node.clients, self._parts.login.counts
+        clients, logins = self._app.connections, self._app.clients.login.counts
         yield GaugeMetricFamily(
             "keepline_connections", "Open client connections, before and after login.", value=len(clients)
         )
@@ -190,7 +192,7 @@ class NodeCollector(Collector):
                 "unavailable": logins.resume_unavailable,
             },
         )
-        queue = self._parts.login.queue
+        queue = self._app.clients.login.queue
         yield GaugeMetricFamily(
             "keepline_hellos_full",
             "Whether so many hellos wait that somebody new is asked to come again later.",
@@ -209,7 +211,7 @@ class NodeCollector(Collector):
         yield CounterMetricFamily(
             "keepline_replaced",
             "Connections closed because their user connected again.",
-            value=self._parts.node.counts.replaced,
+            value=self._app.rooms.sessions.replaced_ones,
         )
         yield _counter(
             "keepline_errors",
@@ -217,14 +219,14 @@ class NodeCollector(Collector):
             "code",
             {code.value: clients.errors[code] for code in ErrorCode},
         )
-        limits = self._parts.limits.counts
+        limits = self._app.limits.refusals.counts
         yield _counter(
             "keepline_limited",
             "What was refused because its address had had its share.",
             "limit",
             {"connections": limits.connections, "logins": limits.logins, "login_rate": limits.login_rate},
         )
-        sockets, listener = self._parts.limits.sockets, self._parts.listener
+        sockets = self._app.limits.sockets
         yield _counter(
             "keepline_sockets_refused",
             "Sockets that were closed when they were accepted, or could not be accepted.",
@@ -232,7 +234,7 @@ class NodeCollector(Collector):
             {
                 "address": sockets.refused["address"],
                 "full": sockets.refused["full"],
-                "descriptors": 0 if listener is None else listener.short,
+                "descriptors": self._listener.short,
             },
         )
         yield GaugeMetricFamily("keepline_sockets", "Sockets of clients.", value=sockets.count)
@@ -250,90 +252,90 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(
             "keepline_turn_configured",
             "Whether clients are told of a TURN server.",
-            value=self._parts.turn_configured,
+            value=bool(self._app.ice.turn_urls),
         )
         turn_up = GaugeMetricFamily(
             "keepline_turn_up",
             "Whether a TURN server gave this node a relay when it was last asked for one.",
             labels=["url"],
         )
-        for url, up in self._parts.turn.up.items():
+        for url, up in self._app.turn.up.items():
             turn_up.add_metric([url], up)
         yield turn_up
 
     def _bus(self) -> Iterator[Metric]:
-        bus = self._parts.bus
+        inbox, outbox = self._app.signals.inbox, self._app.signals.outbox
         yield GaugeMetricFamily(
             "keepline_inbox_silent",
             "Whether nothing has come through this node's inbox for 3 s.",
-            value=bus.inbox_silent,
+            value=inbox.health.silent,
         )
         yield CounterMetricFamily(
             "keepline_inbox_silent_seconds",
             "Time for which this node's inbox was silent.",
-            value=bus.silent_seconds,
+            value=inbox.health.silent_seconds,
         )
         yield CounterMetricFamily(
-            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=bus.gaps
+            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=inbox.gaps
         )
         yield CounterMetricFamily(
-            "keepline_bus_packets", "Packets of frames sent to other nodes.", value=bus.packets
+            "keepline_bus_packets", "Packets of frames sent to other nodes.", value=outbox.packets
         )
         yield GaugeMetricFamily(
-            "keepline_bus_queued", "Frames that wait to be sent to other nodes.", value=bus.queued
+            "keepline_bus_queued", "Frames that wait to be sent to other nodes.", value=outbox.queued
         )
 
     def _cluster(self) -> Iterator[Metric]:
-        parts = self._parts
+        app, cluster = self._app, self._app.cluster
         yield GaugeMetricFamily(
-            "keepline_nodes", "Live nodes, as this one sees them.", value=parts.membership.live
+            "keepline_nodes", "Live nodes, as this one sees them.", value=len(cluster.view.live)
         )
         yield CounterMetricFamily(
             "keepline_nodes_buried",
             "Dead nodes whose last sides this one cleared away.",
-            value=parts.membership.buried,
+            value=cluster.burial.buried,
         )
         yield GaugeMetricFamily(
             "keepline_crowded",
             "Whether the node is still taking in a crowd: hellos have waited, or were told to come back.",
-            value=parts.login.crowding.crowded(parts.node.now()),
+            value=app.crowding.crowded(app.around.loop.time()),
         )
         yield GaugeMetricFamily(
             "keepline_hellos_waiting",
             "Hellos that have no answer yet.",
-            value=parts.login.crowding.waiting,
+            value=app.crowding.waiting,
         )
         yield GaugeMetricFamily(
             "keepline_graces_extended",
             "Rooms that this node has not ended only because a crowd is being taken in.",
-            value=parts.timekeeper.extended,
+            value=cluster.deadlines.extended,
         )
         yield GaugeMetricFamily(
-            "keepline_draining", "Whether the node sends its clients away.", value=parts.draining()
+            "keepline_draining", "Whether the node sends its clients away.", value=app.around.draining()
         )
         yield GaugeMetricFamily(
             "keepline_clock_skew_seconds",
             "By how much Redis' time is ahead of this machine's.",
-            value=parts.clock.seconds() - time.time(),
+            value=app.around.clock.seconds() - time.time(),
         )
         yield CounterMetricFamily(
             "keepline_clock_steps",
             "Steps of Redis' clock that this node took out of the cluster's time.",
-            value=parts.membership.clock_sync.steps,
+            value=cluster.heartbeat.clock_sync.steps,
         )
-        recovered = parts.recovery.counts
+        recovered = app.recovery.counts
         yield CounterMetricFamily(
             "keepline_partitions_recovered", "Partitions healed by this node.", value=recovered.partitions
         )
         yield CounterMetricFamily(
             "keepline_rooms_revived",
             "Rooms brought back from Postgres by this node.",
-            value=parts.recovery.revival.counts.revived,
+            value=app.recovery.revival.counts.revived,
         )
         yield CounterMetricFamily(
             "keepline_rows_unreadable",
             "Rooms in Postgres that could not be read, and so did not come back.",
-            value=parts.recovery.unreadable_rows,
+            value=app.recovery.unreadable_rows,
         )
 
 

@@ -7,12 +7,16 @@ there are partitions on a cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 from keepline.ops.redis.client import Client, is_cluster, subscribed
 from keepline.ops.redis.subscription import Subscription
 from keepline.room import keys
+
+T = TypeVar("T")
 
 SUBSCRIBED = ("subscribe", "ssubscribe")
 MESSAGE = ("message", "smessage")
@@ -48,3 +52,10 @@ class Channels:
     def subscribed(self, node: str, lane: int) -> AbstractAsyncContextManager[Subscription]:
         """Subscribe to a node's inbox on one lane. Raises RedisError."""
         return subscribed(self._client, self.name(node, lane))
+
+
+async def on_each_lane(lanes: Iterable[T], work: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    """Run a task for each lane, so that none waits for another; until cancelled, or until one fails."""
+    async with asyncio.TaskGroup() as tasks:
+        for lane in lanes:
+            tasks.create_task(work(lane))

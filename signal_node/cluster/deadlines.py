@@ -24,9 +24,10 @@ from keepline.room.deadlines import due
 from keepline.room.record import Room
 from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition
+from signal_node.rooms.cache import Rooms
 from signal_node.rooms.journal import JournalFull, NotStored
 from signal_node.rooms.store import RoomStore
-from signal_node.signaling.node import Node
+from signal_node.signaling.room_commands import RoomCommands
 
 INTERVAL_SECONDS = 0.2
 STAND_IN_MS = 1_000
@@ -54,7 +55,9 @@ class DeadlineWorker:
 
     def __init__(
         self,
-        node: Node,
+        node: str,
+        rooms: Rooms,
+        room_commands: RoomCommands,
         store: RoomStore,
         rules: Rules,
         crowded: Callable[[], bool],
@@ -63,6 +66,8 @@ class DeadlineWorker:
         """Take `crowded()`, whether a node of the cluster is still taking in a crowd, and the clock."""
         self._now = now
         self._node = node
+        self._rooms = rooms
+        self._room_commands = room_commands
         self._store = store
         self._rules = rules
         self._crowded = crowded
@@ -75,7 +80,7 @@ class DeadlineWorker:
         """Share the partitions among these live nodes."""
         self._nodes = nodes
         partitions = range(self._store.partitions)
-        self._ranks = [rank(self._node.id, nodes, partition) for partition in partitions]
+        self._ranks = [rank(self._node, nodes, partition) for partition in partitions]
 
     @property
     def extended(self) -> int:
@@ -101,11 +106,11 @@ class DeadlineWorker:
 
     async def _tick(self, room_id: str, now: int) -> None:
         try:
-            room = await self._node.rooms.find(room_id)
+            room = await self._rooms.find(room_id)
             if room is None:
                 await self._store.clear_deadline(room_id)
             else:
-                after = await self._node.execute(room, room_id, commands.Tick(self._crowded()), now)
+                after = await self._room_commands.execute(room, room_id, commands.Tick(self._crowded()), now)
                 self._note(after, now)
         except BadRecord:
             pass  # the store has logged it; others' deadlines go on

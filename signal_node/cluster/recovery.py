@@ -71,8 +71,12 @@ class Recovery:
         *,
         tombstone_ms: int,
         live: Callable[[], set[str]],
+        clock_changes: Callable[[], int],
     ) -> None:
-        """Take `live()`, the nodes that live."""
+        """Take `live()`, the nodes that live, and `clock_changes()`, how often a clock was set.
+
+        Redis may then have let go of what this node holds.
+        """
         self.counts = RecoveryCounts()
         self.revival = revival
         self.recalls = Recalls(self._bring_back_rooms_of)
@@ -92,7 +96,8 @@ class Recovery:
         self._tombstone_ms = tombstone_ms
         self._live = live
         self._known: list[bytes | None] = []
-        self._suspicion = self._suspicion_known = 0
+        self._clock_changes = clock_changes
+        self._known_changes = clock_changes()
 
     @property
     def open(self) -> bool:
@@ -103,10 +108,6 @@ class Recovery:
     def unreadable_rows(self) -> int:
         """Rows of Postgres that could not be read, each time they were met."""
         return 0 if self._archive is None else self._archive.unreadable
-
-    def put_back_again(self) -> None:
-        """With the next look, write again what this node holds: Redis may have let go of some of it."""
-        self._suspicion += 1
 
     async def run(self) -> None:
         """Look twice a second, until cancelled."""
@@ -126,8 +127,8 @@ class Recovery:
         epochs = await self._epochs.read()
         lost = [at for at, epoch in enumerate(epochs) if epoch is None]
         self.whole = not lost
-        suspicion = self._suspicion
-        if epochs != self._known or suspicion != self._suspicion_known:
+        clock_changes = self._clock_changes()
+        if epochs != self._known or clock_changes != self._known_changes:
             # Also when another node has been quicker: what is held here must be put back by this node.
             await self._reconciler.reconcile(self._rooms.ids())
             await self._reconciler.put_back_chat(self._rooms.ids())
@@ -143,7 +144,7 @@ class Recovery:
             await self._fill_in(lost)
             epochs = await self._epochs.read()
             self.whole = None not in epochs
-        self._known, self._suspicion_known = epochs, suspicion
+        self._known, self._known_changes = epochs, clock_changes
 
     async def _wait_for_others(self, partition: int) -> None:
         loop = asyncio.get_running_loop()

@@ -18,9 +18,10 @@ from keepline.room.record import Room
 from signal_node.http.bodies import decode_body
 from signal_node.http.repairs import Repairs
 from signal_node.http.service_key import ServiceKey
+from signal_node.rooms.cache import Rooms
 from signal_node.signaling.drain import Drains
-from signal_node.signaling.node import Node
-from signal_node.telemetry.negotiation_log import Moment
+from signal_node.signaling.local_sessions import LocalSessions
+from signal_node.telemetry.negotiation_log import Moment, NegotiationLog
 
 BATCH = 500
 """Rooms that are looked at in one go."""
@@ -37,7 +38,10 @@ class NodeApi:
 
     def __init__(
         self,
-        node: Node,
+        node: str,
+        sessions: LocalSessions,
+        rooms: Rooms,
+        negotiation_log: NegotiationLog,
         drains: Drains,
         repairs: Repairs,
         service_key: str | None,
@@ -47,6 +51,9 @@ class NodeApi:
     ) -> None:
         """Take `status()`, what the heartbeat says, and the cluster's time as `now()` in ms since 1970."""
         self._node = node
+        self._sessions = sessions
+        self._rooms = rooms
+        self._negotiation_log = negotiation_log
         self._drains = drains
         self._repairs = repairs
         self._key = ServiceKey(service_key)
@@ -70,17 +77,17 @@ class NodeApi:
         rooms = await self._cached()
         return json_response(
             {
-                "node": self._node.id,
+                "node": self._node,
                 "now": now,
                 "status": self._status(),
-                "sessions": self._node.clients.sessions(),
+                "sessions": self._sessions.ids(),
                 "rooms": rooms,
             }
         )
 
     async def _cached(self) -> dict[str, dict[str, Any]]:
         """The rooms of the cache. Signals go on between two batches."""
-        rooms, found = self._node.rooms, {}
+        rooms, found = self._rooms, {}
         for number, room_id in enumerate(rooms.ids(), start=1):
             room = rooms.get(room_id)
             if room is not None:
@@ -91,21 +98,21 @@ class NodeApi:
 
     async def _room(self, request: web.Request) -> web.Response:
         room_id = request.match_info["room_id"]
-        room = self._node.rooms.get(room_id)
+        room = self._rooms.get(room_id)
         return json_response(
             {
-                "node": self._node.id,
+                "node": self._node,
                 "room": None if room is None else record_to_dict(room),
-                "settled": self._node.rooms.at_rest(room_id) is not None,
+                "settled": self._rooms.at_rest(room_id) is not None,
                 "here": [] if room is None else self._sides_here(room),
-                "moments": [self._moment(moment) for moment in self._node.negotiation_log.of(room_id)],
+                "moments": [self._moment(moment) for moment in self._negotiation_log.of(room_id)],
             }
         )
 
     def _sides_here(self, room: Room) -> list[int]:
         """The sides whose session is really open on this node."""
         sessions = enumerate((side.session for side in room.sides), start=1)
-        return [number for number, session in sessions if session is not None and self._node.has(session)]
+        return [number for number, session in sessions if session is not None and self._sessions.has(session)]
 
     def _moment(self, moment: Moment) -> dict[str, Any]:
         """A moment with its times in ms since 1970."""

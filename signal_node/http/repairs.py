@@ -23,8 +23,12 @@ from signal_node.cluster.registry import Registry
 from signal_node.http.bodies import decode_body
 from signal_node.http.service_key import ServiceKey
 from signal_node.rooms.archive import ArchiveUnavailable
+from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
-from signal_node.signaling.node import Node
+from signal_node.rooms.store import RoomStore
+from signal_node.signaling.local_sessions import LocalSessions
+from signal_node.signaling.room_commands import RoomCommands
+from signal_node.users.ownership import Users
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -91,10 +95,24 @@ class Repairs:
     """The repairs of one node, and the route to them."""
 
     def __init__(
-        self, node: Node, registry: Registry, reconciler: Reconciler, recovery: Recovery, rules: Rules
+        self,
+        node: str,
+        sessions: LocalSessions,
+        rooms: Rooms,
+        store: RoomStore,
+        room_commands: RoomCommands,
+        users: Users,
+        registry: Registry,
+        reconciler: Reconciler,
+        recovery: Recovery,
+        rules: Rules,
     ) -> None:
         self._node = node
-        self._store = node.store
+        self._sessions = sessions
+        self._rooms = rooms
+        self._store = store
+        self._room_commands = room_commands
+        self._users = users
         self._registry = registry
         self._reconciler = reconciler
         self._recovery = recovery
@@ -125,7 +143,7 @@ class Repairs:
                 return await self._set_deadline(room_id)
             case CacheRepair(room_id):
                 self._reconciler.suspicions.look_at(room_id)
-                return self._node.rooms.get(room_id) is not None
+                return self._rooms.get(room_id) is not None
             case RowRepair(room_id):
                 return await self._tell_persister(room_id)
             case LostRepair(room_id):
@@ -142,15 +160,15 @@ class Repairs:
         if held is None or held.session != session or await self._is_there(held.node, session):
             return False
         try:
-            await self._node.execute(room, room_id, commands.Lose(side, session))
+            await self._room_commands.execute(room, room_id, commands.Lose(side, session))
         except IllegalTransition:
             return False
         return True
 
     async def _is_there(self, node: str | None, session: str) -> bool:
         """Whether a session may be open. Of another node that lives this one cannot know: ask that one."""
-        if node == self._node.id:
-            return self._node.has(session)
+        if node == self._node:
+            return self._sessions.has(session)
         live, _ = await self._registry.nodes()
         return node in live
 
@@ -184,7 +202,7 @@ class Repairs:
     async def _release_user(self, user: str, node: str, session: str) -> bool:
         if await self._is_there(node, session):
             return False
-        await self._node.users.release(user, session)
+        await self._users.release(user, session)
         return True
 
     async def _load(self, room_id: str) -> Room | None:

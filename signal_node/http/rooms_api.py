@@ -18,7 +18,11 @@ from keepline.room.state import IllegalTransition
 from signal_node.http.bodies import decode_body
 from signal_node.http.service_key import ServiceKey
 from signal_node.protocol import frames
-from signal_node.signaling.node import Node
+from signal_node.rooms.cache import Rooms
+from signal_node.rooms.store import RoomStore
+from signal_node.signaling.room_commands import RoomCommands
+from signal_node.signaling.takeover import Takeover
+from signal_node.users.ownership import Users
 
 T = TypeVar("T")
 
@@ -37,14 +41,22 @@ class RoomsApi:
 
     def __init__(
         self,
-        node: Node,
+        rooms: Rooms,
+        store: RoomStore,
+        room_commands: RoomCommands,
+        users: Users,
+        takeover: Takeover,
         service_key: str | None,
         min_duration_seconds: int = MIN_DURATION_SECONDS,
         why_not_written: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Take `why_not_written()`: why a write to Redis would wait now, None if it would not."""
         self._why_not_written = why_not_written
-        self._node = node
+        self._rooms = rooms
+        self._store = store
+        self._room_commands = room_commands
+        self._users = users
+        self._takeover = takeover
         self._key = ServiceKey(service_key)
         self._min_duration_seconds = min_duration_seconds
 
@@ -72,15 +84,15 @@ class RoomsApi:
             room_id, str(body.user_1), str(body.user_2), ChatMode(body.chat_mode), body.duration_seconds
         )
         try:
-            room = await self._node.rooms.open(command)
+            room = await self._rooms.open(command)
         except IllegalTransition as error:
             raise HttpError(400, "bad_request", str(error)) from None
         return _answer(room, [], status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
         user = _uuid(request.query.get("user", ""), "user")
-        rooms = await self._node.store.rooms_of(user)
-        loaded = [await self._node.store.load(room.room_id) for room in rooms]
+        rooms = await self._store.rooms_of(user)
+        loaded = [await self._store.load(room.room_id) for room in rooms]
         return _json({"rooms": [frames.snapshot(room, lines) for room, lines in loaded if room is not None]})
 
     async def _get(self, request: web.Request) -> web.Response:
@@ -96,21 +108,24 @@ class RoomsApi:
         self._require_redis()
         room, messages = await self._load(request.match_info["room_id"])
         try:
-            ended = await self._node.execute(room, room.room_id, commands.End(EndReason.DELETED))
+            ended = await self._room_commands.execute(room, room.room_id, commands.End(EndReason.DELETED))
         except IllegalTransition:
             # It is over already, which is all that was asked for; perhaps only since it was looked at.
             ended, messages = await self._load(room.room_id)
         return _answer(ended, messages)
 
     async def _load(self, room_id: str) -> tuple[Room, list[Message]]:
-        room, messages = await self._node.store.load(_uuid(room_id, "room"))
+        room, messages = await self._store.load(_uuid(room_id, "room"))
         if room is None:
             raise HttpError(404, "room_not_found", "there is no such room")
         return room, messages
 
     async def _disconnect(self, request: web.Request) -> web.Response:
         user = _uuid(request.match_info["user_id"], "user")
-        return _json({"disconnected": await self._node.disconnect(user)}, status=202)
+        holder = await self._users.holder(user)
+        if holder is not None:
+            self._takeover.disconnect(*holder)
+        return _json({"disconnected": holder is not None}, status=202)
 
 
 def _uuid(value: str, name: str) -> str:

@@ -69,7 +69,7 @@ from keepline.room.deadlines import due
 from keepline.room.record import Room, Status
 from keepline.room.rules import Rules
 from keepline.room.writes import has_write
-from signal_node.bus import bus
+from signal_node.bus import packets
 from signal_node.rooms.committer import Answer, Committer, RoomCounts
 from signal_node.rooms.evicted import Untold
 from signal_node.rooms.fanout import Notice
@@ -276,7 +276,7 @@ class Rooms(KnownRooms):
             after=pending.after,
             message=pending.message,
             due_at=None if deadline is None else deadline.at,
-            notices={node: bus.notice(data) for node, data in pending.routes.notices.items()},
+            notices={node: packets.notice(data) for node, data in pending.routes.notices.items()},
         )
 
     def answered(self, room_id: str, answer: Answer) -> None:

@@ -21,8 +21,9 @@ import structlog
 from keepline.ops.tasks import Tasks
 from signal_node.protocol import close_codes, frames
 from signal_node.protocol.session import Stage
-from signal_node.signaling.node import Node
+from signal_node.rooms.cache import Rooms
 from signal_node.transport.connection import Connection
+from signal_node.transport.connections import Connections
 from signal_node.transport.listener import Listener
 
 SPREAD_MS = 2_000
@@ -48,42 +49,63 @@ POLL_SECONDS = 0.02
 _log = structlog.get_logger(__name__)
 
 
-async def drain(
-    node: Node, seconds: float, hurry: asyncio.Event, uniform: Callable[[], float], linger: float = 0.0
-) -> None:
-    """Say goodbye to all clients within `seconds`, then wait for closes and commits until the time is over.
+class Drain:
+    """Empties a node of its clients."""
 
-    `hurry` ends it at once. `uniform()` draws from 0 to 1. For `linger` seconds load balancers may not know of it.
-    """
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    goodbyes = Goodbyes(node, loop, seconds, uniform)
-    try:
-        first = began + min(linger, seconds * FIRST_SHARE)
-        late = await _spread(list(node.clients), goodbyes.say_if_calm, first, began + seconds * SHARE, hurry)
-        now = loop.time()
-        await _spread(late, goodbyes.say, now, max(now, began + seconds * LAST_SHARE), hurry)
+    def __init__(
+        self,
+        clients: Connections,
+        rooms: Rooms,
+        negotiated_at: Callable[[str], float | None],
+        uniform: Callable[[], float],
+    ) -> None:
+        """Take `negotiated_at(room_id)`, when a room last negotiated, on the loop's clock.
+
+        `uniform()` draws from 0 to 1.
+        """
+        self.clients = clients
+        self._rooms = rooms
+        self._negotiated_at = negotiated_at
+        self._uniform = uniform
+
+    async def run(self, seconds: float, hurry: asyncio.Event, linger: float = 0.0) -> None:
+        """Say goodbye to all clients within `seconds`, then wait for closes and commits until the time is over.
+
+        `hurry` ends it at once. For `linger` seconds load balancers may not know of it.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         deadline = began + seconds
-        while len(node.clients) and loop.time() < deadline and not hurry.is_set():
-            await _until(hurry, POLL_SECONDS)
-    finally:
-        goodbyes.cancel()
-    for connection in node.clients:
-        if not connection.websocket.connecting:
-            connection.abort()
-    try:
-        await asyncio.wait_for(node.rooms.all_stored(), max(1.0, deadline - loop.time()))
-    except TimeoutError:
-        _log.error("changes_not_stored", waiting=node.rooms.waiting)
+        goodbyes = Goodbyes(self._negotiated_at, loop, seconds, self._uniform)
+        try:
+            first, last = began + min(linger, seconds * FIRST_SHARE), began + seconds * SHARE
+            late = await _spread(list(self.clients), goodbyes.say_if_calm, first, last, hurry)
+            now = loop.time()
+            await _spread(late, goodbyes.say, now, max(now, began + seconds * LAST_SHARE), hurry)
+            while len(self.clients) and loop.time() < deadline and not hurry.is_set():
+                await _until(hurry, POLL_SECONDS)
+        finally:
+            goodbyes.cancel()
+        for connection in self.clients:
+            if not connection.websocket.connecting:
+                connection.abort()
+        try:
+            await asyncio.wait_for(self._rooms.all_stored(), max(1.0, deadline - loop.time()))
+        except TimeoutError:
+            _log.error("changes_not_stored", waiting=self._rooms.waiting)
 
 
 class Goodbyes:
     """Says goodbye to clients, and closes their connections when their time has come."""
 
     def __init__(
-        self, node: Node, loop: asyncio.AbstractEventLoop, seconds: float, uniform: Callable[[], float]
+        self,
+        negotiated_at: Callable[[str], float | None],
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        uniform: Callable[[], float],
     ) -> None:
-        self._node = node
+        self._negotiated_at = negotiated_at
         self._loop = loop
         self._spread_ms = min(SPREAD_MS, seconds * 100)
         self._linger_ms = min(LINGER_MS, seconds * 150)
@@ -117,7 +139,7 @@ class Goodbyes:
             close.cancel()
 
     def _negotiates(self, connection: Connection) -> bool:
-        times = map(self._node.negotiation_log.negotiated_at, connection.session.rooms)
+        times = map(self._negotiated_at, connection.session.rooms)
         quiet_since = self._loop.time() - QUIET_SECONDS
         return any(at is not None and at > quiet_since for at in times)
 
@@ -154,53 +176,63 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-class Drains:
+class DrainState:
     """Whether the node sends its clients away: for a while, as an operator asked, or because it stops."""
 
-    def __init__(self, tasks: Tasks, seconds: float, linger: float, uniform: Callable[[], float]) -> None:
-        """Take the drain window where none is asked for, and for how much of it the port stays open at the most.
-
-        `connect` has to come before anything else.
-        """
+    def __init__(self) -> None:
         self.hurry = asyncio.Event()
         self.stopping = False
-        self._tasks = tasks
-        self._seconds = seconds
-        self._linger = linger
-        self._uniform = uniform
-        self._running: asyncio.Task[None] | None = None
-        self._ends_at = 0.0
-        self._shuts_at = 0.0
-        self._shutting: asyncio.TimerHandle | None = None
-        self._node: Node
-        self._listener: Listener
-
-    def connect(self, node: Node, listener: Listener) -> None:
-        """Take whose clients these are, and where they come in."""
-        self._node, self._listener = node, listener
+        self.running: asyncio.Task[None] | None = None
 
     @property
     def active(self) -> bool:
         """Whether the node takes no new clients."""
-        return self.stopping or self._running is not None
+        return self.stopping or self.running is not None
+
+
+class Drains:
+    """Begins drains and undoes them."""
+
+    def __init__(
+        self,
+        node: str,
+        state: DrainState,
+        drain: Drain,
+        listener: Listener,
+        tasks: Tasks,
+        *,
+        seconds: float,
+        linger: float,
+    ) -> None:
+        """Take the drain window where none is asked for, and for how much of it the port stays open at the most."""
+        self.state = state
+        self._node = node
+        self._drain = drain
+        self._listener = listener
+        self._tasks = tasks
+        self._seconds = seconds
+        self._linger = linger
+        self._ends_at = 0.0
+        self._shuts_at = 0.0
+        self._shutting: asyncio.TimerHandle | None = None
 
     def report(self) -> dict[str, Any]:
         """How far it is: `state` is ready, draining or drained; `remaining_ms` until the last are dropped."""
-        sessions, now = len(self._node.clients), asyncio.get_running_loop().time()
+        sessions, now = len(self._drain.clients), asyncio.get_running_loop().time()
         busy = sessions or now < self._shuts_at or not self._done()
-        state = "ready" if not self.active else "draining" if busy else "drained"
+        state = "ready" if not self.state.active else "draining" if busy else "drained"
         remaining = max(0, round((self._ends_at - now) * 1_000)) if state == "draining" else 0
-        return {"node": self._node.id, "state": state, "sessions": sessions, "remaining_ms": remaining}
+        return {"node": self._node, "state": state, "sessions": sessions, "remaining_ms": remaining}
 
     def begin(self, seconds: float | None = None) -> None:
         """Begin to send all clients away within `seconds`; nothing when that is under way."""
-        if self.active:
+        if self.state.active:
             return
         window = self._seconds if seconds is None else seconds
         linger = self._shut(window)
-        _log.info("drain_asked_for", sessions=len(self._node.clients), seconds=window)
-        self._running = self._tasks.start(
-            "drain", lambda: drain(self._node, window, asyncio.Event(), self._uniform, linger), restart=True
+        _log.info("drain_asked_for", sessions=len(self._drain.clients), seconds=window)
+        self.state.running = self._tasks.start(
+            "drain", lambda: self._drain.run(window, asyncio.Event(), linger), restart=True
         )
 
     def _shut(self, window: float) -> float:
@@ -216,29 +248,29 @@ class Drains:
 
     async def undo(self) -> None:
         """Take clients again; those who have been told to leave do. Raises OSError when the port is taken now."""
-        if self.stopping or self._running is None:
+        if self.state.stopping or self.state.running is None:
             return
-        self._running.cancel()
-        await asyncio.wait([self._running])
+        self.state.running.cancel()
+        await asyncio.wait([self.state.running])
         self._forget_to_shut()
         await self._listener.open()
-        self._running = None
-        _log.info("drain_undone", sessions=len(self._node.clients))
+        self.state.running = None
+        _log.info("drain_undone", sessions=len(self._drain.clients))
 
     async def stop(self) -> None:
         """Send everybody away for good: the node stops. `hurry` ends it at once."""
-        self.stopping = True
+        self.state.stopping = True
         loop = asyncio.get_running_loop()
-        _log.info("draining", sessions=len(self._node.clients), seconds=self._seconds)
-        if self._running is None:
+        _log.info("draining", sessions=len(self._drain.clients), seconds=self._seconds)
+        if self.state.running is None:
             self._shut(self._seconds)
         else:
             self._ends_at = loop.time() + self._seconds
-            self._running.cancel()
-            await asyncio.wait([self._running])
+            self.state.running.cancel()
+            await asyncio.wait([self.state.running])
         linger = max(0.0, self._shuts_at - loop.time())
-        await drain(self._node, self._seconds, self.hurry, self._uniform, linger)
-        await _until(self.hurry, self._shuts_at - loop.time())
+        await self._drain.run(self._seconds, self.state.hurry, linger)
+        await _until(self.state.hurry, self._shuts_at - loop.time())
         self._forget_to_shut()
         self._listener.close()
 
@@ -250,4 +282,4 @@ class Drains:
             self._shutting = None
 
     def _done(self) -> bool:
-        return self._running is not None and self._running.done()
+        return self.state.running is not None and self.state.running.done()

@@ -18,11 +18,13 @@ from signal_node.protocol import close_codes
 from signal_node.protocol.session import Authenticate, RequestId, Session
 from signal_node.signaling.crowding import Crowding
 from signal_node.signaling.hello_queue import HelloQueue
-from signal_node.signaling.node import Node
+from signal_node.signaling.local_sessions import LocalSessions
 from signal_node.signaling.rooms_of_users import RoomsOfUsers
+from signal_node.signaling.takeover import Takeover
 from signal_node.signaling.work import AWAY, RETRY_AFTER_MS, STORED_SECONDS, Work
 from signal_node.transport.connection import Connection
-from signal_node.users.ownership import Taken
+from signal_node.transport.connections import Connections
+from signal_node.users.ownership import Taken, Users
 from signal_node.users.tokens import KeysUnavailable, Unauthorized, Verifier
 
 AUTHENTICATE_SECONDS = 10.0
@@ -58,31 +60,45 @@ class Login:
 
     def __init__(
         self,
-        node: Node,
+        node: str,
+        clients: Connections,
+        sessions: LocalSessions,
+        users: Users,
+        takeover: Takeover,
         rooms: RoomsOfUsers,
         verifier: Verifier,
         ice: IceServers,
         limits: AddressLimits,
         work: Work,
+        crowding: Crowding,
+        *,
         is_live: Callable[[str], bool],
         patience: float,
+        now: Callable[[], float],
     ) -> None:
-        """Take `is_live(node)`, whether a node has shown itself recently, and how many seconds a hello may wait."""
+        """Take `is_live(node)`, whether a node has shown itself recently, how many seconds a hello may wait, and the
+        loop's clock.
+        """
         self.counts = LoginCounts()
         self._node = node
+        self._clients = clients
+        self._sessions = sessions
+        self._users = users
+        self._takeover = takeover
         self._rooms = rooms
         self._verifier = verifier
         self._ice = ice
         self._limits = limits
         self._work = work
-        self.crowding = Crowding()
+        self.crowding = crowding
         self._is_live = is_live
+        self._now = now
         self.queue: HelloQueue[Connection] = HelloQueue(HELLOS_AT_ONCE, patience)
         self._hellos: dict[Connection, Authenticate] = {}  # of those who wait
 
     def begin(self, connection: Connection, effect: Authenticate) -> None:
         """Let a client in when it is its turn, or tell it at once when to come again."""
-        now, comes_back = self._node.now(), effect.resume is not None
+        now, comes_back = self._now(), effect.resume is not None
         self.crowding.came(connection.session.id, now)
         retry_after_ms = self.queue.add(connection, now, comes_back=comes_back)
         if retry_after_ms is not None:
@@ -95,13 +111,13 @@ class Login:
         """A connection has closed: its hello need not be answered, and its session holds nobody."""
         if self._hellos.pop(connection, None) is not None:
             self.queue.remove(connection)
-            self.crowding.went(connection.session.id, self._node.now())
+            self.crowding.went(connection.session.id, self._now())
         session = connection.session
         if session.user:
             self.session_over(session.user, session.id)
 
     def _advance(self) -> None:
-        while (turn := self.queue.next(self._node.now())) is not None:
+        while (turn := self.queue.next(self._now())) is not None:
             connection, waited = turn
             self.counts.waited.observe(waited)
             # Frames of peers wait until its hello is answered.
@@ -109,7 +125,7 @@ class Login:
             self._work.begin(self._authenticate(connection, self._hellos.pop(connection)))
 
     def _refuse(self, connection: Connection, request_id: RequestId, retry_after_ms: int) -> None:
-        session, now, seconds = connection.session, self._node.now(), retry_after_ms / 1_000
+        session, now, seconds = connection.session, self._now(), retry_after_ms / 1_000
         self.counts.postponed += 1
         self.crowding.went(session.id, now)
         self.crowding.turned_away(now, seconds)
@@ -120,7 +136,7 @@ class Login:
         """Tell those who wait that they do, and those who waited in vain to come again, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self.tell(self._node.now())
+            self.tell(self._now())
 
     def tell(self, now: float) -> None:
         """Tell those who wait what is to be told at `now`."""
@@ -139,7 +155,7 @@ class Login:
             _log.exception("hello_failed")
             connection.perform(session.postponed(effect.request_id, AWAY, RETRY_AFTER_MS))
         finally:
-            now = self._node.now()
+            now = self._now()
             connection.answered()
             self.crowding.went(session.id, now)
             self.queue.done(now)
@@ -176,7 +192,7 @@ class Login:
             request_id=effect.request_id,
             resume=taken.resume,
             resumed=taken.resumed,
-            node=self._node.id,
+            node=self._node,
             ice_servers=self._ice.for_user(user, time.time()),
             rooms=held,
         )
@@ -201,7 +217,7 @@ class Login:
             return False
         try:
             async with asyncio.timeout(STORED_SECONDS):
-                return await self._node.users.recognizes(user, resume)
+                return await self._users.recognizes(user, resume)
         except (StoreUnavailable, TimeoutError):
             return False
 
@@ -227,14 +243,14 @@ class Login:
             self.session_over(user, session.id)
         else:
             session.user = user
-            self._node.clients.took(user, session.id)
+            self._clients.took(user, session.id)
         if taken.session is not None and taken.node is not None and taken.session != session.id:
-            self._node.replace(taken.node, taken.session)
+            self._takeover.replace(taken.node, taken.session)
         return taken
 
     async def _taken(self, user: str, session: Session, resume: str | None) -> Taken:
         """Without Redis only what this node holds can be known; Redis is told when it is back."""
-        users = self._node.users
+        users = self._users
         try:
             async with asyncio.timeout(STORED_SECONDS):
                 taken = await users.take(user, session.id, resume)
@@ -243,9 +259,9 @@ class Login:
         except (StoreUnavailable, TimeoutError) as error:
             self.counts.resume_unavailable += resume is not None
             _log.warning("take_user_unavailable", error=str(error))
-            here = self._node.clients.session_of(user)
+            here = self._clients.session_of(user)
             secret = users.take_alone(user, session.id)
-            return Taken(secret, None if here is None else self._node.id, here, "taken")
+            return Taken(secret, None if here is None else self._node, here, "taken")
         if resume is not None and not taken.outdated:
             self.counts.resumed += taken.resumed
             self.counts.stale += not taken.resumed
@@ -253,18 +269,18 @@ class Login:
 
     def _is_gone(self, taken: Taken) -> bool:
         """Whether the session that holds a user is known not to live: its node died, or has lost it."""
-        if taken.node == self._node.id:
-            return taken.session is not None and not self._node.stays(taken.session)
+        if taken.node == self._node:
+            return taken.session is not None and not self._sessions.stays(taken.session)
         return taken.node is not None and not self._is_live(taken.node)
 
     def session_over(self, user: str, session: str) -> None:
         """The session is over: nobody holds the user, unless another session has taken it."""
-        self._node.users.forget(user, session)
+        self._users.forget(user, session)
         self._work.begin(self._release(user, session))
 
     async def _release(self, user: str, session: str) -> None:
         try:
-            await self._node.users.release(user, session)
+            await self._users.release(user, session)
         except StoreUnavailable as error:
             _log.warning("release_user_unavailable", error=str(error))
-            self._node.users.release_later(user, session)
+            self._users.release_later(user, session)

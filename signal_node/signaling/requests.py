@@ -17,6 +17,7 @@ from keepline.room.chat_keys import seq_of
 from keepline.room.codec import BadRecord
 from keepline.room.record import Message, Room, Status, other
 from keepline.room.state import IllegalTransition
+from signal_node.bus.inbox import InboxHealth
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import (
     Act,
@@ -30,10 +31,12 @@ from signal_node.protocol.session import (
     Session,
 )
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
+from signal_node.rooms.cache import Rooms
 from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome, ignore_outcome
+from signal_node.rooms.lookups import Lookups
 from signal_node.signaling.login import Login
-from signal_node.signaling.node import Node
 from signal_node.signaling.reports import NoMember, NoSuchRoom, Reports, TooManyReports
+from signal_node.signaling.room_commands import RoomCommands
 from signal_node.signaling.work import AWAY, RETRY_AFTER_MS, STORED_SECONDS, Work
 from signal_node.transport.connection import Connection
 
@@ -46,9 +49,22 @@ class Requests:
     """The requests under way on one node."""
 
     def __init__(
-        self, node: Node, login: Login, archive: Archive | None, reports: Reports, work: Work
+        self,
+        node: str,
+        rooms: Rooms,
+        lookups: Lookups,
+        room_commands: RoomCommands,
+        inbox: InboxHealth,
+        login: Login,
+        archive: Archive | None,
+        reports: Reports,
+        work: Work,
     ) -> None:
         self._node = node
+        self._rooms = rooms
+        self._lookups = lookups
+        self._room_commands = room_commands
+        self._inbox = inbox
         self._login = login
         self._archive = archive
         self._reports = reports
@@ -68,6 +84,10 @@ class Requests:
                 self._work.begin(self._find_line(connection, effect))
             case ReportRequest():
                 self._work.begin(self._report(connection, effect))
+
+    def gone(self, connection: Connection) -> None:
+        """A connection has closed."""
+        self._login.gone(connection)
 
     async def _join(self, connection: Connection, effect: JoinRequest) -> None:
         session = connection.session
@@ -90,30 +110,30 @@ class Requests:
             connection.answered()
 
     async def _joined(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
-        room = self._node.rooms.get(effect.room_id)
+        room = self._rooms.get(effect.room_id)
         if room is None:
             room = await self._stored(effect.room_id)
         if session.closed():
             return ()
         side = None if room is None else room.side_of(session.user)
-        if room is None and self._node.bus.just_lost:
+        if room is None and self._inbox.just_lost:
             raise StoreUnavailable("another node may have yet to put the room back")
         if room is None:
             return self._no_room(session, effect)
         if side is None:
             return self._no_member(session, effect)
-        chat = self._node.store.lookups.ask_chat(room)
-        join = commands.Join(side, self._node.id, session.id)
-        outcome = await self._node.executed(room, room.room_id, join, session.id)
+        chat = self._lookups.ask_chat(room)
+        join = commands.Join(side, self._node, session.id)
+        outcome = await self._room_commands.executed(room, room.room_id, join, session.id)
         if not isinstance(outcome, Done):
             return self._refusal(session, outcome, effect.room_id, effect.request_id)
-        messages = await self._node.store.lookups.chat_in(chat, outcome.room)
+        messages = await self._lookups.chat_in(chat, outcome.room)
         return session.joined(outcome.room, messages, effect.request_id)
 
     async def _stored(self, room_id: str) -> Room | None:
         """The room as Redis has it, or as it was known here if Redis has just lost it."""
-        lookups = self._node.store.lookups
-        return await lookups.room_in(lookups.ask_record(room_id), room_id) or self._node.rooms.known(room_id)
+        asked = self._lookups.ask_record(room_id)
+        return await self._lookups.room_in(asked, room_id) or self._rooms.known(room_id)
 
     def _no_room(
         self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
@@ -139,7 +159,7 @@ class Requests:
         before it is stored: better a call on a promise than none.
         """
         unavailable = self._unavailable(session, effect)
-        room = self._node.rooms.get(effect.room_id)
+        room = self._rooms.get(effect.room_id)
         archived = await self._archived(effect.room_id)
         known = room if room is not None or archived is None else archived.room
         if known is None or session.closed():
@@ -147,26 +167,26 @@ class Requests:
         side = known.side_of(session.user)
         if side is None:
             return self._no_member(session, effect)
-        elsewhere = known.side(other(side)).node not in (None, self._node.id)
+        elsewhere = known.side(other(side)).node not in (None, self._node)
         if elsewhere or (room is None and archived is not None and archived.held[other(side) - 1]):
             return unavailable
         try:
-            join = commands.Join(side, self._node.id, session.id)
-            self._node.rooms.execute(
+            join = commands.Join(side, self._node, session.id)
+            self._rooms.execute(
                 known, known.room_id, join, ignore_outcome, session.id, from_redis=room is not None
             )
         except IllegalTransition as error:
             return self._refusal(session, error, effect.room_id, effect.request_id)
         except JournalFull:
             return unavailable
-        joined = self._node.rooms.get(known.room_id) or known
+        joined = self._rooms.get(known.room_id) or known
         messages = self._known_chat(known.room_id, archived)
         return session.joined(joined, messages, effect.request_id)
 
     def _known_chat(self, room_id: str, archived: Archived | None) -> list[Message]:
         """What Postgres and the cache have of the chat, which need not be all."""
         lines = () if archived is None else archived.messages
-        by_seq = {line.seq: line for line in (*lines, *self._node.rooms.lines(room_id))}
+        by_seq = {line.seq: line for line in (*lines, *self._rooms.lines(room_id))}
         return [by_seq[seq] for seq in sorted(by_seq)]
 
     async def _archived(self, room_id: str) -> Archived | None:
@@ -191,7 +211,7 @@ class Requests:
                 connection.perform(self._refusal(session, outcome, effect.room_id, effect.request_id))
 
         try:
-            self._node.rooms.execute(None, effect.room_id, effect.command, on_done, session.id)
+            self._rooms.execute(None, effect.room_id, effect.command, on_done, session.id)
         except IllegalTransition as error:
             on_done(error)
         except JournalFull:
@@ -211,8 +231,8 @@ class Requests:
 
     async def _line(self, session: Session, effect: LineRequest) -> Sequence[Effect]:
         room_id = effect.room_id.lower()
-        room = self._node.rooms.get(room_id) or await self._stored(room_id)
-        if room is None and self._node.bus.just_lost:
+        room = self._rooms.get(room_id) or await self._stored(room_id)
+        if room is None and self._inbox.just_lost:
             raise StoreUnavailable("another node may have yet to put the room back")
         if room is None:
             return self._no_room(session, effect)
@@ -229,7 +249,7 @@ class Requests:
         return self._unavailable(session, effect)
 
     async def _line_numbered(self, room_id: str, seq: int) -> Message | None:
-        line = await self._node.store.lookups.line(room_id, seq)
+        line = await self._lookups.line(room_id, seq)
         if line is None:
             archived = await self._archived(room_id)
             line = next((each for each in self._known_chat(room_id, archived) if each.seq == seq), None)

@@ -16,8 +16,9 @@ from signal_node.protocol import frames
 from signal_node.protocol.session import Session
 from signal_node.rooms.journal import Done, JournalFull
 from signal_node.rooms.lookups import Asked, Lookups
-from signal_node.signaling.node import Node
+from signal_node.signaling.room_commands import RoomCommands
 from signal_node.signaling.work import STORED_SECONDS, Work
+from signal_node.telemetry.negotiation_log import NegotiationLog
 
 _log = structlog.get_logger(__name__)
 
@@ -26,11 +27,24 @@ class RoomsOfUsers:
     """Looks up the rooms of users. Without Redis a user is welcomed without them."""
 
     def __init__(
-        self, node: Node, lookups: Lookups, work: Work, bring_back: Callable[[str], Awaitable[bool]]
+        self,
+        node: str,
+        lookups: Lookups,
+        room_commands: RoomCommands,
+        negotiation_log: NegotiationLog,
+        work: Work,
+        bring_back: Callable[[str], Awaitable[bool]],
+        *,
+        now: Callable[[], float],
     ) -> None:
-        """Take `bring_back(user)`, which has rooms come back that Redis has lost; whether it had to."""
+        """Take `bring_back(user)`, which has rooms come back that Redis has lost and tells whether it had to, and the
+        loop's clock.
+        """
         self._bring_back = bring_back
         self._node = node
+        self._room_commands = room_commands
+        self._negotiation_log = negotiation_log
+        self._now = now
         self._lookups = lookups
         self._work = work
 
@@ -90,12 +104,12 @@ class RoomsOfUsers:
         if not before.came or before.left or session.closed():
             return None
         chat = self._lookups.ask_chat(room)
-        outcome = await self._node.executed(
-            room, room.room_id, commands.Join(side, self._node.id, session.id), session.id
+        outcome = await self._room_commands.executed(
+            room, room.room_id, commands.Join(side, self._node, session.id), session.id
         )
         if not isinstance(outcome, Done):
             return None
-        self._node.negotiation_log.note(room.room_id, side, session.id, "resumed", self._node.now())
+        self._negotiation_log.note(room.room_id, side, session.id, "resumed", self._now())
         return frames.held_room(outcome.room, await self._lookups.chat_in(chat, outcome.room), side)
 
     async def _forget_rooms(self, user: str, over: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from keepline.room import keys
 from keepline.room.deadlines import due
 from keepline.room.record import Room, SideNumber, Status, other
 from keepline.room.rules import Rules
-from signal_node.app import rules_of
+from signal_node.wiring.settings import rules_of
 from tests.simulation.devices import Device
 from tests.simulation.knowledge import Promise
 from tests.simulation.nodes import SimulatedNode
@@ -59,7 +59,7 @@ class Watch:
     def _crowded(self) -> bool:
         """Whether a node took itself for crowded so lately that rooms may have waited for it until now."""
         now = self._world.loop.time()
-        if any(node.accepting and node.parts.membership.crowded for node in self._world.nodes):
+        if any(node.accepting and node.app.cluster.view.crowded() for node in self._world.nodes):
             self._crowded_at = now
         return now - self._crowded_at < OVERDUE_MS / 1_000
 
@@ -89,7 +89,7 @@ class Watch:
         believed: dict[tuple[str, int], int] = {}
         for node in world.nodes:
             if node.accepting:
-                for connection in node.parts.node.clients:
+                for connection in node.app.connections:
                     if not connection.session.closed():
                         for room_id, held in connection.session.rooms.items():
                             believed[room_id, held] = believed.get((room_id, held), 0) + 1
@@ -156,7 +156,7 @@ def _holders(world: World, room: Room) -> Iterator[str]:
         believers = [
             f"{connection.session.id}@{node.name}"
             for node in world.nodes
-            for connection in node.parts.node.clients
+            for connection in node.app.connections
             if not connection.session.closed() and connection.session.rooms.get(room.room_id) == number
         ]
         expected = [] if side.session is None else [f"{side.session}@{side.node}"]
@@ -202,21 +202,21 @@ def _chat(device: Device, promise: Promise) -> Iterator[str]:
 
 def _node(world: World, node: SimulatedNode) -> Iterator[str]:
     """Nothing is left over in a node."""
-    parts = node.parts
+    app = node.app
     if not node.ready:
         yield f"{node.name} is not ready"
     left = {
-        "waiting changes": parts.rooms.waiting,
-        "dirty rooms": len(parts.rooms.committer),
-        "requests": len(parts.work),
-        "frames to send": parts.bus._queued,
-        "rooms to compare": len(parts.reconciler.suspicions),
+        "waiting changes": app.rooms.cache.waiting,
+        "dirty rooms": len(app.rooms.cache.committer),
+        "requests": len(app.clients.work),
+        "frames to send": app.signals.outbox.queued,
+        "rooms to compare": len(app.rooms.reconciler.suspicions),
     }
     for what, count in left.items():
         if count:
             yield f"{node.name} has {count} {what}"
-    users = {connection.session.user for connection in parts.node.clients}
-    if strangers := set(parts.node.users._held) - users:
+    users = {connection.session.user for connection in app.connections}
+    if strangers := set(app.users._held) - users:
         yield f"{node.name} holds users who are not there: {sorted(strangers)}"
 
 

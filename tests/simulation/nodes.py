@@ -18,7 +18,6 @@ from keepline.room.record import Room
 from signal_node.app import App
 from signal_node.cluster.clock import Clock
 from signal_node.rooms.archive import Archive
-from signal_node.signaling.drain import drain
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.network import WALL_AT_START, Redis
 from tests.simulation.redis_client import as_client
@@ -63,7 +62,7 @@ class SimulatedNode:
         self._stopping = False
         self.refused = False
         self._tasks: Tasks
-        self.parts: App
+        self.app: App
         wall = WALL_AT_START + clock_off_by
         self._clock = Clock(around.loop.time, lambda: wall + around.loop.time())
         self.main = around.loop.spawn(self.process, self._run())
@@ -72,7 +71,7 @@ class SimulatedNode:
         """As the program does it: start all tasks, bury the predecessor, then accept clients."""
         around = self._around
         self._tasks = Tasks(self._failed, new_backoff=lambda: Backoff(uniform=around.random.uniform))
-        self.parts = App(
+        self.app = App(
             around.settings(self.name),
             around.loop,
             as_client(self.link),
@@ -80,14 +79,15 @@ class SimulatedNode:
             around.archive,
             lambda: self._stopping,
             self._clock,
+            around.random.random,
         )
         try:
-            await self._once_redis_answers(self.parts.membership.claim_name)
+            await self._once_redis_answers(self.app.cluster.heartbeat.claim_name)
         except CannotRun as error:
             self._end(str(error))
             return
-        self.parts.start(self._tasks)
-        await self._once_redis_answers(self.parts.membership.bury_predecessor)
+        self.app.start(self._tasks)
+        await self._once_redis_answers(self.app.cluster.burial.bury_predecessor)
         self.accepting = True
         around.trace.note(self.name, "accepts")
 
@@ -118,8 +118,8 @@ class SimulatedNode:
             self.alive
             and self.accepting
             and not self._stopping
-            and not self.parts.bus.inbox_silent
-            and self.parts.recovery.open
+            and not self.app.signals.inbox.health.silent
+            and self.app.recovery.open
         )
 
     @property
@@ -143,7 +143,7 @@ class SimulatedNode:
     ) -> Wire:
         """A client connects from an IP address."""
         around = self._around
-        connection = self.parts.node.accept()
+        connection = self.app.clients.handler.accept()
         wire = Wire(around.loop, around.random, connection, self._context, host, on_frame, on_close)
         self.wires[wire] = None
         return wire
@@ -163,25 +163,25 @@ class SimulatedNode:
     async def drain(self) -> None:
         """As on SIGTERM; in the node's own process."""
         self._stopping = True
-        await drain(self.parts.node, DRAIN_SECONDS, asyncio.Event(), self._around.random.random)
+        await self.app.drain.run(DRAIN_SECONDS, asyncio.Event())
         try:
-            await self.parts.registry.leave()
+            await self.app.cluster.registry.leave()
         except StoreUnavailable as error:
             self._around.trace.note(self.name, f"could not leave: {error}")
         self._around.trace.note(self.name, "has drained")
         await self._tasks.aclose()
-        await self.parts.work.aclose()
+        await self.app.clients.work.aclose()
         self._around.loop.call_soon(self.kill, context=Process("end").context())
 
     def cached(self) -> dict[str, Room]:
         """The rooms of the cache."""
-        rooms = self.parts.rooms
+        rooms = self.app.rooms.cache
         return {room_id: room for room_id in rooms.ids() if (room := rooms.get(room_id)) is not None}
 
     def remembered(self, room_id: str) -> Room | None:
         """What the node knows to have been stored of a room."""
-        return self.parts.rooms.stored(room_id) if self.accepting else None
+        return self.app.rooms.cache.stored(room_id) if self.accepting else None
 
     def lines(self, room_id: str) -> dict[int, str]:
         """The lines of a room that the node could put back: texts by number."""
-        return {line.seq: line.text for line in self.parts.rooms.lines(room_id)} if self.accepting else {}
+        return {line.seq: line.text for line in self.app.rooms.cache.lines(room_id)} if self.accepting else {}

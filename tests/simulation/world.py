@@ -125,7 +125,7 @@ class World:
 
     def cluster_ms(self) -> int:
         """The time that deadlines go by. It is Redis', less its steps, unless nobody is left who knows of those."""
-        clocks = [node.parts.clock for node in self.nodes if node.accepting and not node.doubted]
+        clocks = [node.app.around.clock for node in self.nodes if node.accepting and not node.doubted]
         return clocks[0].now() if clocks else self.now_ms()
 
     def uuid(self) -> str:
@@ -251,7 +251,7 @@ class World:
 
     async def _opened(self, node: SimulatedNode, room_id: str, command: commands.Open) -> bool:
         try:
-            await node.parts.node.execute(None, room_id, command)
+            await node.app.rooms.commands.execute(None, room_id, command)
         except (IllegalTransition, NotStored, JournalFull, StoreUnavailable):
             return False
         return True
@@ -284,8 +284,8 @@ class World:
 
     async def _delete(self, node: SimulatedNode, room_id: str) -> None:
         try:
-            room, _ = await node.parts.node.store.load(room_id)
-            await node.parts.node.execute(room, room_id, commands.End(EndReason.DELETED))
+            room, _ = await node.app.rooms.store.load(room_id)
+            await node.app.rooms.commands.execute(room, room_id, commands.End(EndReason.DELETED))
         except (IllegalTransition, NotStored, JournalFull, StoreUnavailable):
             return
 
@@ -344,7 +344,7 @@ class World:
             if held.session is None or now.connected or now.left:
                 continue
             sure = [node for node in self.nodes if node.name == held.node and not node.doubted]
-            if any(node.accepting and node.parts.node.stays(held.session) for node in sure):
+            if any(node.accepting and node.app.rooms.sessions.stays(held.session) for node in sure):
                 self.trace.violate(f"{held.session}@{held.node} loses its side of {after.room_id[:8]}")
 
     def data_lost(self) -> None:

@@ -36,6 +36,7 @@ LAYERS = {
         "signaling",
         "cluster",
         "http",
+        "wiring",
         "app",
         "metrics",
         "__main__",

@@ -28,7 +28,7 @@ async def fleet() -> AsyncIterator[Fleet]:
 
 
 async def test_a_deaf_node_says_so_listens_anew_and_tells_what_its_clients_missed(fleet: Fleet) -> None:
-    """Holds the probes of the own inbox (`Bus.deaf`), the new subscription, and `Reconciler` after it.
+    """Holds the probes of the own inbox (`InboxHealth.silent`), the new subscription, and `Reconciler` after it.
 
     Signals from the other node are lost meanwhile; what rooms have been through is not.
     """

@@ -20,8 +20,11 @@ from keepline.ops.redis.cluster import Cluster
 from keepline.room import keys
 from keepline.room.writes import write_ids
 from persister.stream import Entry, EventStreams, StreamsLost
-from signal_node.bus import bus as bus_module
-from signal_node.bus.bus import Bus, notice
+from signal_node.bus import inbox as inbox_module
+from signal_node.bus.inbox import Inbox
+from signal_node.bus.lanes import Channels
+from signal_node.bus.outbox import Outbox
+from signal_node.bus.packets import notice
 from signal_node.bus.publisher import RedisPublisher
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.journal import Done, Outcome
@@ -79,14 +82,15 @@ async def whole(client: Cluster) -> bool:
 
 
 class Node:
-    """A bus that runs, and what it received."""
+    """An outbox and an inbox that run, and what was received."""
 
     def __init__(self, client: Client, name: str) -> None:
-        self.bus = Bus(client, RedisPublisher(client), name, self)
+        channels = Channels(client, len(PARTITIONS))
+        self.outbox = Outbox(channels, RedisPublisher(client), name)
+        self.inbox = Inbox(channels, name, self.outbox.name, self)
         self.frames: list[bytes] = []
         self.notices: list[bytes] = []
         self.gaps = 0
-        self.dropped = 0
 
     def frame_received(self, session: str, data: bytes) -> None:
         assert session == SESSION_1
@@ -104,15 +108,12 @@ class Node:
     def inbox_gap(self) -> None:
         self.gaps += 1
 
-    def frames_dropped(self, frames: int) -> None:
-        self.dropped += frames
-
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        work = (self.bus.run_receiver, self.bus.run_prober, self.bus.run_sender)
+        work = (self.inbox.run, self.outbox.run_prober, self.outbox.run)
         tasks = [asyncio.create_task(run()) for run in work]
         try:
-            await eventually(lambda: not self.bus.inbox_silent, what="every lane is heard")
+            await eventually(lambda: not self.inbox.health.silent, what="every lane is heard")
             yield
             assert not any(task.done() for task in tasks)
         finally:
@@ -143,7 +144,7 @@ async def reaches(here: Node, there: Node, mark: bytes) -> None:
     """Send until it has arrived once."""
 
     def arrives() -> bool:
-        here.bus.send("there", SESSION_1, mark)
+        here.outbox.send("there", SESSION_1, mark)
         return mark in there.frames
 
     await eventually(arrives, what=f"{mark!r} arrives")
@@ -153,16 +154,16 @@ async def test_frames_arrive_in_order(client: Cluster) -> None:
     async with two_nodes(client) as (here, there):
         sent = [b"%d" % number for number in range(1_000)]
         for data in sent:
-            here.bus.send("there", SESSION_1, data)
+            here.outbox.send("there", SESSION_1, data)
             await asyncio.sleep(0)
         await eventually(lambda: len(there.frames) == len(sent), what="all frames arrive")
         assert there.frames == sent
-        assert (here.dropped, there.bus.gaps) == (0, 0)
+        assert (here.outbox.dropped, there.inbox.gaps) == (0, 0)
 
 
 async def test_pairs_of_nodes_are_spread_over_the_shards(client: Cluster) -> None:
     node = Node(client, "here")
-    lanes = {node.bus._lane(f"node-{number}").number for number in range(100)}
+    lanes = {node.outbox._lane(f"node-{number}").number for number in range(100)}
     assert lanes == set(PARTITIONS)
 
 
@@ -235,28 +236,29 @@ async def test_a_shard_that_does_not_answer_holds_up_its_own_rooms_only(
 async def test_lanes_follow_a_slot_that_moves(client: Cluster) -> None:
     async with two_nodes(client) as (here, there):
         await reaches(here, there, b"before")
-        lane = here.bus._lane("there")
+        lane = here.outbox._lane("there")
         gaps = there.gaps
         move = await Move.begin(client, keys.tag(lane.number))
         await move.end()
         await eventually(lambda: there.gaps > gaps, what="what was missed is looked for")
         await reaches(here, there, b"after")
-        heard_before = there.bus._lanes[lane.number].heard_at
+        heard_before = there.inbox.health._heard_at[lane.number]
         await eventually(
-            lambda: there.bus._lanes[lane.number].heard_at > heard_before, what="the moved lane is heard"
+            lambda: there.inbox.health._heard_at[lane.number] > heard_before, what="the moved lane is heard"
         )
-        assert not there.bus.inbox_silent
+        assert not there.inbox.health.silent
 
 
 async def test_frames_take_another_lane_when_a_shard_is_away(servers: RedisCluster, client: Cluster) -> None:
     async with two_nodes(client) as (here, there):
         await reaches(here, there, b"before")
-        async with away(servers, here.bus._lane("there").number, client) as left:
+        async with away(servers, here.outbox._lane("there").number, client) as left:
             await reaches(here, there, b"meanwhile")
-            assert here.bus._lane("there").number in left
-            assert here.dropped > 0
+            assert here.outbox._lane("there").number in left
+            assert here.outbox.dropped > 0
         await eventually(
-            lambda: not (here.bus.inbox_silent or there.bus.inbox_silent), what="all lanes are heard again"
+            lambda: not (here.inbox.health.silent or there.inbox.health.silent),
+            what="all lanes are heard again",
         )
         await reaches(here, there, b"after")
 
@@ -264,12 +266,12 @@ async def test_frames_take_another_lane_when_a_shard_is_away(servers: RedisClust
 async def test_the_node_is_as_deaf_as_its_worst_lane(
     servers: RedisCluster, client: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus_module, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(inbox_module, "SILENT_SECONDS", 1.0)
     async with two_nodes(client) as (here, _):
         async with away(servers, 7, client):
-            await eventually(lambda: here.bus.inbox_silent, what="the node is deaf")
-        await eventually(lambda: not here.bus.inbox_silent, what="the node hears again")
-        assert here.bus.silent_seconds > 0
+            await eventually(lambda: here.inbox.health.silent, what="the node is deaf")
+        await eventually(lambda: not here.inbox.health.silent, what="the node hears again")
+        assert here.inbox.health.silent_seconds > 0
 
 
 # --- the event streams ---

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -40,11 +39,11 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 
 def registered() -> set[tuple[str, str]]:
     """Methods and paths that a signal node serves."""
-    api = RoomsApi(cast(Any, None), "key")
+    no: Any = None
+    api = RoomsApi(no, no, no, no, no, "key")
     referrals = ReferralApi(cast(Any, None), "key")
-    nothing = cast(Any, None)
-    repairs = Repairs(cast(Any, SimpleNamespace(store=None)), nothing, nothing, nothing, Rules())
-    operators = NodeApi(nothing, nothing, repairs, "key", status=dict, now=lambda: 0)
+    repairs = Repairs("node-1", no, no, no, no, no, no, no, no, Rules())
+    operators = NodeApi("node-1", no, no, no, no, repairs, "key", status=dict, now=lambda: 0)
     served = [*api.routes(), *referrals.routes(), *operators.routes()]
     app = create_app(Health(lambda: 0.0), CollectorRegistry(), served)
     routes = {(route.method.lower(), route.resource) for route in app.router.routes()}

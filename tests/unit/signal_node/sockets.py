@@ -16,7 +16,9 @@ from websockets.uri import parse_uri
 from keepline.ops.origins import Origins
 from signal_node.limits.address_limits import AddressLimits
 from signal_node.limits.failed_logins import FailedLogins
+from signal_node.limits.open_connections import OpenConnections
 from signal_node.limits.rates import Rates
+from signal_node.limits.refusals import Refusals
 from signal_node.limits.sockets import Sockets
 from signal_node.protocol.session import Relay, Request, SessionLimits, Stage
 from signal_node.transport.connection import Connection, Handler
@@ -156,12 +158,18 @@ def new_clients(loop: StillLoop, **changes: Any) -> Connections:
     return Connections(cast(asyncio.AbstractEventLoop, loop), **{**settings, **changes})
 
 
-def new_limits(clients: Connections, logins: FailedLogins, per_address: int = 100) -> AddressLimits:
-    """The limits of a node that trusts 10.0.0.0/8; who counts open connections is still missing."""
+def new_limits(
+    refusals: Refusals,
+    clients: Connections,
+    connections: OpenConnections,
+    logins: FailedLogins,
+    per_address: int = 100,
+) -> AddressLimits:
+    """The limits of a node that trusts 10.0.0.0/8."""
     trusted = [ip_network("10.0.0.0/8")]
     sockets = Sockets(1_000, per_address, trusted)
     rates = Rates(clients.work, clients.new_bucket, per_address / 4, 2 * per_address)
-    return AddressLimits(clients, logins, trusted, sockets, rates)
+    return AddressLimits(refusals, connections, logins, trusted, sockets, rates)
 
 
 class Browser:

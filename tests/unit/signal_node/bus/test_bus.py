@@ -16,8 +16,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops.redis.client import Client
 from keepline.room.codec import BadRecord
-from signal_node.bus import bus as bus_module
-from signal_node.bus.bus import SILENT_SECONDS, Bus, notice
+from signal_node.bus import outbox as outbox_module
+from signal_node.bus.inbox import PUT_BACK_SECONDS, SILENT_SECONDS, Inbox
+from signal_node.bus.lanes import Channels
+from signal_node.bus.outbox import Outbox
+from signal_node.bus.packets import notice, pack
 from signal_node.protocol.session import SESSION_ID_BYTES
 from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2
@@ -27,14 +30,13 @@ WAIT_SECONDS = 10.0
 Item = tuple[str, bytes] | str
 
 
-class Inbox:
-    """Notes what comes out of a bus: frames as pairs, replaced sessions by name, notices as bytes."""
+class Received:
+    """Notes what comes out of an inbox: frames as pairs, replaced sessions by name, notices as bytes."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.notices: list[bytes] = []
         self.gaps = 0
-        self.dropped: list[int] = []
         self.slow: list[tuple[str, str]] = []
         self.by_backend: list[bool] = []
 
@@ -55,9 +57,6 @@ class Inbox:
 
     def inbox_gap(self) -> None:
         self.gaps += 1
-
-    def frames_dropped(self, frames: int) -> None:
-        self.dropped.append(frames)
 
 
 class PubSub:
@@ -131,13 +130,15 @@ class Redis:
 
 
 class Node:
-    """A bus, its Redis and what it received and dropped."""
+    """Outbox and inbox, their Redis, and what was received."""
 
     def __init__(self) -> None:
         self.redis = Redis()
-        self.inbox = Inbox()
+        self.received = Received()
         self.now = 100.0
-        self.bus = Bus(cast(Client, self.redis), self.redis, "here", self.inbox, lambda: self.now)
+        channels = Channels(cast(Client, self.redis), 16)
+        self.outbox = Outbox(channels, self.redis, "here")
+        self.inbox = Inbox(channels, "here", self.outbox.name, self.received, lambda: self.now)
 
     async def written(self, count: int) -> list[list[tuple[str, bytes]]]:
         await eventually(lambda: len(self.redis.writes) >= count, what=f"{count} writes", interval=0.001)
@@ -157,10 +158,9 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
 
 def unpacked(data: bytes) -> list[Item]:
     """What a node makes of a packet."""
-    inbox = Inbox()
-    receiving = Bus(cast(Client, None), Redis(), "there", inbox)
-    receiving._receive(data)
-    return inbox.items
+    received = Received()
+    Inbox(Channels(cast(Client, None), 16), "there", "there/1", received).receive(data)
+    return received.items
 
 
 # --- out ---
@@ -168,11 +168,11 @@ def unpacked(data: bytes) -> list[Item]:
 
 async def test_what_gathers_for_a_node_within_a_tick_is_one_publish() -> None:
     node = Node()
-    async with running(node.bus.run_sender()):
+    async with running(node.outbox.run()):
         for number in range(50):
-            node.bus.send("there", SESSION_1, b"%d" % number)
-            node.bus.send("elsewhere", SESSION_2, b"x")
-        node.bus.replace("there", SESSION_2)
+            node.outbox.send("there", SESSION_1, b"%d" % number)
+            node.outbox.send("elsewhere", SESSION_2, b"x")
+        node.outbox.replace("there", SESSION_2)
         (write,) = await node.written(1)
     assert [channel for channel, _ in write] == ["keepline:inbox:there", "keepline:inbox:elsewhere"]
     assert unpacked(write[0][1]) == [*((SESSION_1, b"%d" % number) for number in range(50)), SESSION_2]
@@ -181,35 +181,35 @@ async def test_what_gathers_for_a_node_within_a_tick_is_one_publish() -> None:
 
 async def test_a_packet_may_say_when_it_was_sent_so_that_the_receiver_knows_how_long_it_took() -> None:
     redis, clock = Redis(), iter((1_000.0, 1_000.25, 1_002.0)).__next__
-    bus = Bus(cast(Client, redis), redis, "here", Inbox(), clock=clock)
-    async with running(bus.run_sender()):
+    channels = Channels(cast(Client, redis), 16)
+    outbox = Outbox(channels, redis, "here", clock=clock)
+    async with running(outbox.run()):
         for number in range(3):
-            bus.send("there", SESSION_1, b"%d" % number)
-        bus.time_latency("there")
-        bus.time_latency("there")
+            outbox.send("there", SESSION_1, b"%d" % number)
+        outbox.time_latency("there")
+        outbox.time_latency("there")
         await eventually(lambda: redis.writes, what="a packet", interval=0.001)
     ((_, packet),) = redis.writes[0]
     assert unpacked(packet) == [(SESSION_1, b"%d" % number) for number in range(3)]
-    inbox = Inbox()
-    receiving = Bus(cast(Client, None), Redis(), "there", inbox, clock=clock)
-    receiving._receive(packet)
+    receiving = Inbox(channels, "there", "there/1", Received(), clock=clock)
+    receiving.receive(packet)
     family = HistogramMetricFamily("hop", "hop")
     receiving.latency.add_to(family)
     assert {s.name: s.value for s in family.samples if s.name != "hop_bucket"} == {
         "hop_count": 1,
         "hop_sum": 2.0,
     }
-    assert bus.packets == 1
+    assert outbox.packets == 1
 
 
 async def test_sending_never_waits_and_what_gathers_meanwhile_is_one_publish_more() -> None:
     node = Node()
     node.redis.open.clear()
-    async with running(node.bus.run_sender()):
-        node.bus.send("there", SESSION_1, b"first")
+    async with running(node.outbox.run()):
+        node.outbox.send("there", SESSION_1, b"first")
         await node.written(1)
         for number in range(3):
-            node.bus.send("there", SESSION_1, b"%d" % number)
+            node.outbox.send("there", SESSION_1, b"%d" % number)
             await turns()
         assert len(node.redis.writes) == 1
         node.redis.open.set()
@@ -220,9 +220,9 @@ async def test_sending_never_waits_and_what_gathers_meanwhile_is_one_publish_mor
 
 async def test_packets_to_each_node_are_numbered() -> None:
     node = Node()
-    async with running(node.bus.run_sender()):
+    async with running(node.outbox.run()):
         for count, to in enumerate(["there", "there", "elsewhere", "there"], start=1):
-            node.bus.send(to, SESSION_1, b"x")
+            node.outbox.send(to, SESSION_1, b"x")
             await node.written(count)
     packets = [packet for write in node.redis.writes for _, packet in write]
     names = {packet[2 : 2 + packet[1]] for packet in packets}
@@ -235,14 +235,14 @@ async def test_packets_to_each_node_are_numbered() -> None:
 async def test_what_cannot_be_published_is_dropped_and_counted() -> None:
     node = Node()
     node.redis.failures.append(RedisConnectionError("gone"))
-    async with running(node.bus.run_sender()):
+    async with running(node.outbox.run()):
         for _ in range(3):
-            node.bus.send("there", SESSION_1, b"lost")
+            node.outbox.send("there", SESSION_1, b"lost")
         await node.written(1)
-        node.bus.send("there", SESSION_1, b"kept")
+        node.outbox.send("there", SESSION_1, b"kept")
         _, second = await node.written(2)
     assert node.redis.closed, "the publisher ends with its task"
-    assert node.inbox.dropped == [3]
+    assert node.outbox.dropped == 3
     assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
 
 
@@ -250,51 +250,51 @@ async def test_what_gathers_during_a_failure_is_sent_next() -> None:
     node = Node()
     node.redis.failures.append(RedisConnectionError("gone"))
     node.redis.open.clear()
-    async with running(node.bus.run_sender()):
-        node.bus.send("there", SESSION_1, b"lost")
+    async with running(node.outbox.run()):
+        node.outbox.send("there", SESSION_1, b"lost")
         await node.written(1)
-        node.bus.send("there", SESSION_1, b"kept")
+        node.outbox.send("there", SESSION_1, b"kept")
         node.redis.open.set()
         _, second = await node.written(2)
-    assert node.inbox.dropped == [1]
+    assert node.outbox.dropped == 1
     assert unpacked(second[0][1]) == [(SESSION_1, b"kept")]
 
 
 async def test_only_so_many_frames_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "MAX_QUEUED", 2)
+    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 2)
     node = Node()
     node.redis.open.clear()
-    async with running(node.bus.run_sender()):
-        sent = [node.bus.send("there" if n % 2 else "elsewhere", SESSION_1, b"%d" % n) for n in range(4)]
+    async with running(node.outbox.run()):
+        sent = [node.outbox.send("there" if n % 2 else "elsewhere", SESSION_1, b"%d" % n) for n in range(4)]
         assert sent == [True, True, False, False]
         await node.written(1)
-        assert node.bus.send("there", SESSION_1, b"there is room again")
+        assert node.outbox.send("there", SESSION_1, b"there is room again")
 
 
 async def test_only_so_many_bytes_wait_for_one_node_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "MAX_NODE_BYTES", 1_000)
-    monkeypatch.setattr(bus_module, "MAX_QUEUED_BYTES", 1_500)
+    monkeypatch.setattr(outbox_module, "MAX_NODE_BYTES", 1_000)
+    monkeypatch.setattr(outbox_module, "MAX_QUEUED_BYTES", 1_500)
     node = Node()
-    assert node.bus.send("there", SESSION_1, b"x" * 900)
-    assert not node.bus.send("there", SESSION_1, b"x" * 100)
-    assert node.bus.send("elsewhere", SESSION_1, b"x" * 400)
-    assert not node.bus.send("third", SESSION_1, b"x" * 200)
-    async with running(node.bus.run_sender()):
+    assert node.outbox.send("there", SESSION_1, b"x" * 900)
+    assert not node.outbox.send("there", SESSION_1, b"x" * 100)
+    assert node.outbox.send("elsewhere", SESSION_1, b"x" * 400)
+    assert not node.outbox.send("third", SESSION_1, b"x" * 200)
+    async with running(node.outbox.run()):
         await node.written(1)
-        assert node.bus.send("there", SESSION_1, b"x" * 100)
+        assert node.outbox.send("there", SESSION_1, b"x" * 100)
         await node.written(2)
-    assert node.bus.queued == 0
+    assert node.outbox.queued == 0
 
 
 async def test_a_packet_is_small_and_what_does_not_fit_follows_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bus_module, "MAX_PACKET_BYTES", 1_000)
+    monkeypatch.setattr(outbox_module, "MAX_PACKET_BYTES", 1_000)
     node = Node()
     sent = [b"%d" % n * size for n, size in enumerate((10, 900, 300, 300, 2_000, 10))]
     for data in sent:
-        node.bus.send("there", SESSION_1, data)
-    async with running(node.bus.run_sender()):
+        node.outbox.send("there", SESSION_1, data)
+    async with running(node.outbox.run()):
         await node.written(4)
     packets = [packet for write in node.redis.writes for _, packet in write]
     assert [item for packet in packets for item in unpacked(packet)] == [(SESSION_1, data) for data in sent]
@@ -303,11 +303,11 @@ async def test_a_packet_is_small_and_what_does_not_fit_follows_in_order(
 
 async def test_a_slow_session_is_told_of_by_the_bus() -> None:
     sender = Node()
-    async with receiving() as node, running(sender.bus.run_sender()):
-        sender.bus.tell_slow("here", SESSION_1, ROOM)
+    async with receiving() as node, running(sender.outbox.run()):
+        sender.outbox.tell_slow("here", SESSION_1, ROOM)
         ((_, packet),) = (await sender.written(1))[0]
         await node.redis.publish_here(packet)
-        assert node.inbox.slow == [(SESSION_1, ROOM)]
+        assert node.received.slow == [(SESSION_1, ROOM)]
 
 
 # --- in ---
@@ -316,7 +316,7 @@ async def test_a_slow_session_is_told_of_by_the_bus() -> None:
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Node]:
     node = Node()
-    async with running(node.bus.run_receiver()) as task:
+    async with running(node.inbox.run()) as task:
         await turns()
         yield node
         assert not task.done(), "the receiver has to go on whatever comes"
@@ -324,26 +324,26 @@ async def receiving() -> AsyncIterator[Node]:
 
 async def test_packets_and_notices_arrive_in_order() -> None:
     sender = Node()
-    async with receiving() as node, running(sender.bus.run_sender()):
-        sender.bus.send("here", SESSION_1, b"one")
-        sender.bus.replace("here", SESSION_2)
-        sender.bus.replace("here", SESSION_1, by_backend=True)
+    async with receiving() as node, running(sender.outbox.run()):
+        sender.outbox.send("here", SESSION_1, b"one")
+        sender.outbox.replace("here", SESSION_2)
+        sender.outbox.replace("here", SESSION_1, by_backend=True)
         ((_, packet),) = (await sender.written(1))[0]
         await node.redis.publish_here(packet)
         await node.redis.publish_here(notice(b'{"room":{}}'))
-        assert node.inbox.items == [(SESSION_1, b"one"), SESSION_2, SESSION_1]
-        assert node.inbox.by_backend == [False, True]
-        assert node.inbox.notices == [b'{"room":{}}']
+        assert node.received.items == [(SESSION_1, b"one"), SESSION_2, SESSION_1]
+        assert node.received.by_backend == [False, True]
+        assert node.received.notices == [b'{"room":{}}']
 
 
 async def packet_of(*items: Item) -> bytes:
     node = Node()
-    async with running(node.bus.run_sender()):
+    async with running(node.outbox.run()):
         for item in items:
             if isinstance(item, str):
-                node.bus.replace("there", item)
+                node.outbox.replace("there", item)
             else:
-                node.bus.send("there", *item)
+                node.outbox.send("there", *item)
         ((_, packet),) = (await node.written(1))[0]
     return packet
 
@@ -364,9 +364,9 @@ async def test_broken_messages_do_not_stop_the_receiver() -> None:
     async with receiving() as node:
         for message in (*broken, not_ascii):
             await node.redis.publish_here(message)
-        assert node.inbox.items == [], "nothing is taken from what is cut short"
+        assert node.received.items == [], "nothing is taken from what is cut short"
         await node.redis.publish_here(good)
-        assert node.inbox.items == [(SESSION_1, b"payload")]
+        assert node.received.items == [(SESSION_1, b"payload")]
 
 
 async def test_kinds_of_a_newer_release_are_skipped() -> None:
@@ -374,7 +374,7 @@ async def test_kinds_of_a_newer_release_are_skipped() -> None:
     packet[packet.index(b"F")] = ord("Z")
     async with receiving() as node:
         await node.redis.publish_here(bytes(packet))
-        assert node.inbox.items == [(SESSION_2, b"known")]
+        assert node.received.items == [(SESSION_2, b"known")]
 
 
 # --- gaps and deafness ---
@@ -383,58 +383,58 @@ async def test_kinds_of_a_newer_release_are_skipped() -> None:
 async def test_a_packet_that_is_missing_shows() -> None:
     packets = []
     sender = Node()
-    async with running(sender.bus.run_sender()):
+    async with running(sender.outbox.run()):
         for count in (1, 2, 3, 4):
-            sender.bus.send("here", SESSION_1, b"%d" % count)
+            sender.outbox.send("here", SESSION_1, b"%d" % count)
             packets.append((await sender.written(count))[-1][0][1])
     async with receiving() as node:
         for number in (1, 2):  # the first that is heard of a sender may have any number
             await node.redis.publish_here(packets[number])
-        assert (node.inbox.gaps, node.bus.gaps) == (0, 0)
+        assert (node.received.gaps, node.inbox.gaps) == (0, 0)
         await node.redis.publish_here(packets[0])
-        assert node.bus.gaps == 1
+        assert node.inbox.gaps == 1
         await node.redis.publish_here(packets[3])
-        assert (node.inbox.gaps, node.bus.gaps) == (2, 2)
+        assert (node.received.gaps, node.inbox.gaps) == (2, 2)
 
 
 async def test_each_sender_and_each_start_of_it_counts_for_itself() -> None:
     async with receiving() as node:
         for _ in range(3):
             await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
-        assert node.bus.gaps == 0
+        assert node.inbox.gaps == 0
 
 
 async def test_whatever_was_said_before_a_subscription_may_have_been_missed() -> None:
     async with receiving() as node:
         assert node.redis.subscription.channels == ["keepline:inbox:here"]
         await node.redis.subscribed()
-        assert node.inbox.gaps == 1
+        assert node.received.gaps == 1
 
 
 async def test_a_node_hears_itself_or_is_deaf() -> None:
     async with receiving() as node:
         await node.redis.subscribed()
-        assert node.bus.inbox_silent, "to be subscribed is not to hear"
-        async with running(node.bus.run_prober()), running(node.bus.run_sender()):
+        assert node.inbox.health.silent, "to be subscribed is not to hear"
+        async with running(node.outbox.run_prober()), running(node.outbox.run()):
             ((channel, probe),) = (await node.written(1))[0]
         assert channel == "keepline:inbox:here"
         await node.redis.publish_here(b"?here/another-start")
-        deaf = [node.bus.inbox_silent]
+        deaf = [node.inbox.health.silent]
         await node.redis.publish_here(probe)
-        deaf.append(node.bus.inbox_silent)
+        deaf.append(node.inbox.health.silent)
         for seconds in (SILENT_SECONDS, 2.0):
             node.now += seconds
-            deaf.append(node.bus.inbox_silent)
+            deaf.append(node.inbox.health.silent)
         assert deaf == [True, False, False, True]
-        assert node.bus.silent_seconds == pytest.approx(2.0)
+        assert node.inbox.health.silent_seconds == pytest.approx(2.0)
 
 
 async def test_probing_goes_on_when_redis_is_away() -> None:
     node = Node()
     node.redis.failures.append(RedisConnectionError("gone"))
-    async with running(node.bus.run_prober()), running(node.bus.run_sender()):
+    async with running(node.outbox.run_prober()), running(node.outbox.run()):
         await node.written(2)
-    assert node.inbox.dropped == []
+    assert node.outbox.dropped == 0
 
 
 async def test_a_deaf_inbox_is_subscribed_anew() -> None:
@@ -447,18 +447,18 @@ async def test_a_deaf_inbox_is_subscribed_anew() -> None:
         node.redis.messages.put_nowait(nothing)
         await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
         await node.redis.subscribed()
-        assert node.inbox.gaps == 2
+        assert node.received.gaps == 2
 
 
 async def test_for_some_seconds_after_a_loss_redis_may_not_have_all_rooms_yet() -> None:
     async with receiving() as node:
         await node.redis.subscribed()
-        told = [node.bus.just_lost]
+        told = [node.inbox.health.just_lost]
         node.redis.messages.put_nowait(RedisConnectionError("gone"))
         await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
-        for seconds in (0.0, bus_module.PUT_BACK_SECONDS - 0.1, 0.1):
+        for seconds in (0.0, PUT_BACK_SECONDS - 0.1, 0.1):
             node.now += seconds
-            told.append(node.bus.just_lost)
+            told.append(node.inbox.health.just_lost)
         assert told == [False, True, True, False]
 
 
@@ -467,7 +467,7 @@ async def test_a_subscription_that_is_lost_is_made_anew() -> None:
         node.redis.messages.put_nowait(RedisConnectionError("gone"))
         await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
         await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
-        assert node.inbox.items == [(SESSION_1, b"x")]
+        assert node.received.items == [(SESSION_1, b"x")]
 
 
 SESSION = st.text(alphabet="0123456789abcdef", min_size=SESSION_ID_BYTES, max_size=SESSION_ID_BYTES)
@@ -476,13 +476,13 @@ ITEMS = st.lists(SESSION | st.tuples(SESSION, st.binary(max_size=200)), min_size
 
 @given(ITEMS, st.text(alphabet="abc.-_", min_size=1, max_size=64))
 def test_unpacking_is_the_inverse_of_packing(items: list[Item], name: str) -> None:
-    sending = Bus(cast(Client, None), Redis(), name, Inbox())
+    sending = Outbox(Channels(cast(Client, None), 16), Redis(), name)
     for item in items:
         if isinstance(item, str):
             sending.replace("there", item)
         else:
             sending.send("there", *item)
-    assert unpacked(bus_module._pack(name, 2**64 - 1, sending._queues["there"].items)) == items
+    assert unpacked(pack(name, 2**64 - 1, sending._queues["there"].items)) == items
 
 
 @given(st.binary(max_size=100).map(lambda data: b"P" + data))

@@ -12,9 +12,10 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keepline.ops.redis.client import Client
-from signal_node.bus.bus import Bus, Publisher
+from signal_node.bus.lanes import Channels
+from signal_node.bus.outbox import Outbox, Publisher
 from tests.helpers.waiting import eventually
-from tests.unit.signal_node.bus.test_bus import Inbox, running, unpacked
+from tests.unit.signal_node.bus.test_bus import running, unpacked
 from tests.unit.signal_node.calls import SESSION_1
 
 LANES = 3
@@ -67,19 +68,17 @@ class Pipeline:
 
 
 class Node:
-    """A bus on shards. `lane` is the one that its packets take to "there" at first."""
+    """An outbox on shards. `lane` is the one that its packets take to "there" at first."""
 
     def __init__(self) -> None:
         self.shards = Shards()
-        self.inbox = Inbox()
-        client = cast(Client, self.shards)
-        self.bus = Bus(client, NoPublisher(), "here", self.inbox, partitions=LANES)
-        self.lane = self.bus._lane("there").number
+        self.outbox = Outbox(Channels(cast(Client, self.shards), LANES), NoPublisher(), "here")
+        self.lane = self.outbox._lane("there").number
         self.following = (self.lane + 1) % LANES
 
     def send(self, *frames: bytes) -> None:
         for frame in frames:
-            self.bus.send("there", SESSION_1, frame)
+            self.outbox.send("there", SESSION_1, frame)
 
     async def tries(self, count: int) -> list[int]:
         await eventually(lambda: len(self.shards.tried) >= count, what=f"{count} writes", interval=0.001)
@@ -114,7 +113,7 @@ class NoPublisher:
 async def sending(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
     monkeypatch.setattr("signal_node.bus.lanes.is_cluster", lambda client: True)
     node = Node()
-    async with running(node.bus.run_sender()):
+    async with running(node.outbox.run()):
         yield node
 
 
@@ -135,9 +134,9 @@ async def test_a_lane_that_waits_holds_up_no_other(monkeypatch: pytest.MonkeyPat
         node.send(b"waits")
         await node.tries(1)
         names = (f"node-{number}" for number in range(100))
-        other = next(name for name in names if node.bus._lane(name).number != node.lane)
-        node.bus.send(other, SESSION_1, b"does not wait")
-        assert set(await node.tries(2)) == {node.lane, node.bus._lane(other).number}
+        other = next(name for name in names if node.outbox._lane(name).number != node.lane)
+        node.outbox.send(other, SESSION_1, b"does not wait")
+        assert set(await node.tries(2)) == {node.lane, node.outbox._lane(other).number}
 
 
 async def test_where_a_lane_fails_the_next_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +151,7 @@ async def test_where_a_lane_fails_the_next_is_taken(monkeypatch: pytest.MonkeyPa
         node.send(b"later")
         assert await node.arrive(2) == [b"has waited", b"later"]
         assert node.shards.tried == [node.lane, node.following, node.following]
-        assert node.inbox.dropped == [2]
+        assert node.outbox.dropped == 2
 
 
 async def test_where_nobody_hears_the_next_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,8 +169,8 @@ async def test_where_nobody_hears_the_next_is_taken(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_has_no_lane_to_turn_to_stays() -> None:
-    bus = Bus(cast(Client, None), cast(Publisher, None), "here", Inbox())
-    bus.send("there", SESSION_1, b"x")
-    lane = bus._lane("there")
-    bus._detour(lane, ["there"])
-    assert (bus._lane("there"), lane.take()) == (lane, ["there"])
+    outbox = Outbox(Channels(cast(Client, None), 16), cast(Publisher, None), "here")
+    outbox.send("there", SESSION_1, b"x")
+    lane = outbox._lane("there")
+    outbox._detour(lane, ["there"])
+    assert (outbox._lane("there"), lane.take()) == (lane, ["there"])

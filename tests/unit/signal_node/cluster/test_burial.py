@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from keepline.room.commands import Command, Lose
 from keepline.room.record import Message, Room
+from signal_node.cluster.burial import Burial
 from signal_node.cluster.clock import Clock
-from signal_node.cluster.membership import ClusterMembership
-from signal_node.cluster.registry import Registry
-from signal_node.signaling.node import Node
+from signal_node.cluster.view import ClusterView
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, SESSION_2, met, step
 
 PARTITIONS = 2
@@ -20,10 +19,9 @@ LOST_1, LOST_2 = Lose(1, SESSION_1, with_node=True), Lose(2, SESSION_2, with_nod
 class SharedRedis:
     """A registry whose `held` sets are kept, and a node whose commands change them as a commit would."""
 
-    id = "here"
+    partitions = PARTITIONS
 
     def __init__(self, *rooms: Room) -> None:
-        self.store = self
         self.leased_by_others: set[int] = set()
         self.nodes_known = {"dead": 0}
         self.rooms = {room.room_id: room for room in rooms}
@@ -63,17 +61,21 @@ class SharedRedis:
 
 async def bury(redis: SharedRedis) -> None:
     """One look of a node that may bury."""
-    membership = ClusterMembership(
-        cast(Node, redis),
-        cast(Registry, redis),
+    fake = cast(Any, redis)
+    burial = Burial(
+        "here",
+        ClusterView("here"),
+        fake,
+        fake,
         Clock(),
-        PARTITIONS,
-        status=dict,
+        fake,
+        fake,
+        fake,
+        fake,
         on_nodes=lambda nodes: None,
-        on_clock_step=lambda: None,
         cold_start_grace_ms=0,
     )
-    await membership.bury("dead")
+    await burial.bury("dead")
 
 
 async def test_the_sides_of_a_dead_node_are_lost_and_it_is_forgotten() -> None:

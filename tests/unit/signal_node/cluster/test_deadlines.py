@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from keepline.room.commands import Command, Lose
 from keepline.room.record import Room, Status
 from keepline.room.rules import Rules
 from keepline.room.state import apply
 from signal_node.cluster.deadlines import LEASE_MS, DeadlineWorker
-from signal_node.rooms.store import RoomStore
-from signal_node.signaling.node import Node
 from tests.unit.signal_node.calls import ROOM, SESSION_2, T0, after, met
 
 RULES = Rules()
@@ -20,11 +18,9 @@ RULES = Rules()
 class DueRooms:
     """A store that gives out one room whenever it is asked, and a node that carries out commands on it."""
 
-    id = "here"
     partitions = 1
 
     def __init__(self, room: Room) -> None:
-        self.rooms = self
         self.room = room
         self.now = T0
         self.taken = True
@@ -42,9 +38,8 @@ class DueRooms:
 
 
 def worker_of(rooms: DueRooms) -> DeadlineWorker:
-    return DeadlineWorker(
-        cast(Node, rooms), cast(RoomStore, rooms), RULES, lambda: rooms.crowded, lambda: rooms.now
-    )
+    fake = cast(Any, rooms)
+    return DeadlineWorker("here", fake, fake, fake, RULES, lambda: rooms.crowded, lambda: rooms.now)
 
 
 def lost(*, with_node: bool) -> DueRooms:

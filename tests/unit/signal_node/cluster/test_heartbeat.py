@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from signal_node.cluster.burial import Burial
 from signal_node.cluster.clock import Clock
-from signal_node.cluster.membership import ClusterMembership, process_name
-from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS, Registry
-from signal_node.signaling.node import Node
+from signal_node.cluster.heartbeat import Heartbeat
+from signal_node.cluster.registry import HEARTBEAT_SECONDS, HEARTBEAT_TTL_MS
+from signal_node.cluster.view import ClusterView, process_name
 from tests.helpers.virtual_time import run_virtual
 from tests.helpers.waiting import eventually
 
@@ -20,14 +21,13 @@ AN_HOUR = 3_600.0
 class Nodes:
     """A registry that knows the time and notes the heartbeats; and the node."""
 
-    id = "here"
+    partitions = 1
 
     def __init__(self) -> None:
         self.monotonic = 5.0
         self.statuses: list[Mapping[str, Any]] = []
         self.looked_for_ghosts = 0
         self.silent = 0
-        self.steps = 0
         self.redis_off = 0.0
 
     async def time(self, monotonic: Callable[[], float]) -> tuple[float, float, float, None]:
@@ -38,9 +38,6 @@ class Nodes:
 
     async def correct_clock(self, expected: bytes | None, correction: bytes) -> bool:
         return True
-
-    def stepped(self) -> None:
-        self.steps += 1
 
     async def beat(self, status: Mapping[str, Any], now: int, replaces: bytes) -> None:
         if self.silent:
@@ -53,61 +50,70 @@ class Nodes:
         return []
 
     async def nodes(self, now: int) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
-        return {self.id: self.statuses[-1]}, []
+        return {"here": self.statuses[-1]}, []
 
     async def held(self, partition: int, node: str, at_most: int) -> list[str]:
         return []
 
 
-def member(nodes: Nodes) -> ClusterMembership:
+class Member:
     """A node whose own time of day is an hour fast."""
-    return ClusterMembership(
-        cast(Node, nodes),
-        cast(Registry, nodes),
-        Clock(lambda: nodes.monotonic, lambda: REDIS_SECONDS + AN_HOUR),
-        1,
-        status=lambda: {"state": "ready"},
-        on_nodes=lambda nodes: None,
-        on_clock_step=nodes.stepped,
-        cold_start_grace_ms=0,
-    )
+
+    def __init__(self, nodes: Nodes) -> None:
+        fake = cast(Any, nodes)
+        clock = Clock(lambda: nodes.monotonic, lambda: REDIS_SECONDS + AN_HOUR)
+        self.view = ClusterView("here")
+        self.heartbeat = Heartbeat("here", fake, clock, lambda: {"state": "ready"})
+        self.burial = Burial(
+            "here",
+            self.view,
+            self.heartbeat,
+            fake,
+            clock,
+            fake,
+            fake,
+            fake,
+            fake,
+            on_nodes=lambda nodes: None,
+            cold_start_grace_ms=0,
+        )
 
 
 async def test_a_process_started_when_its_first_heartbeat_was_by_the_time_of_redis() -> None:
     nodes = Nodes()
-    membership = member(nodes)
-    await membership.beat()
+    member = Member(nodes)
+    await member.heartbeat.beat()
     nodes.monotonic += 7.0
-    await membership.beat()
+    await member.heartbeat.beat()
     first = round((REDIS_SECONDS + 5.0) * 1_000)
     assert nodes.statuses == [{"state": "ready", "started_at": first}] * 2
-    assert membership.process() == process_name("here", first)
+    assert member.heartbeat.process() == process_name("here", first)
 
 
 async def test_a_step_of_the_clock_of_redis_is_told_once() -> None:
     nodes = Nodes()
-    membership = member(nodes)
-    await membership.beat()
-    assert nodes.steps == 0
+    member = Member(nodes)
+    await member.heartbeat.beat()
+    assert member.heartbeat.clock_changes == 0
     nodes.redis_off = AN_HOUR
-    await membership.beat()
-    assert nodes.steps == 1
+    await member.heartbeat.beat()
+    assert member.heartbeat.clock_changes == 1
 
 
 async def test_it_has_its_name_before_clients_are_accepted() -> None:
     nodes = Nodes()
-    membership = member(nodes)
-    await membership.bury_predecessor()
-    assert membership.process() == process_name("here", nodes.statuses[0]["started_at"])
+    member = Member(nodes)
+    await member.burial.bury_predecessor()
+    assert member.heartbeat.process() == process_name("here", nodes.statuses[0]["started_at"])
 
 
 async def test_sides_of_the_predecessor_are_left_to_its_burial_which_knows_of_a_cold_start() -> None:
     nodes = Nodes()
-    membership = member(nodes)
-    await membership.beat()
-    reaper = asyncio.create_task(membership.run_reaper())
-    await eventually(lambda: membership.live)
-    await membership.bury_predecessor()
+    member = Member(nodes)
+    await member.heartbeat.beat()
+    reaper = asyncio.create_task(member.burial.run())
+    await eventually(lambda: member.view.live)
+    await member.burial.bury_predecessor()
     assert nodes.looked_for_ghosts == 0
     reaper.cancel()
 
@@ -116,7 +122,7 @@ def test_a_connection_that_has_died_unnoticed_costs_less_than_the_life_of_a_hear
     async def beats() -> float:
         nodes = Nodes()
         nodes.silent = 1
-        heartbeat = asyncio.create_task(member(nodes).run_heartbeat())
+        heartbeat = asyncio.create_task(Member(nodes).heartbeat.run())
         loop = asyncio.get_running_loop()
         while not nodes.statuses:
             await asyncio.sleep(0.1)
@@ -128,11 +134,11 @@ def test_a_connection_that_has_died_unnoticed_costs_less_than_the_life_of_a_hear
 
 async def test_one_crowded_node_makes_a_crowded_cluster() -> None:
     nodes = Nodes()
-    membership = member(nodes)
-    await membership.beat()
+    member = Member(nodes)
+    await member.heartbeat.beat()
     seen = []
     for status in ({"crowded": False}, {"crowded": True}, {"state": "ready"}):
         nodes.statuses.append(status)
-        await membership._bury_dead()
-        seen.append(membership.crowded)
+        await member.burial.look()
+        seen.append(member.view.crowded())
     assert seen == [False, True, False], "nodes of before this release say nothing about it"

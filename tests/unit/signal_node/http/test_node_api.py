@@ -17,13 +17,13 @@ from keepline.room.record import Room
 from keepline.room.rules import Rules
 from signal_node.http.node_api import NodeApi
 from signal_node.http.repairs import Repairs
-from signal_node.signaling.drain import Drains
-from signal_node.signaling.node import Node
+from signal_node.signaling.drain import Drain, Drains, DrainState
 from signal_node.telemetry.negotiation_log import NegotiationLog
 from signal_node.transport.listener import Listener
 from tests.helpers.waiting import eventually
 from tests.unit.signal_node.calls import ROOM, SESSION_1, met
 
+NODE = "node-1"
 KEY = "a service key, 16 bytes or more"
 
 
@@ -46,24 +46,19 @@ class Rooms:
         return
 
 
-class Connections(list[Any]):
-    def sessions(self) -> list[str]:
-        return [SESSION_1]
-
-
 class FakeNode:
     """A node without clients, whose door is a real socket."""
 
-    id = "node-1"
-
     def __init__(self) -> None:
-        self.clients = Connections()
-        self.store = None
+        self.clients: list[Any] = []
         self.rooms = Rooms()
         self.negotiation_log = NegotiationLog()
 
     def accept(self, host: str | None) -> asyncio.Protocol:
         return asyncio.Protocol()
+
+    def ids(self) -> list[str]:
+        return [SESSION_1]
 
     def has(self, session: str) -> bool:
         return session == SESSION_1
@@ -89,15 +84,24 @@ async def harness() -> AsyncIterator[Harness]:
     node = FakeNode()
     listener = Listener(node.accept, "127.0.0.1", 0)
     tasks = Tasks(lambda name, error: None)
-    drains = Drains(tasks, 30.0, 0.0, lambda: 0.5)
-    drains.connect(cast(Node, node), listener)
+    fake, log = cast(Any, node), node.negotiation_log
+    drain = Drain(fake.clients, fake.rooms, log.negotiated_at, lambda: 0.5)
+    drains = Drains(NODE, DrainState(), drain, listener, tasks, seconds=30.0, linger=0.0)
     await listener.open()
     found = Harness(node, listener, drains)
-    nothing = cast(Any, None)
-    repairs = Repairs(cast(Node, node), nothing, nothing, nothing, Rules())
-    routes = NodeApi(
-        cast(Node, node), drains, repairs, KEY, status=lambda: {"state": "ready"}, now=lambda: 1_000
-    ).routes()
+    repairs = Repairs(NODE, fake, fake, fake, fake, fake, fake, fake, fake, Rules())
+    api = NodeApi(
+        NODE,
+        fake,
+        fake.rooms,
+        log,
+        drains,
+        repairs,
+        KEY,
+        status=lambda: {"state": "ready"},
+        now=lambda: 1_000,
+    )
+    routes = api.routes()
     app = http.create_app(Health(lambda: 0.0), CollectorRegistry(), routes)
     timeout = aiohttp.ClientTimeout(total=10)
     async with http.serve(app, "127.0.0.1", 0) as (host, port), aiohttp.ClientSession(timeout=timeout) as web:
@@ -121,7 +125,7 @@ async def harness() -> AsyncIterator[Harness]:
 async def test_nothing_goes_without_the_key(harness: Harness, method: str, path: str) -> None:
     status, answer = await harness.call(method, path, key="wrong")
     assert (status, answer["error"]["code"]) == (401, "unauthorized")
-    assert not harness.drains.active
+    assert not harness.drains.state.active
 
 
 async def test_a_drain_shuts_the_door_and_undone_opens_the_same_one(harness: Harness) -> None:
@@ -159,7 +163,7 @@ async def test_a_node_that_stops_stays_shut(harness: Harness) -> None:
 async def test_a_body_that_is_wrong(harness: Harness, body: bytes) -> None:
     status, answer = await harness.call("POST", "/v1/node/drain", body)
     assert (status, answer["error"]["code"]) == (400, "bad_request")
-    assert not harness.drains.active
+    assert not harness.drains.state.active
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"type": "miracle"}', b'{"type": "side", "room": "x"}'])

@@ -21,8 +21,7 @@ from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.state import IllegalTransition
 from signal_node.http.rooms_api import RoomsApi
 from signal_node.rooms.journal import JournalFull, NotStored
-from signal_node.signaling.node import Node
-from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, T0, USER_1, USER_2, after, met, step
+from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, T0, USER_1, USER_2, after, met, step
 
 KEY = "a service key, 16 bytes or more"
 BODY = {"user_1": USER_1, "user_2": USER_2}
@@ -44,12 +43,11 @@ class FakeNode:
     """Rooms in a dictionary; fails as told. `meanwhile` is what another node does before a command gets there."""
 
     def __init__(self) -> None:
-        self.store = self
         self.rooms: Any = Records(self)
         self.commands: list[Command] = []
         self.failure: Exception | None = None
         self.meanwhile: Command | None = None
-        self.disconnected: list[str] = []
+        self.disconnected: list[tuple[str, str]] = []
 
     def _fail(self) -> None:
         if self.failure is not None:
@@ -73,10 +71,12 @@ class FakeNode:
         self.rooms[room_id] = stored
         return stored
 
-    async def disconnect(self, user: str) -> bool:
+    async def holder(self, user: str) -> tuple[str, str] | None:
         self._fail()
-        self.disconnected.append(user)
-        return user == USER_1
+        return ("node-1", SESSION_1) if user == USER_1 else None
+
+    def disconnect(self, node: str, session: str) -> None:
+        self.disconnected.append((node, session))
 
 
 class Backend:
@@ -114,7 +114,8 @@ def node() -> FakeNode:
 
 @pytest.fixture
 async def backend(node: FakeNode, service_key: str | None) -> AsyncIterator[Backend]:
-    routes = RoomsApi(cast(Node, node), service_key).routes()
+    fake = cast(Any, node)
+    routes = RoomsApi(node.rooms, fake, fake, fake, fake, service_key).routes()
     app = http.create_app(Health(lambda: 0.0), CollectorRegistry(), routes)
     timeout = aiohttp.ClientTimeout(total=10)
     async with http.serve(app, "127.0.0.1", 0) as address, aiohttp.ClientSession(timeout=timeout) as session:
@@ -307,7 +308,7 @@ async def test_what_there_is_not(backend: Backend) -> None:
 async def test_a_user_is_put_out(backend: Backend, node: FakeNode) -> None:
     assert await backend.call("POST", f"/v1/users/{USER_1}/disconnect") == (202, {"disconnected": True})
     assert await backend.call("POST", f"/v1/users/{USER_2}/disconnect") == (202, {"disconnected": False})
-    assert node.disconnected == [USER_1, USER_2]
+    assert node.disconnected == [("node-1", SESSION_1)]
 
 
 # --- when Redis is away ---

@@ -12,9 +12,9 @@ from redis.exceptions import ConnectionError
 
 from keepline.ops.redis.client import Client
 from signal_node.limits import failed_logins
-from signal_node.limits.address_limits import RETRY_AFTER_MS
 from signal_node.limits.failed_logins import ANSWER_SECONDS, FailedLogins
 from signal_node.limits.open_connections import OpenConnections
+from signal_node.limits.refusals import RETRY_AFTER_MS, Refusals
 from signal_node.protocol.session import Authenticate, Session, SessionLimits
 from signal_node.transport.connections import LIMITED_SECONDS
 from signal_node.transport.websocket import Opened, WebSocket
@@ -64,16 +64,17 @@ class Node(Notes):
         super().__init__()
         self.loop = StillLoop()
         clients = self.clients = new_clients(self.loop)
-        self.limits = new_limits(clients, alone(Away()), at_most)
-        self.limits.connections = OpenConnections(
+        refusals = Refusals(clients)
+        connections = OpenConnections(
             cast(Client, Away()),
             16,
             lambda: "here@1",
             at_most,
             others=set,
             now=lambda: T0,
-            refuse=self.limits.refuse,
+            refuse=refusals.session_too_many,
         )
+        self.limits = new_limits(refusals, clients, connections, alone(Away()), at_most)
 
     def opened(self, connection: Any) -> None:
         super().opened(connection)
@@ -119,7 +120,7 @@ def test_a_connection_too_many_is_refused_when_it_says_hello(node: Node) -> None
     third.send({"type": "hello", "id": "1", "token": "t"})
     assert third.frames() == [refusal("1"), 4429]
     assert node.begun == []
-    assert node.limits.counts.connections == 1
+    assert node.limits.refusals.counts.connections == 1
 
 
 def test_an_address_that_is_over_its_budget_is_read_later_and_a_new_connection_renews_nothing(
@@ -182,7 +183,7 @@ async def test_a_socket_without_an_address_is_not_counted(
         await node.limits.admit(browser.connection, nobody)
         await node.limits.login_failed(browser.connection)
         browser.drop()
-    assert node.limits.counts.connections == 0
+    assert node.limits.refusals.counts.connections == 0
 
 
 def test_a_hello_under_way_is_refused_under_its_own_id() -> None:

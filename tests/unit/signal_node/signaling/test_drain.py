@@ -13,8 +13,15 @@ import pytest
 from keepline.ops.tasks import Tasks
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import Stage
-from signal_node.signaling.drain import FIRST_SHARE, LINGER_MS, QUIET_SECONDS, SPREAD_MS, Drains, drain
-from signal_node.signaling.node import Node
+from signal_node.signaling.drain import (
+    FIRST_SHARE,
+    LINGER_MS,
+    QUIET_SECONDS,
+    SPREAD_MS,
+    Drain,
+    Drains,
+    DrainState,
+)
 from signal_node.telemetry.negotiation_log import NegotiationLog
 from signal_node.transport.listener import Listener
 from tests.helpers.virtual_time import run_virtual
@@ -88,7 +95,6 @@ class Rooms:
 
 class FakeNode:
     def __init__(self) -> None:
-        self.id = "node-1"
         self.clients = Connections()
         self.rooms = Rooms()
         self.negotiation_log = NegotiationLog()
@@ -99,11 +105,16 @@ class FakeNode:
         return connection
 
 
+def drain_of(node: FakeNode, uniform: float) -> Drain:
+    fake = cast(Any, node)
+    return Drain(fake.clients, fake.rooms, node.negotiation_log.negotiated_at, lambda: uniform)
+
+
 async def drained(node: FakeNode, hurry: asyncio.Event | None = None, uniform: float = 0.5) -> float:
     """Drain; returns how many seconds it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await drain(cast(Node, node), WINDOW, hurry or asyncio.Event(), lambda: uniform)
+    await drain_of(node, uniform).run(WINDOW, hurry or asyncio.Event())
     return round(loop.time() - began, 1)
 
 
@@ -153,7 +164,7 @@ def test_a_short_window_shortens_what_clients_are_told() -> None:
     async def scenario() -> None:
         node = FakeNode()
         connection = node.connect()
-        await drain(cast(Node, node), 2.0, asyncio.Event(), lambda: 1.0)
+        await drain_of(node, 1.0).run(2.0, asyncio.Event())
         assert connection.log[0][1]["reconnect_after_ms"] == 200
         assert connection.log[1] == (0.5, close_codes.DRAINING)
 
@@ -260,7 +271,7 @@ def test_goodbyes_wait_until_load_balancers_know() -> None:
     async def scenario() -> None:
         node = FakeNode()
         connections = [node.connect() for _ in range(10)]
-        await drain(cast(Node, node), WINDOW, asyncio.Event(), lambda: 0.0, 5.0)
+        await drain_of(node, 0.0).run(WINDOW, asyncio.Event(), 5.0)
         assert [connection.log[0][0] for connection in connections] == pytest.approx(
             [5.0 + 1.3 * number for number in range(10)]
         )
@@ -273,7 +284,7 @@ def test_goodbyes_do_not_wait_for_long() -> None:
     async def scenario() -> None:
         node = FakeNode()
         connection = node.connect()
-        await drain(cast(Node, node), WINDOW, asyncio.Event(), lambda: 0.0, WINDOW)
+        await drain_of(node, 0.0).run(WINDOW, asyncio.Event(), WINDOW)
         assert connection.log[0][0] == WINDOW * FIRST_SHARE
 
     run_virtual(scenario())
@@ -313,8 +324,15 @@ class Port:
     def __init__(self, linger: float = 5.0) -> None:
         self.node, self.listener = FakeNode(), FakeDoor()
         self.tasks = Tasks(lambda name, error: None)
-        self.drains = Drains(self.tasks, WINDOW, linger, lambda: 0.0)
-        self.drains.connect(cast(Node, self.node), cast(Listener, self.listener))
+        self.drains = Drains(
+            "node-1",
+            DrainState(),
+            drain_of(self.node, 0.0),
+            cast(Listener, self.listener),
+            self.tasks,
+            seconds=WINDOW,
+            linger=linger,
+        )
 
     @property
     def now(self) -> float:
@@ -334,7 +352,7 @@ def test_the_port_stays_open_for_a_part_of_the_window(
     async def scenario() -> None:
         port = Port(linger)
         port.drains.begin(window)
-        assert port.drains.active
+        assert port.drains.state.active
         await asyncio.sleep(shut_at)
         assert port.listener.shut_at == [shut_at]
         await asyncio.sleep(60.0)
@@ -413,7 +431,7 @@ def test_a_second_signal_shuts_the_port_at_once(clients: int) -> None:
         port = Port()
         for _ in range(clients):
             port.node.connect()
-        asyncio.get_running_loop().call_later(1.0, port.drains.hurry.set)
+        asyncio.get_running_loop().call_later(1.0, port.drains.state.hurry.set)
         await port.drains.stop()
         assert (port.now, port.listener.shut_at) == (1.0, [1.0])
 

@@ -14,8 +14,8 @@ import pytest
 
 from keepline.ops.settings import NodeSettings, SettingsError, load
 from keepline.ops.tls import Certificate
-from signal_node.app import advertised
 from signal_node.transport.listener import Listener
+from signal_node.wiring.settings import advertised
 from tests.helpers.certificates import self_signed
 from tests.helpers.waiting import eventually
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from signal_node.limits.address_limits import TOLD_SECONDS
 from signal_node.limits.failed_logins import FailedLogins
+from signal_node.limits.refusals import Refusals
 from signal_node.protocol.session import Stage
 from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
@@ -148,8 +149,8 @@ class Node(Notes):
         self.here: Connections = new_clients(self.loop)
         self.clients = self.here
         self.counted: list[str] = []
-        self.limits = new_limits(self.here, cast(FailedLogins, None))
-        self.limits.connections = cast(Any, self)
+        refusals = Refusals(self.here)
+        self.limits = new_limits(refusals, self.here, cast(Any, self), cast(FailedLogins, None))
         self.peer = peer
 
     def trusts(self, connection: Connection) -> bool:

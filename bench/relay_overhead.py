@@ -1,4 +1,4 @@
-"""`python -m bench.counting`: what counting, timing and recognizing offers add to the relay of one signal.
+"""`python -m bench.relay_overhead`: what counting, timing and recognizing offers add to the relay of one signal.
 
 The same node relays the same frames in one process, with what it counts and without, in turns; nothing is written to
 a socket. Throughput of whole servers moves by more between two runs than this costs.
@@ -20,7 +20,9 @@ from keepline.room.rules import Rules
 from keepline.room.state import apply
 from signal_node.protocol.frames import Signal, forwarded
 from signal_node.protocol.session import Relay
-from signal_node.signaling.node import Node
+from signal_node.signaling.relay import SignalRelay
+from signal_node.telemetry.negotiation_log import NegotiationLog
+from signal_node.telemetry.offer_outcomes import OfferOutcomes
 from signal_node.transport.connection import Connection
 
 SIGNALS = 100_000
@@ -29,19 +31,19 @@ ROOM = "7f4e6f0e-3a5f-4a6e-9d53-0c2d5f6f7a01"
 HERE, SESSIONS = "here", ("session-1-aaaaaa", "session-2-bbbbbb")
 
 
-class BareNode(Node):
+class BareRelay(SignalRelay):
     """Relays without counting, timing or looking at anything."""
 
     def relay(self, connection: Connection, relay: Relay) -> None:
-        room = self.rooms.get(relay.room_id)
+        room = self._rooms.get(relay.room_id)
         if room is None:
             return
         peer = room.side_2 if relay.side == 1 else room.side_1
         if peer.session is None or peer.node is None:
             return
-        if peer.node != self.id:
-            self.bus.send(peer.node, peer.session, relay.data)
-        elif (receiver := self.clients.get(peer.session)) is not None:
+        if peer.node != self._node:
+            self._outbox.send(peer.node, peer.session, relay.data)
+        elif (receiver := self._clients.get(peer.session)) is not None:
             receiver.relay(relay.data)
 
 
@@ -57,37 +59,41 @@ def _room(node_2: str) -> Room:
     return cast(Room, room)
 
 
-def _ready(kind: type[Node], room: Room, loop: asyncio.AbstractEventLoop) -> Node:
+def _ready(
+    kind: type[SignalRelay], room: Room, loop: asyncio.AbstractEventLoop, log: Any = None
+) -> SignalRelay:
     receiver = SimpleNamespace(relay=lambda data: True)
-    clients = SimpleNamespace(get=lambda session: receiver)
-    node = kind(HERE, cast(Any, clients), loop)
-    node.rooms = cast(Any, {ROOM: room})
-    node.bus = cast(Any, SimpleNamespace(send=lambda *_: True, time_latency=lambda node: None))
-    return node
+    clients = cast(Any, SimpleNamespace(get=lambda session: receiver))
+    outbox = cast(Any, SimpleNamespace(send=lambda *_: True, time_latency=lambda node: None))
+    rooms = cast(Any, {ROOM: room})
+    offers = OfferOutcomes(rooms.get, time.monotonic)
+    return kind(HERE, clients, rooms, outbox, log or NegotiationLog(), offers, loop)
 
 
 def _frame(data: object) -> bytes:
     return forwarded(Signal(room=ROOM, stream="s" * 22, n=1_000, data=Raw(msgspec.json.encode(data))))
 
 
-async def _nanoseconds(node: Node, frame: bytes) -> float:
+async def _nanoseconds(relay: SignalRelay, frame: bytes) -> float:
     connection = cast(Any, SimpleNamespace(heard_at=0.0, session=SimpleNamespace(id=SESSIONS[0])))
-    relay = Relay(ROOM, 1, frame)
+    effect = Relay(ROOM, 1, frame)
     began = time.perf_counter()
     for _ in range(SIGNALS // 1_000):
         for _ in range(1_000):
-            node.relay(connection, relay)
+            relay.relay(connection, effect)
         await asyncio.sleep(0)
     return (time.perf_counter() - began) / SIGNALS * 1e9
 
 
 async def _compare(where: str, what: str, room: Room, frame: bytes) -> None:
     loop = asyncio.get_running_loop()
-    nodes = [_ready(BareNode, room, loop), _ready(Node, room, loop), _ready(Node, room, loop)]
-    nodes[1].negotiation_log = cast(
-        Any, SimpleNamespace(relayed=lambda *_: None)
-    )  # offers are not recognized either
-    turns = [[await _nanoseconds(node, frame) for node in nodes] for _ in range(TURNS)]
+    nothing = SimpleNamespace(relayed=lambda *_: None)  # offers are not recognized either
+    relays = [
+        _ready(BareRelay, room, loop),
+        _ready(SignalRelay, room, loop, nothing),
+        _ready(SignalRelay, room, loop),
+    ]
+    turns = [[await _nanoseconds(relay, frame) for relay in relays] for _ in range(TURNS)]
     bare, counted, remembered = (min(column) for column in zip(*turns, strict=True))
     print(
         f"{where:10} {what:9} {bare:5.0f} ns bare, {counted - bare:+5.0f} ns counted and timed,"

@@ -1,0 +1,166 @@
+"""The burial of dead nodes: the sides that they held are lost, so that their clients' peers are told.
+
+A node that cannot reach Redis for a while finds all heartbeats expired when it can again, for nobody could write any.
+So it buries nobody before it has been in touch without a gap for longer than a heartbeat lives. Should a node be buried
+alive all the same, it takes its sides again (see `Rooms`), and its clients notice `reconnected`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from keepline.ops.redis.scripts import StoreUnavailable
+from keepline.room import commands
+from keepline.room.codec import BadRecord
+from keepline.room.record import SIDES
+from keepline.room.state import IllegalTransition
+from signal_node.cluster.clock import Clock
+from signal_node.cluster.heartbeat import Heartbeat
+from signal_node.cluster.registry import Registry
+from signal_node.cluster.view import ClusterView
+from signal_node.rooms.cache import Rooms
+from signal_node.rooms.journal import JournalFull, NotStored
+from signal_node.rooms.store import RoomStore
+from signal_node.signaling.local_sessions import LocalSessions
+from signal_node.signaling.room_commands import RoomCommands
+
+LOOK_SECONDS = 0.5
+LEASE_MS = 10_000
+AT_MOST = 500
+
+OWN_SECONDS = 30.0
+"""How often a node looks for sides that it is said to hold and does not."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Burial:
+    """Looks for nodes that came or died, and buries the dead. `run` is to be run as a task."""
+
+    def __init__(
+        self,
+        node: str,
+        view: ClusterView,
+        heartbeat: Heartbeat,
+        registry: Registry,
+        clock: Clock,
+        rooms: Rooms,
+        store: RoomStore,
+        sessions: LocalSessions,
+        room_commands: RoomCommands,
+        *,
+        on_nodes: Callable[[Sequence[str]], None],
+        cold_start_grace_ms: int,
+    ) -> None:
+        """Take `on_nodes(live)`, called when other nodes live than before.
+
+        `cold_start_grace_ms` is how long sides have to come back that were lost with the whole cluster.
+        """
+        self.buried = 0
+        self._node = node
+        self._view = view
+        self._heartbeat = heartbeat
+        self._registry = registry
+        self._clock = clock
+        self._rooms = rooms
+        self._store = store
+        self._sessions = sessions
+        self._room_commands = room_commands
+        self._on_nodes = on_nodes
+        self._cold_start_grace_ms = cold_start_grace_ms
+        self._own_at: float | None = None
+
+    async def run(self) -> None:
+        """Look twice a second, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                self._heartbeat.lost_touch()
+                _log.warning("registry_unavailable", error=str(error))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """See which nodes live, and bury those that have died. Raises StoreUnavailable."""
+        nodes, dead = await self._registry.nodes(self._clock.now())
+        now = asyncio.get_running_loop().time()
+        if self._view.saw(nodes, now):
+            self._on_nodes(self._view.live)
+        if self._own_at is not None and now - self._own_at > OWN_SECONDS:
+            await self._lose_own_ghosts()
+            self._own_at = now
+        if dead and self._heartbeat.in_touch():
+            await self._heartbeat.keep_clock()  # was it set, and all heartbeats have expired at once?
+        if dead and self._heartbeat.in_touch():
+            for node in dead:
+                await self.bury(node, self._grace_ms())
+
+    async def bury_predecessor(self) -> None:
+        """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted.
+
+        Raises StoreUnavailable.
+        """
+        await self._heartbeat.beat()
+        nodes, _ = await self._registry.nodes(self._clock.now())
+        self._view.read(nodes)
+        grace_ms = self._grace_ms()
+        for partition in range(self._store.partitions):
+            await self._bury_partition(self._node, partition, grace_ms)
+        self._own_at = asyncio.get_running_loop().time()  # before, its sides are the predecessor's
+
+    async def bury(self, dead: str, grace_ms: int | None = None) -> None:
+        """Lose all sides that a dead node held; nodes share the partitions by leases. Raises StoreUnavailable.
+
+        It is forgotten when none is left, whoever has done the work.
+        """
+        for partition in range(self._store.partitions):
+            if await self._registry.lease(partition, f"bury:{dead}", LEASE_MS):
+                await self._bury_partition(dead, partition, grace_ms)
+        for partition in range(self._store.partitions):
+            if await self._registry.held(partition, dead, 1):
+                return  # whoever has the lease is still at it, or died over it
+        await self._registry.forget(dead)
+        self.buried += 1
+        _log.info("node_buried", dead=dead)
+
+    def _grace_ms(self) -> int | None:
+        """More than usual when the whole cluster has just started: clients may have given up trying often."""
+        cold = self._view.all_started_since(self._clock.now() - self._cold_start_grace_ms)
+        return self._cold_start_grace_ms if cold else None
+
+    async def _lose_own_ghosts(self) -> None:
+        """Lose what Redis says that this node holds and no session here does: a failover may bring such sides back."""
+        for partition in range(self._store.partitions):
+            for room_id in await self._registry.all_held(partition, self._node):
+                if self._rooms.get(room_id) is None:
+                    await self._lose(self._node, partition, room_id, None)
+                    if self._rooms.get(room_id) is not None:  # a client has come meanwhile
+                        await self._registry.hold(partition, self._node, room_id)
+
+    async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:
+        seen: set[str] = set()
+        # A room that is there again was taken again, by a node that is not dead at all.
+        while room_ids := set(await self._registry.held(partition, dead, AT_MOST)) - seen:
+            seen |= room_ids
+            await asyncio.gather(
+                *(self._lose(dead, partition, room_id, grace_ms) for room_id in sorted(room_ids))
+            )
+
+    async def _lose(self, dead: str, partition: int, room_id: str, grace_ms: int | None) -> None:
+        """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""
+        try:
+            room, _ = await self._store.load(room_id)
+            held = [n for n in SIDES if room is not None and room.side(n).node == dead]
+            for number in held:
+                session = None if room is None else room.side(number).session
+                if session is not None and not self._sessions.has(session):
+                    lose = commands.Lose(number, session, grace_ms, with_node=True)
+                    room = await self._room_commands.execute(room, room_id, lose)
+            if not held:
+                await self._registry.remove_held(partition, dead, room_id)
+        except (BadRecord, IllegalTransition, JournalFull, NotStored) as error:
+            _log.error("side_not_lost", room=room_id, dead=dead, error=str(error))
+            await self._registry.remove_held(partition, dead, room_id)

@@ -1,0 +1,1 @@
+"""How the parts of a node are put together: each is whole when it is made, of those that were made before."""

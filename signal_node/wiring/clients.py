@@ -1,0 +1,86 @@
+"""Clients, from the moment they connect: how they are let in, and what they may ask for."""
+
+from __future__ import annotations
+
+import time
+
+from signal_node.cluster.recovery import Recovery
+from signal_node.ice.servers import IceServers
+from signal_node.signaling.crowding import Crowding
+from signal_node.signaling.handler import ConnectionHandler
+from signal_node.signaling.login import Login
+from signal_node.signaling.reports import Reports
+from signal_node.signaling.requests import Requests
+from signal_node.signaling.rooms_of_users import RoomsOfUsers
+from signal_node.signaling.work import Work
+from signal_node.transport.connections import Connections
+from signal_node.users.ownership import Users
+from signal_node.users.tokens import Jwks
+from signal_node.wiring.cluster import ClusterParts
+from signal_node.wiring.limits import LimitParts
+from signal_node.wiring.rooms import RoomParts
+from signal_node.wiring.settings import verifier_of
+from signal_node.wiring.signals import SignalParts
+from signal_node.wiring.surroundings import Surroundings
+
+
+class ClientParts:
+    """Login, requests, and the handler of connections."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        clients: Connections,
+        rooms: RoomParts,
+        signals: SignalParts,
+        cluster: ClusterParts,
+        limits: LimitParts,
+        users: Users,
+        recovery: Recovery,
+        ice: IceServers,
+        crowding: Crowding,
+    ) -> None:
+        node, settings, loop = around.node, around.settings, around.loop
+        lookups, log = rooms.store.lookups, signals.negotiation_log
+        self.work = Work(loop)
+        self.jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
+        self.login = Login(
+            node,
+            clients,
+            rooms.sessions,
+            users,
+            signals.takeover,
+            RoomsOfUsers(
+                node, lookups, rooms.commands, log, self.work, recovery.bring_back_rooms_of, now=loop.time
+            ),
+            verifier_of(settings, self.jwks),
+            ice,
+            limits.addresses,
+            self.work,
+            crowding,
+            is_live=cluster.view.is_recently_live,
+            patience=settings.limit_hello_wait_seconds,
+            now=loop.time,
+        )
+        reports = Reports(around.client, rooms.store, settings.limit_reports_per_room, around.clock.now)
+        self.requests = Requests(
+            node,
+            rooms.cache,
+            lookups,
+            rooms.commands,
+            signals.inbox.health,
+            self.login,
+            around.archive,
+            reports,
+            self.work,
+        )
+        self.handler = ConnectionHandler(
+            clients,
+            signals.relay,
+            self.requests,
+            rooms.commands,
+            limits.addresses,
+            log,
+            around.draining,
+            loop,
+        )

@@ -1,0 +1,131 @@
+"""What the settings say to each part."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from keepline.ops import program
+from keepline.ops.origins import Origins
+from keepline.ops.settings import NodeSettings
+from keepline.room.rules import Rules
+from signal_node.ice.servers import IceServers
+from signal_node.limits.rates import Rates
+from signal_node.limits.sockets import Sockets
+from signal_node.protocol.session import SessionLimits
+from signal_node.transport.budget import Allowances
+from signal_node.transport.connections import Connections
+from signal_node.users.tokens import Jwks, Verifier
+
+RESERVED_DESCRIPTORS = 128
+"""Left for the port of the operators, Redis, Postgres and files, however many clients come."""
+
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
+
+PING_SHARE = 0.4
+"""Of the silence after which a node pings: a client that asks this often, and waits as long again, knows first."""
+
+
+def rules_of(settings: NodeSettings) -> Rules:
+    """The rules of rooms."""
+    return Rules(
+        no_show_ms=round(settings.no_show_seconds * 1_000),
+        grace_ms=round(settings.grace_seconds * 1_000),
+        crowd_grace_ms=round(settings.crowd_grace_seconds * 1_000),
+        text_idle_ms=round(settings.text_idle_seconds * 1_000),
+        text_warning_ms=round(settings.text_warning_seconds * 1_000),
+        ending_warning_ms=round(settings.ending_seconds * 1_000),
+    )
+
+
+def connections_of(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Connections:
+    """The clients' connections, with their limits."""
+    return Connections(
+        loop,
+        limits=SessionLimits(
+            settings.limit_bad_frames,
+            settings.limit_frames_per_second,
+            settings.limit_frames_burst,
+            settings.limit_frame_bytes,
+            round(PING_SHARE * settings.limit_ping_seconds * 1_000),
+        ),
+        max_frame=settings.limit_frame_bytes,
+        max_outgoing=settings.limit_outgoing_bytes,
+        origins=Origins(settings.origins),
+        hello_seconds=settings.limit_hello_seconds,
+        ping_seconds=settings.limit_ping_seconds,
+        pong_seconds=settings.limit_pong_seconds,
+        max_head=settings.limit_header_bytes,
+        work=_allowances(settings),
+    )
+
+
+def sockets_of(settings: NodeSettings) -> Sockets:
+    """How many sockets there may be."""
+    return Sockets(
+        settings.limit_connections or program.descriptors() - RESERVED_DESCRIPTORS,
+        settings.limit_connections_per_ip,
+        settings.trusted_proxies,
+    )
+
+
+def rates_of(settings: NodeSettings, clients: Connections) -> Rates:
+    """How often good tokens may come, and what a new connection does not renew."""
+    return Rates(
+        _allowances(settings),
+        clients.new_bucket,
+        settings.limit_logins_per_second or settings.limit_connections_per_ip / 4,
+        settings.limit_connections_per_ip,
+    )
+
+
+def _allowances(settings: NodeSettings) -> Allowances:
+    """What is not set follows from the limits of frames and connections, whatever they are."""
+    connection = settings.limit_work_ms or settings.limit_frames_per_second / 5
+    burst = settings.limit_work_burst_ms or settings.limit_frames_burst / 2
+    address = settings.limit_address_work_ms or connection * settings.limit_connections_per_ip / 5
+    address_burst = settings.limit_address_work_burst_ms or burst * settings.limit_connections_per_ip / 10
+    return Allowances(connection, burst, address, address_burst)
+
+
+def ice_of(settings: NodeSettings) -> IceServers:
+    """The ICE servers that clients are told."""
+    return IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
+
+
+def verifier_of(settings: NodeSettings, jwks: Jwks | None) -> Verifier:
+    """What looks at tokens."""
+    return Verifier(secret_of(settings.auth_secret), jwks, settings.auth_issuer, settings.auth_audience)
+
+
+def secret_of(value: SecretStr | None) -> str | None:
+    """The secret in plain text."""
+    return None if value is None else value.get_secret_value()
+
+
+def advertised(settings: NodeSettings, port: int, bound: str | None = None) -> str:
+    """The URL at which operators' commands reach the ops `port`: another host cannot use a wildcard or a loopback.
+
+    `bound` is the address that the port has, once it is open.
+    """
+    if settings.ops_advertise is not None:
+        given = settings.ops_advertise
+        return f"http://{given}" if urlsplit(f"//{given}").port else f"http://{given}:{port}"
+    host = bound or settings.ops_host
+    if host in WILDCARDS:
+        host = _own_address(host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _own_address(wildcard: str) -> str:
+    """An address of this host that others can reach: of IPv4 where it has one."""
+    ipv4_only = wildcard == "0.0.0.0"  # noqa: S104 - compared with, not bound
+    for family in (socket.AF_INET,) if ipv4_only else (socket.AF_INET, socket.AF_INET6):
+        try:
+            return str(socket.getaddrinfo(socket.gethostname(), None, family)[0][4][0])
+        except OSError:
+            continue
+    return "127.0.0.1" if ipv4_only else "::1"

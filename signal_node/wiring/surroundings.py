@@ -1,0 +1,43 @@
+"""What a node finds when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keepline.ops import redis
+from keepline.ops.redis.batches import Batches
+from keepline.ops.settings import NodeSettings
+from signal_node.cluster.clock import Clock
+from signal_node.rooms.archive import Archive
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the parts of a node are made of. `draining()` is whether the node is about to stop."""
+
+    settings: NodeSettings
+    loop: asyncio.AbstractEventLoop
+    client: redis.Client
+    partitions: int
+    batches: Batches
+    archive: Archive | None
+    clock: Clock
+    draining: Callable[[], bool]
+    new_write_id: Callable[[], str]
+
+    @property
+    def node(self) -> str:
+        """This node's name."""
+        return self.settings.node_id
+
+    @property
+    def cold_start_grace_ms(self) -> int:
+        """How long sides have to come back that were lost with the whole cluster."""
+        return round(self.settings.cold_start_grace_seconds * 1_000)
+
+    @property
+    def tombstone_ms(self) -> int:
+        """How long rooms that have ended are kept."""
+        return round(self.settings.tombstone_seconds * 1_000)
