@@ -7,17 +7,15 @@ token, or its help, needs none of them. `tests/unit/cli/test_start.py` says what
 import os
 import sys
 import uuid
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.commands import dead_letter_commands, operator_commands
-from keepline.cli.local.layout import LOOPBACK, WILDCARDS, Plan
+from keepline.cli.commands import dead_letter_commands, local_commands, operator_commands
+from keepline.cli.commands.local_commands import DATA, DataOption
+from keepline.cli.local.layout import LOOPBACK, Plan
 from keepline.ops.secret_files import SecretFileError, read_secret_files
-
-DATA = Path(".keepline")
 
 app = typer.Typer(
     name="keepline",
@@ -25,10 +23,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(local_commands.commands)
 app.add_typer(operator_commands.commands)
 app.add_typer(dead_letter_commands.commands)
-
-DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and logs of `keepline up`.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,6 +55,12 @@ def up(
     host: Annotated[
         str, typer.Option(help="Address for clients and the demo page; 0.0.0.0 lets other machines in.")
     ] = LOOPBACK,
+    lan: Annotated[
+        bool, typer.Option("--lan", help="Serve the demo page to phones in this network, over https.")
+    ] = False,
+    lan_address: Annotated[
+        str | None, typer.Option(help="Address of this machine for --lan, where it has several.")
+    ] = None,
     data: DataOption = DATA,
     as_json: Annotated[
         bool,
@@ -74,10 +77,13 @@ def up(
     from rich.console import Console
     from rich.markup import escape
 
+    from keepline.cli.local import ports
     from keepline.cli.local.up import run
+    from keepline.cli.reports.greeting import show
     from keepline.ops import logs
 
-    plan = Plan(nodes=nodes, persisters=persisters, port=port, host=host)
+    address = lan_address or (ports.required_lan_address() if lan else None)
+    plan = Plan(nodes=nodes, persisters=persisters, port=port, host=host, lan=address)
     logs.configure(None, "warning")
     progress = Console(stderr=True, highlight=False)
 
@@ -91,30 +97,6 @@ def up(
             show(cluster, plan, data)
 
     asyncio.run(run(plan, data.resolve(), os.environ, say, ready))
-
-
-def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
-    """Tell a person where to go. `cluster` is what `--json` prints."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    from keepline.cli.local.ports import lan_address
-
-    console = Console(highlight=False)
-    console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.")
-    if plan.host in WILDCARDS:
-        console.print(
-            f"From other machines: http://{lan_address()}:{plan.demo_port}/ (without camera and microphone,"
-        )
-        console.print("which browsers give to pages on https and localhost only).")
-    console.print()
-    rows = [(node["id"], node["ws"], node["http"]) for node in cluster["nodes"]]
-    rows += [
-        (f"persister-{n}", "", persister["http"]) for n, persister in enumerate(cluster["persisters"], 1)
-    ]
-    for name, socket, http in rows:
-        console.print(f"  {name:<12} {socket:<28} {http}/healthz", soft_wrap=True)
-    console.print(f"\n  Logs and data are in {escape(str(data))}. Ctrl-C ends everything.\n", soft_wrap=True)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -149,18 +150,20 @@ def create_app(
     return app
 
 
-async def _listen(factory: Any, host: str, port: int) -> asyncio.Server:
+async def _listen(factory: Any, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(factory, host, port, reuse_address=True)
+        return await loop.create_server(factory, host, port, reuse_address=True, ssl=tls)
     except OSError as error:
         if host != LOOPBACK or error.errno not in _NO_SUCH_ADDRESS:
             raise
-        return await loop.create_server(factory, LOOPBACK_6, port, reuse_address=True)
+        return await loop.create_server(factory, LOOPBACK_6, port, reuse_address=True, ssl=tls)
 
 
 @asynccontextmanager
-async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+async def serve(
+    app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
     """Serve `app` while the context is open; yields the address, with the real port when 0 was asked for.
 
     On a host that has only IPv6 its loopback takes the place of 127.0.0.1. Raises OSError when the address cannot be
@@ -174,7 +177,7 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[tup
         runner.server, access_log=None, lingering_time=0, keepalive_timeout=_KEEPALIVE_SECONDS
     )
     try:
-        server = await _listen(factory, host, port)
+        server = await _listen(factory, host, port, tls)
         try:
             address = server.sockets[0].getsockname()
             yield str(address[0]), int(address[1])

@@ -9,19 +9,19 @@
 Camera and microphone are Chromium's own test pictures. Media goes over loopback, so no network is needed.
 """
 
-import base64
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
+import aiohttp
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, ViewportSize, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, ViewportSize, async_playwright
 
 from tests.helpers.waiting import eventually
 
@@ -93,6 +93,11 @@ _SHOWS_PICTURES = """() => {
   return video.videoWidth > 0 && !video.paused && video.currentTime > 0;
 }"""
 
+_VIOLATIONS = """async () => {
+  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ target }) => target).join(", ")}`);
+}"""
+
 _FITS = """() => {
   const { scrollWidth, clientWidth, scrollHeight, clientHeight } = document.documentElement;
   const end = document.querySelector("main").getBoundingClientRect().bottom + scrollY;
@@ -102,7 +107,7 @@ _FITS = """() => {
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a call as an invite link carries it. `urls` are the nodes, the preferred one first."""
+    """One side of a call, as the demo's server hands it out. `urls` are the nodes, the preferred one first."""
 
     room: str
     user: str
@@ -110,15 +115,17 @@ class Side:
     urls: list[str]
 
     @classmethod
-    def of_link(cls, link: str) -> Self:
-        """Read an invite link of the demo page."""
-        encoded = urlsplit(link).fragment.removeprefix("call=")
-        return cls(**json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))))
+    def of_seat(cls, seat: dict[str, Any]) -> "Side":
+        """Read a seat that the demo's server gave."""
+        return cls(seat["room"], seat["user"], seat["token"], seat["urls"])
 
-    def link(self, demo: str) -> str:
-        """The link with which the demo page joins as this side."""
-        encoded = base64.urlsafe_b64encode(json.dumps(asdict(self)).encode()).decode().rstrip("=")
-        return f"{demo}#call={encoded}"
+
+async def take_seat(http: aiohttp.ClientSession, link: str) -> Side:
+    """Accept an invitation with a program in the place of a page."""
+    origin, _, code = link.rpartition("/c/")
+    async with http.post(f"{origin}/demo/calls/{code}/seat", json={}) as response:
+        assert response.status == 200, await response.text()
+        return Side.of_seat(await response.json())
 
 
 @asynccontextmanager
@@ -139,18 +146,27 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def demo_page(
-    browser: Browser, url: str, viewport: ViewportSize = WIDE, *, relay_only: bool = False
+    browser: Browser,
+    url: str,
+    viewport: ViewportSize = WIDE,
+    *,
+    relay_only: bool = False,
+    script: str = "",
+    **options: Any,
 ) -> AsyncIterator["DemoPage"]:
     """The demo page in a browser context of its own: another visitor, who closes it in the end.
 
-    `relay_only`: media goes through a TURN server or not at all, as behind a strict firewall.
+    `relay_only`: media goes through a TURN server or not at all, as behind a strict firewall. `script` runs before
+    the page's own. `options` are those of the context.
     """
-    context = await browser.new_context(viewport=viewport)
+    context = await browser.new_context(viewport=viewport, **options)
     try:
         context.set_default_timeout(PAGE_SECONDS * 1000)
         await context.add_init_script(_WATCH)
         if relay_only:
             await context.add_init_script(_RELAY_ONLY)
+        if script:
+            await context.add_init_script(script)
         page = DemoPage(await context.new_page())
         await page.go(url)
         yield page
@@ -183,6 +199,10 @@ class DemoPage:
         """Press "Start a call"."""
         await self._page.click("#start")
 
+    async def join(self) -> None:
+        """Accept an invitation."""
+        await self._page.click("#join")
+
     async def invitation(self) -> str:
         """The link to send to the other side, once the page shows it."""
         return await eventually(
@@ -191,16 +211,87 @@ class DemoPage:
             what="the page shows an invite link",
         )
 
+    async def join_when_free(self) -> None:
+        """Accept an invitation to a seat that somebody else has just left."""
+        await self.join()
+
+        async def is_in() -> bool:
+            if await self.is_visible("ended"):
+                await self.press("rejoin")
+            return await self.is_visible("call")
+
+        await eventually(is_in, timeout=MEDIA_SECONDS, interval=1.0, what="the seat is free")
+
+    @asynccontextmanager
+    async def duplicate(self) -> AsyncIterator["DemoPage"]:
+        """The same visitor in another tab, made by the browser's "Duplicate tab"."""
+        kept = await self._page.evaluate("({ ...sessionStorage })")
+        page = await self._page.context.new_page()
+        try:
+            await page.add_init_script(f"Object.assign(sessionStorage, {json.dumps(kept)});")
+            other = DemoPage(page)
+            await other.go(self._page.url)
+            yield other
+        finally:
+            await page.close()
+
+    async def press(self, button: str) -> None:
+        """Press the button with this id."""
+        await self._page.click(f"#{button}")
+
+    async def escape(self) -> None:
+        """Press Escape."""
+        await self._page.keyboard.press("Escape")
+
+    async def focus(self) -> str:
+        """The id of the element that has the focus."""
+        found: str = await self._page.evaluate("document.activeElement.id")
+        return found
+
+    async def places(self, text: str) -> None:
+        """Wait until this stands on the stage in the place of the picture."""
+
+        async def does() -> bool:
+            found = await self.text("placard-text") if await self.is_visible("placard") else ""
+            assert found == text, found
+            return True
+
+        await eventually(does, timeout=MEDIA_SECONDS, what=f"the stage says: {text}")
+
+    async def choose_device(self, select: str, index: int) -> None:
+        """Choose the n-th device of a kind under "Devices"."""
+        await self._page.click("#devices-open")
+        await self._page.select_option(f"#{select}", index=index)
+        await self._page.click("#devices-dialog [value=done]")
+
+    async def turn(self, scheme: Literal["light", "dark"]) -> None:
+        """Look at the page in light or in dark."""
+        await self._page.emulate_media(color_scheme=scheme)
+
+    async def violations(self, axe: Path) -> list[str]:
+        """What axe finds against the rules of accessibility in the page as it is."""
+        await self._page.evaluate(f"{axe.read_text()};0")
+        found: list[str] = await self._page.evaluate(_VIOLATIONS)
+        return found
+
+    async def room(self) -> str:
+        """The id of the room of the call."""
+        return await self._page.get_attribute("#call", "data-room") or ""
+
     async def text(self, element: str) -> str:
         """What the element with this id says."""
         return (await self._page.inner_text(f"#{element}")).strip()
 
+    async def state_or_text(self, element: str) -> str:
+        """The state that the element with this id shows, or what it says if it shows none."""
+        return await self._page.get_attribute(f"#{element}", "data-state") or await self.text(element)
+
     async def shows(self, **texts: str) -> None:
-        """Wait until the elements say this; `peer_node="node-2"` speaks of the element `peer-node`."""
+        """Wait until the elements show this; `peer_node="node-2"` speaks of the element `peer-node`."""
         wanted = {name.replace("_", "-"): text for name, text in texts.items()}
 
         async def matches() -> bool:
-            found = {name: await self.text(name) for name in wanted}
+            found = {name: await self.state_or_text(name) for name in wanted}
             assert found == wanted, found
             return True
 
@@ -281,6 +372,7 @@ class DemoPage:
 
     async def say(self, text: str) -> None:
         """Write `text` and press Enter."""
+        await self._bring_forward("chat")
         await self._page.fill("#chat-text", text)
         await self._page.press("#chat-text", "Enter")
 
@@ -303,16 +395,55 @@ class DemoPage:
 
     async def report(self, reason: str) -> None:
         """Press "Report", say why, and wait until the page says that it is stored."""
-
-        async def answer(dialog: Dialog) -> None:
-            await dialog.accept(reason)
-
-        self._page.once("dialog", answer)
         await self._page.click("#report")
-        await eventually(
-            lambda: self.is_visible("notice"), timeout=PAGE_SECONDS, what="the page says what became of it"
+        await self._page.fill("#report-text", reason)
+        await self._page.click("#report-dialog [value=send]")
+        await self.is_told("Thank you. Your report is stored.")
+
+    async def is_told(self, text: str) -> None:
+        """Wait until the page tells this."""
+
+        async def told() -> bool:
+            found = await self.text("notice-text") if await self.is_visible("notice") else ""
+            assert found == text, found
+            return True
+
+        await eventually(told, timeout=PAGE_SECONDS, what=f"the page tells: {text}")
+
+    async def events(self) -> list[str]:
+        """The lines of the log of events, without their times."""
+        lines: list[str] = await self._page.eval_on_selector_all(
+            "#event-log li", "items => items.map((item) => item.lastChild.textContent.trim())"
         )
-        assert await self.text("notice") == "Thank you. Your report is stored."
+        return lines
+
+    async def stamped_events(self) -> list[str]:
+        """The lines of the log of events with their times."""
+        lines: list[str] = await self._page.eval_on_selector_all(
+            "#event-log li", "items => items.map((item) => item.textContent)"
+        )
+        return lines
+
+    async def logs(self, *patterns: str) -> None:
+        """Wait until the log of events has a line for each of these regular expressions."""
+
+        async def found() -> bool:
+            lines = await self.events()
+            missing = [one for one in patterns if not any(re.fullmatch(one, line) for line in lines)]
+            assert not missing, (missing, lines)
+            return True
+
+        await eventually(found, timeout=PAGE_SECONDS, what=f"the log has {patterns}")
+
+    async def kill_own_node(self) -> None:
+        """Press "Kill my node"."""
+        await self._bring_forward("events")
+        await self._page.click("#kill")
+
+    async def _bring_forward(self, tab: str) -> None:
+        """On a phone chat and events share a place."""
+        if await self.is_visible(f"tab-{tab}"):
+            await self._page.click(f"#tab-{tab}")
 
     async def hang_up(self) -> None:
         """Press "Hang up"."""
@@ -321,7 +452,7 @@ class DemoPage:
     async def shows_end(self, reason: str) -> None:
         """Wait until the page says that the call is over, and why."""
         await eventually(lambda: self.is_visible("ended"), timeout=PAGE_SECONDS, what="the call is over")
-        assert await self.text("ended-reason") == reason
+        assert await self._page.get_attribute("#ended", "data-reason") == reason
         assert not await self.is_visible("call")
 
     async def fits(self) -> bool:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,16 +234,18 @@ async def running_cluster(
     data: Path | None = None,
     port: int | None = None,
     environ: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Cluster]:
     """Run a cluster while the context is open, by default on free ports and with data of its own.
 
+    `options` are further ones of `keepline up`.
     `environ` is added to what its programs inherit, for example `{"KEEPLINE_GRACE_SECONDS": "2"}`.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         data = data or folder / "data"
         port = port or free_block(10 * max(nodes, persisters))
-        options = ["--json", "--nodes", str(nodes), "--persisters", str(persisters)]
+        options = ["--json", "--nodes", str(nodes), "--persisters", str(persisters), *options]
         up = await Up.start(folder, data, *options, "--port", str(port), environ=environ)
         stack.push_async_callback(up.clean_up)
         line = await up.ready()

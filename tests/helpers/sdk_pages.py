@@ -159,7 +159,7 @@ class SdkPage:
 @asynccontextmanager
 async def sdk_page(browser: Browser, origin: str, *, relay_only: bool = False) -> AsyncIterator[SdkPage]:
     """A page of its own browser context, loaded from `origin`, which serves the SDK."""
-    context = await browser.new_context()
+    context = await browser.new_context(bypass_csp=True)  # the policy of the page binds its own scripts
     try:
         context.set_default_timeout(PAGE_SECONDS * 1000)
         await context.add_init_script(f"window.relayOnly = {json.dumps(relay_only)};{_PRELUDE}")

@@ -1,304 +1,136 @@
-/** The demo page: a video call between two browsers, with the state of every connection in plain sight. */
+/**
+ * The demo page: a video call between two browsers, with the state of every connection in plain sight.
+ *
+ * `backend` talks to the demo's server, `stage` shows the picture, `story` writes the log, `chat`, `media` and `picture`
+ * are what their names say, `words` is all that is said. Here a call begins and ends.
+ */
 
 import { Keepline } from "/keepline.js";
 
-const TYPING_SHOWN_MS = 3_000;
-const STAGE_TEXTS = {
-  absent: "Waiting for the other side…",
-  reconnecting: "The other side lost its connection and is coming back…",
-  away: "The other side is away",
-  left: "The other side left",
-};
-const ENDED_TEXTS = {
-  hangup: "One of you hung up.",
-  grace_expired: "One side lost its connection and did not come back in time.",
-  no_show: "The other side did not come.",
-  duration: "The agreed time is over.",
-  inactivity: "Nobody wrote anything for a while.",
-  deleted: "The room was closed.",
-  replaced: "This side of the call goes on in another tab or on another device.",
-  unauthorized: "The invitation is no longer valid.",
-  room_ended: "It had ended before this page came.",
-  room_not_found: "There is no such call any more.",
-};
+import { killNode, openCall, seatKey, takeSeat, watchCluster } from "./backend.js";
+import { watchChat, watchTabs } from "./chat.js";
+import { OwnMedia } from "./media.js";
+import { PictureWatch } from "./picture.js";
+import { showQuality, showStage } from "./stage.js";
+import { Story } from "./story.js";
+import { ask, byId, showText, showView, tell } from "./view.js";
+import { describeEnd, UNNAMED } from "./words.js";
 
-const byId = (id) => document.getElementById(id);
+const NAME = "keepline name";
+const LONGEST_NAME = 40;
 
-/** What each call of this page needs to end: its connection, its camera. */
-let current = null;
+byId("own-name").value = byId("guest-name").value = localStorage.getItem(NAME) ?? "";
+byId("start-form").onsubmit = (event) => begin(event, "own-name", openCall);
+byId("join-form").onsubmit = (event) => begin(event, "guest-name", () => takeSeat(codeInAddress()));
+byId("start-again").onclick = () => location.assign("/");
+byId("rejoin").onclick = () => enterBy(() => takeSeat(codeInAddress()));
+watchTabs();
+open();
 
-byId("start").addEventListener("click", startCall);
-byId("start-again").addEventListener("click", startCall);
-// A link pasted into this tab is another call.
-addEventListener("hashchange", () => location.reload());
-resumeFromAddress();
+/** A reload goes on in its call, a link leads to its invitation. */
+function open() {
+  const code = codeInAddress();
+  if (!code) return showView("lobby");
+  if (!seatKey(code)) return showView("invited");
+  enterBy(() => takeSeat(code));
+}
 
-async function startCall({ currentTarget: button }) {
+function codeInAddress() {
+  return /^\/c\/(\w+)$/.exec(location.pathname)?.[1] ?? null;
+}
+
+async function begin(event, nameField, getSeat) {
+  event.preventDefault();
+  localStorage.setItem(NAME, byId(nameField).value.trim());
+  const button = event.submitter ?? event.target.querySelector("button");
   button.disabled = true;
-  tell("");
+  await enterBy(getSeat);
+  button.disabled = false;
+}
+
+async function enterBy(getSeat) {
   try {
-    const { room, sides } = await createRoom();
-    const [own, invited] = sides.map((side) => ({ room, ...side }));
-    history.replaceState(null, "", `#own=${encode({ own, invited })}`);
-    await enterCall(own, invited);
+    enter(await getSeat());
   } catch (error) {
-    tell(`The call could not be started: ${error.message}`);
-  } finally {
-    button.disabled = false;
+    console.warn(error.code, error.message);
+    showEnd(error.code);
   }
 }
 
-async function createRoom() {
-  const request = { chat_mode: "video", duration_seconds: 0 };
-  const nodes = new URLSearchParams(location.search).get("nodes");
-  if (nodes) request.nodes = nodes.split(",").map(Number);
-  const response = await fetch("/demo/rooms", {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(request),
-  });
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error?.message ?? `the server answered ${response.status}`);
-  return body;
-}
-
-/** A reload and an opened invitation both find their side of the call in the address. */
-function resumeFromAddress() {
-  const [name, value] = location.hash.slice(1).split("=");
-  if (name !== "own" && name !== "call") return;
-  try {
-    const sides = decode(value);
-    if (name === "own") enterCall(sides.own, sides.invited);
-    else enterCall(sides);
-  } catch {
-    tell("This link is damaged. Ask for a new one, or start a call of your own.");
-  }
-}
-
-async function enterCall(own, invited) {
-  byId("lobby").hidden = byId("ended").hidden = true;
-  byId("call").hidden = false;
-  byId("chat-log").replaceChildren();
-  if (invited) showInvitation(invited);
-  const client = new Keepline({ url: own.urls, token: own.token, room: own.room });
-  watchConnection(client);
-  const call = client.join(own.room);
-  current = { client, media: null };
-  watchCall(call, Boolean(invited));
-  watchMedia(call);
-  watchChat(call, own.user);
-  shareNodes(client, call);
+function enter(seat) {
+  history.replaceState(null, "", `/c/${seat.code}`);
+  showView("call", "call-title");
+  byId("call").dataset.room = seat.room; // for those who look after the call with `keepline trace`
+  tell("");
+  const client = new Keepline({ url: seat.urls, token: seat.token, room: seat.room });
+  const call = client.join(seat.room);
+  const names = { own: localStorage.getItem(NAME) ?? "", peer: UNNAMED };
+  const peer = { about: null, node: null };
+  const picture = new PictureWatch(call, showQuality);
+  const media = new OwnMedia(call, () => introduce());
+  const story = new Story(client, call, names, picture);
+  const introduce = introduceOurselves(client, call, names, media);
+  learnOfPeer(call, names, peer);
+  watchChat(call, seat.user, names);
+  showInvitation(seat, call);
+  offerKill(seat, client);
   byId("hang-up").onclick = () => hangUp(call);
-  byId("report").onclick = () => report(call);
-  await bringMedia(call);
-}
-
-/** The call does not wait for the camera: whoever hesitates at the browser's question can be seen later. */
-async function bringMedia(call) {
-  const media = await openCamera();
-  if (call.endedReason) return stop(media);
-  current.media = media;
-  await call.setMedia(media);
-}
-
-function stop(media) {
-  media?.getTracks().forEach((track) => track.stop());
-}
-
-async function hangUp(call) {
-  byId("hang-up").disabled = true;
-  await call.hangUp().catch((error) => tell(`The other side could not be told: ${error.message}`));
-}
-
-async function report(call) {
-  const reason = prompt("What is wrong with the other side? Whoever runs this cluster will read it.")?.trim();
-  if (!reason) return;
-  await call.report(reason.slice(0, 500)).then(
-    () => tell("Thank you. Your report is stored."),
-    (error) => tell(`The report was not stored: ${error.message}`),
-  );
-}
-
-function watchConnection(client) {
-  client.on("state", ({ state }) => show("signaling-state", state));
-  client.on("welcome", ({ node }) => show("own-node", node));
-  client.on("error", (error) => console.warn(error.code, error.message));
-}
-
-function watchCall(call, invites) {
-  const showStage = () => (byId("stage-text").textContent = STAGE_TEXTS[call.peerState] ?? describePicture(call));
-  const showPeer = () => {
-    show("peer-state", call.peerState);
-    showStage();
-    byId("invite-card").hidden = !invites || call.peerState !== "absent";
-  };
-  showPeer();
-  call.on("joined", showPeer);
-  call.on("peer", showPeer);
-  call.on("connectionstate", showStage);
-  byId("remote-video").onresize = showStage;
-  call.on("ending", ({ ends_in_ms }) => tell(`The call ends in ${Math.round(ends_in_ms / 1000)} seconds.`));
-  call.on("error", (error) => console.warn(error.code, error.message));
-  call.on("ended", ({ reason }) => showEnd(reason));
-}
-
-function describePicture(call) {
-  if (byId("remote-video").videoWidth) return "";
-  return call.peerConnection?.connectionState === "connected" ? "No picture from the other side" : "Connecting…";
-}
-
-function showEnd(reason) {
-  current.client.close();
-  stop(current.media);
-  byId("remote-video").srcObject = byId("local-video").srcObject = null;
   byId("hang-up").disabled = false;
-  byId("call").hidden = byId("unmute").hidden = true;
-  byId("ended-text").textContent = ENDED_TEXTS[reason] ?? "";
-  byId("ended-reason").textContent = reason;
-  byId("ended").hidden = false;
-  byId("ended").focus();
-  show("media-state", "new");
-  show("peer-node", "–");
-  history.replaceState(null, "", location.pathname + location.search);
+  byId("report").onclick = () => report(call);
+  call.on("ending", ({ ends_in_ms }) => tell(`The call ends in ${Math.round(ends_in_ms / 1_000)} seconds.`));
+  for (const source of [client, call]) source.on("error", ({ code, message }) => console.warn(code, message));
+  const closers = [
+    watchCluster((event) => story.clusterTells(event)),
+    showStage({ client, call, names, peer, picture, media }),
+    () => picture.close(),
+    () => media.close(),
+    () => client.close(),
+  ];
+  call.on("ended", ({ reason }) => {
+    closers.forEach((close) => close());
+    showEnd(reason);
+  });
+  media.open();
 }
 
-function watchMedia(call) {
-  const remote = byId("remote-video");
-  call.on("connectionstate", ({ state }) => show("media-state", state));
-  call.on("peerchanged", () => show("media-state", "new"));
-  call.on("track", ({ track, streams }) => {
-    const stream = streams[0] ?? new MediaStream([track]);
-    if (remote.srcObject !== stream) remote.srcObject = stream;
-    remote.play().catch((error) => error.name === "NotAllowedError" && playMuted(remote));
+/** Each side tells the other its name, its node and what it sends, whenever one of these may have changed. */
+function introduceOurselves(client, call, names, media) {
+  const introduce = () => call.room && call.send({ about: { name: names.own, node: client.node, ...media.about } });
+  call.on("joined", introduce);
+  call.on("peer", () => call.peerState === "joined" && introduce());
+  client.on("welcome", introduce);
+  return introduce;
+}
+
+/** What the other side says of itself is shown as text, and not believed to be of the right type. */
+function learnOfPeer(call, names, peer) {
+  call.on("data", (data) => {
+    const about = data?.about;
+    if (typeof about !== "object" || about === null) return;
+    names.peer = (typeof about.name === "string" && about.name.trim().slice(0, LONGEST_NAME)) || UNNAMED;
+    peer.node = typeof about.node === "string" ? about.node.slice(0, LONGEST_NAME) : null;
+    peer.about = { camera: about.camera === true, microphone: about.microphone === true };
   });
 }
 
-/** Without a camera of our own and without a click, browsers play the other side only when it is muted. */
-function playMuted(video) {
-  const button = byId("unmute");
-  video.muted = true;
-  video.play().catch(() => {});
-  button.hidden = false;
-  button.onclick = () => {
-    video.muted = false;
-    button.hidden = true;
-  };
+function showInvitation(seat, call) {
+  byId("invite").value = seat.link;
+  byId("invite").onfocus = ({ target }) => target.select();
+  byId("second-tab").href = `/c/${seat.code}`;
+  byId("invite-far").hidden = byId("qr").hidden = !seat.shareable;
+  byId("invite-near").hidden = seat.shareable;
+  if (seat.shareable) byId("qr").src = `/c/${seat.code}/qr.svg`;
+  byId("copy").onclick = copyLink;
+  byId("share").hidden = !navigator.share || !seat.shareable;
+  byId("share").onclick = () => navigator.share({ title: "Join my call", url: seat.link }).catch(() => {});
+  const show = () => (byId("invite-card").hidden = !["absent", "left"].includes(call.peerState));
+  show();
+  call.on("joined", show);
+  call.on("peer", show);
 }
 
-/** Each side tells the other which node it is on, whenever either of them may have moved. */
-function shareNodes(client, call) {
-  const tellNode = () => call.send({ node: client.node });
-  call.on("joined", tellNode);
-  call.on("peer", () => call.peerState === "joined" && tellNode());
-  call.on("data", ({ node } = {}) => typeof node === "string" && show("peer-node", node));
-}
-
-function watchChat(call, user) {
-  const form = byId("chat-form");
-  const text = byId("chat-text");
-  call.on("joined", ({ room }) => room.messages.forEach((message) => addMessage(message, user)));
-  call.on("chat", ({ message }) => addMessage(message, user));
-  call.on("typing", showTyping());
-  text.oninput = () => call.typing();
-  form.onsubmit = async (event) => {
-    event.preventDefault();
-    const written = text.value.trim();
-    if (!written) return;
-    text.value = "";
-    try {
-      addMessage(await call.chat(written), user);
-    } catch (error) {
-      text.value ||= written;
-      tell(`The message was not sent: ${error.message}`);
-    }
-  };
-}
-
-/** Messages come as history, as answers and as events: each is shown once, in the order of the room. */
-function addMessage({ seq, from, text }, user) {
-  const log = byId("chat-log");
-  const items = [...log.children];
-  if (items.some((item) => Number(item.dataset.seq) === seq)) return;
-  const item = document.createElement("li");
-  item.dataset.seq = seq;
-  item.className = from === user ? "own" : "peer";
-  item.append(hidden(from === user ? "You: " : "Other side: "), text);
-  log.insertBefore(item, items.find((other) => Number(other.dataset.seq) > seq) ?? null);
-  log.scrollTop = log.scrollHeight;
-  if (from !== user) byId("typing").textContent = "";
-}
-
-function hidden(text) {
-  const span = document.createElement("span");
-  span.className = "visually-hidden";
-  span.textContent = text;
-  return span;
-}
-
-function showTyping() {
-  let timer;
-  return () => {
-    byId("typing").textContent = "The other side is typing…";
-    clearTimeout(timer);
-    timer = setTimeout(() => (byId("typing").textContent = ""), TYPING_SHOWN_MS);
-  };
-}
-
-async function openCamera() {
-  const media = await askForMedia();
-  byId("local-video").srcObject = media;
-  byId("local-video").hidden = !media?.getVideoTracks().length;
-  bindToggle("mic", media?.getAudioTracks() ?? [], "Mute", "Unmute");
-  bindToggle("camera", media?.getVideoTracks() ?? [], "Camera off", "Camera on");
-  return media;
-}
-
-async function askForMedia() {
-  if (!navigator.mediaDevices) {
-    return goOnWithout("Browsers give camera and microphone only to pages on https:// or localhost.");
-  }
-  const wishes = [{ video: true, audio: true }, { audio: true }, { video: true }];
-  let refusal;
-  for (const wish of wishes) {
-    try {
-      return await navigator.mediaDevices.getUserMedia(wish);
-    } catch (error) {
-      refusal = error;
-      if (error.name === "NotAllowedError") break; // The user said no: asking again would be rude.
-    }
-  }
-  return goOnWithout(`Camera and microphone cannot be used (${refusal.message || refusal.name}).`);
-}
-
-function goOnWithout(why) {
-  tell(`${why} You can still see and hear the other side, and chat.`);
-  return null;
-}
-
-function bindToggle(id, tracks, whenOn, whenOff) {
-  const button = byId(id);
-  button.hidden = tracks.length === 0;
-  const update = (enabled) => {
-    for (const track of tracks) track.enabled = enabled;
-    button.classList.toggle("off", !enabled);
-    button.textContent = enabled ? whenOn : whenOff;
-  };
-  update(true);
-  button.onclick = () => update(!tracks[0].enabled);
-}
-
-function showInvitation(side) {
-  const link = `${location.origin}/#call=${encode(side)}`;
+async function copyLink() {
   const input = byId("invite");
-  input.value = link;
-  input.onfocus = () => input.select();
-  byId("second-tab").href = link;
-  byId("copy").onclick = () => copyLink(input);
-  byId("share").hidden = !navigator.share;
-  byId("share").onclick = () => navigator.share({ title: "Join my call", url: link }).catch(() => {});
-}
-
-async function copyLink(input) {
   try {
     await navigator.clipboard.writeText(input.value);
     byId("copied").textContent = "Copied.";
@@ -308,22 +140,42 @@ async function copyLink(input) {
   }
 }
 
-function show(id, text) {
-  byId(id).textContent = text;
-  byId(id).dataset.state = text;
+/** The button that kills the node we are on. Only `keepline up` gives a key for it. */
+function offerKill(seat, client) {
+  const button = byId("kill");
+  button.hidden = !seat.kill_key;
+  const update = () => (button.disabled = client.state !== "connected");
+  client.on("state", update);
+  update();
+  button.onclick = async () => {
+    button.disabled = true;
+    await killNode(seat, client.node).catch((error) => tell(`Not killed: ${error.message}.`));
+    update();
+  };
 }
 
-function tell(text) {
-  byId("notice").textContent = text;
-  byId("notice").hidden = !text;
+async function hangUp(call) {
+  byId("hang-up").disabled = true;
+  await call.hangUp().catch((error) => tell(`The other side could not be told: ${error.message}`));
 }
 
-function encode(value) {
-  const bytes = new TextEncoder().encode(JSON.stringify(value));
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+async function report(call) {
+  byId("report-text").value = "";
+  const pressed = await ask("report-dialog");
+  const reason = byId("report-text").value.trim();
+  if (pressed !== "send" || !reason) return;
+  await call.report(reason).then(
+    () => tell("Thank you. Your report is stored."),
+    (error) => tell(`The report was not stored: ${error.message}`),
+  );
 }
 
-function decode(text) {
-  const bytes = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
-  return JSON.parse(new TextDecoder().decode(bytes));
+function showEnd(reason) {
+  const { title, text, wayBack } = describeEnd(reason);
+  byId("ended-title").textContent = title;
+  byId("ended-text").textContent = text;
+  byId("ended").dataset.reason = reason;
+  showText("rejoin", codeInAddress() ? wayBack : "");
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  showView("ended", "ended");
 }

@@ -18,14 +18,15 @@ class Plan:
     """Ports of `nodes` nodes and `persisters` persisters, in blocks of ten from `port` on.
 
     Block i: +0 clients of node i, +1 its ops port, +5 ops port of persister i. First block only:
-    +3 demo page, +6 Redis, +7 PostgreSQL. `host` is where clients and the demo
-    page listen, everything else is on loopback.
+    +3 demo page, +4 the same over TLS, +6 Redis, +7 PostgreSQL. `host` is where clients and the demo page listen,
+    everything else is on loopback. `lan` is the address of the page over TLS for other machines, None without one.
     """
 
     nodes: int = 2
     persisters: int = 1
     port: int = 8080
     host: str = LOOPBACK
+    lan: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MOST or not 0 <= self.persisters <= MOST:
@@ -50,6 +51,11 @@ class Plan:
     def demo_port(self) -> int:
         """Port of the demo page."""
         return self.port + 3
+
+    @property
+    def lan_port(self) -> int:
+        """Port of the demo page over TLS."""
+        return self.port + 4
 
     @property
     def redis_port(self) -> int:
@@ -82,6 +88,7 @@ class Plan:
             (self.persister_name(i), LOOPBACK, self.persister_ops_port(i)) for i in range(self.persisters)
         ]
         taken += [("the demo page", self.host, self.demo_port)]
+        taken += [("the demo page over TLS", self.lan, self.lan_port)] if self.lan else []
         taken += [("redis", LOOPBACK, self.redis_port)] if redis else []
         taken += [("postgres", LOOPBACK, self.postgres_port)] if postgres else []
         return taken
@@ -114,6 +121,8 @@ def node_environment(plan: Plan, index: int, shared: Mapping[str, str]) -> dict[
         "KEEPLINE_ORIGINS": "*",
         # No load balancer has to learn that a node stops.
         "KEEPLINE_DRAIN_LINGER_SECONDS": "0",
+        # An invitation has to be sent, read and opened before the other side of a demo call can come.
+        "KEEPLINE_NO_SHOW_SECONDS": "600",
     }
     return {
         **shared,

@@ -38,6 +38,14 @@ def lan_address() -> str:
         return str(asking.getsockname()[0])
 
 
+def required_lan_address() -> str:
+    """The same; raises UsageError where there is no network."""
+    address = lan_address()
+    if address == LOOPBACK:
+        raise UsageError("this machine seems to be in no network: name its address with --lan-address")
+    return address
+
+
 def _is_free(host: str, port: int) -> bool:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -46,10 +54,12 @@ def _is_free(host: str, port: int) -> bool:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except socket.gaierror:
-        raise UsageError(f"--host {host} is not a known address") from None
+        raise UsageError(f"{host} is not a known address: see --host and --lan-address") from None
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
-            raise UsageError(f"--host {host} is not an address of this machine") from None
+            raise UsageError(
+                f"{host} is not an address of this machine: see --host and --lan-address"
+            ) from None
         if error.errno == errno.EACCES:
             raise UsageError(
                 f"port {port} needs privileges that you lack; choose a port above 1023"

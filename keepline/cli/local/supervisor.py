@@ -14,6 +14,12 @@ from keepline.ops.tasks import Tasks
 _RECOVERED_SECONDS = 30.0
 
 
+Notice = Callable[[str, str, int], None]
+"""Called with the name of a child, what became of it ("killed by SIGKILL", `RUNNING`) and its process id."""
+
+RUNNING = "running"
+
+
 def _backoff() -> Backoff:
     return Backoff(0.2, 10.0)
 
@@ -46,12 +52,19 @@ class Supervisor:
     """Owner of all children and of the tasks that watch them.
 
     `failed` is set to the error when watching itself fails, which ends the command. `tasks` also takes what else
-    should go on for as long.
+    should go on for as long. `notice` is told of each death and each new life.
     """
 
-    def __init__(self, say: Callable[[str], None], *, new_backoff: Callable[[], Backoff] = _backoff) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        new_backoff: Callable[[], Backoff] = _backoff,
+        notice: Notice = lambda name, what, pid: None,
+    ) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._say = say
+        self._notice = notice
         self._new_backoff = new_backoff
         self.tasks = Tasks(self._on_fatal)
         self._started: list[Kept] = []
@@ -73,6 +86,15 @@ class Supervisor:
         """End `some`, or all that were started, side by side."""
         await asyncio.gather(*(kept.stop() for kept in self._among(some)))
 
+    async def kill_one(self, name: str) -> int:
+        """End one with SIGKILL, to be started again if it is watched; returns its process id. Raises LookupError."""
+        running = {kept.name: kept for kept in self._started}
+        if name not in running:
+            raise LookupError(f"there is no {name} here; there are {', '.join(running)}")
+        pid = running[name].pid
+        await running[name].kill()
+        return pid
+
     async def kill(self) -> None:
         """End all that were started with SIGKILL."""
         await asyncio.gather(*(kept.kill() for kept in self._started))
@@ -92,9 +114,12 @@ class Supervisor:
             returncode = await kept.wait()
             if clock() - started > _RECOVERED_SECONDS:
                 backoff.reset()
-            self._say(f"{kept.name} (pid {kept.pid}) ended: {describe_exit(returncode)}; starting it again")
+            how = describe_exit(returncode)
+            self._say(f"{kept.name} (pid {kept.pid}) ended: {how}; starting it again")
+            self._notice(kept.name, how, kept.pid)
             await self._start_again(kept, backoff)
             self._say(f"{kept.name} is running again (pid {kept.pid})")
+            self._notice(kept.name, RUNNING, kept.pid)
 
     async def _start_again(self, kept: Kept, backoff: Backoff) -> None:
         while True:

@@ -6,20 +6,18 @@ the other way, so that nodes drain while Redis still answers.
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError
-
+from keepline.cli.base import running
 from keepline.cli.base.credentials import Credentials, credentials_of
 from keepline.cli.base.errors import CommandError, UsageError
 from keepline.cli.local import log_files
+from keepline.cli.local.backends import Backends, Say, start_backends
 from keepline.cli.local.data_folder import data_folder
-from keepline.cli.local.demo import Demo, DemoNode, find_web_folder
 from keepline.cli.local.layout import (
     LOOPBACK,
     Plan,
@@ -28,29 +26,14 @@ from keepline.cli.local.layout import (
     shared_environment,
 )
 from keepline.cli.local.ports import require_free
-from keepline.cli.local.postgres import Postgres, connect_once
 from keepline.cli.local.process import Child, Command, describe_exit, tail
 from keepline.cli.local.program import Program, python
-from keepline.cli.local.servers import Valkey, ping
-from keepline.cli.local.supervisor import Supervisor
-from keepline.ops.http import serve
-from keepline.ops.postgres import ERRORS, in_words
+from keepline.cli.local.site import demo_site, lan_url, url_host
+from keepline.cli.local.supervisor import Notice, Supervisor
 from keepline.ops.settings import NodeSettings, PersisterSettings, SettingsError, load
 
 _MIGRATE_SECONDS = 120.0
 _TO_DRAIN = 10.0
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Backends:
-    """The servers below the cluster: their URLs, and those that were started here."""
-
-    redis_url: str
-    valkey: Valkey | None
-    database_url: str
-    postgres: Postgres | None
 
 
 class LocalCluster:
@@ -62,8 +45,10 @@ class LocalCluster:
         self._logs = data / "logs"
         self._environ = environ
         self._say = say
-        self._supervisor = Supervisor(say)
+        self._supervisor = Supervisor(say, notice=self._notice)
+        self._tell_pages: Notice | None = None
         self._programs: list[Program] = []
+        self._describe: Callable[[], dict[str, Any]] = dict
         self._open = AsyncExitStack()
 
     @property
@@ -75,7 +60,7 @@ class LocalCluster:
         """Start everything; returns what `--json` prints. Raises CommandError or UsageError."""
         self._supervisor.tasks.start("cap logs", partial(log_files.keep_capped, self._logs), restart=True)
         credentials = credentials_of(self._data, self._environ)
-        backends = await self._start_backends()
+        backends = await start_backends(self.plan, self._data, self._environ, self._supervisor, self._say)
         shared = shared_environment(self._environ, credentials, backends.redis_url, backends.database_url)
         await self._migrate(shared)
         nodes = [self._node(index, shared) for index in range(self.plan.nodes)]
@@ -86,8 +71,17 @@ class LocalCluster:
         await self._until_ready()
         for program in self._programs:
             self._supervisor.watch(program)
-        await self._start_demo(credentials)
-        return self._describe(nodes, persisters, backends, credentials)
+        self._describe = partial(self._line, nodes, persisters, backends, credentials)
+        site = demo_site(self.plan, self._data, credentials, self._environ, self._supervisor.kill_one)
+        self._tell_pages = await self._open.enter_async_context(site)
+        running.write(self._data, self._describe())
+        return self._describe()
+
+    def _notice(self, name: str, what: str, pid: int) -> None:
+        """Keep what other commands read of us true, and tell pages."""
+        if self._tell_pages is not None:
+            running.write(self._data, self._describe())
+            self._tell_pages(name, what, pid)
 
     async def _until_ready(self) -> None:
         try:
@@ -109,32 +103,10 @@ class LocalCluster:
         await orderly
 
     async def _stop_in_order(self) -> None:
+        running.remove(self._data)
         await self._open.aclose()
         await self._supervisor.stop(self._programs)
         await self._supervisor.stop()
-
-    async def _start_backends(self) -> Backends:
-        redis_url, database_url = self._environ.get("REDIS_URL"), self._environ.get("DATABASE_URL")
-        valkey = postgres = None
-        if redis_url:
-            await _require("REDIS_URL", ping(redis_url))
-        else:
-            self._say("starting Redis")
-            log = self._logs / "redis.log"
-            valkey = Valkey(self._data / "redis", port=self.plan.redis_port, log=log)
-            await self._supervisor.start(valkey)
-            self._supervisor.watch(valkey)
-            redis_url = valkey.url
-        if database_url:
-            await _require("DATABASE_URL", connect_once(database_url))
-        else:
-            self._say("starting PostgreSQL")
-            log = self._logs / "postgres.log"
-            postgres = Postgres(self._data / "postgres", port=self.plan.postgres_port, log=log)
-            await self._supervisor.start(postgres)
-            self._supervisor.watch(postgres)
-            database_url = postgres.url
-        return Backends(redis_url, valkey, database_url, postgres)
 
     async def _migrate(self, shared: Mapping[str, str]) -> None:
         self._say("migrating the database")
@@ -172,18 +144,11 @@ class LocalCluster:
         )
         return Program(command, f"http://{LOOPBACK}:{ops_port}")
 
-    async def _start_demo(self, credentials: Credentials) -> None:
-        nodes = [
-            DemoNode(self.plan.node_port(i), f"http://{LOOPBACK}:{self.plan.node_ops_port(i)}")
-            for i in range(self.plan.nodes)
-        ]
-        demo = Demo(nodes, credentials, self._environ, find_web_folder())
-        await self._open.enter_async_context(serve(demo.app(), self.plan.host, self.plan.demo_port))
-
-    def _describe(
+    def _line(
         self, nodes: list[Program], persisters: list[Program], backends: Backends, credentials: Credentials
     ) -> dict[str, Any]:
         host = url_host(self.plan.own_host)
+        lan = lan_url(self.plan)
         return {
             "nodes": [
                 {
@@ -195,9 +160,9 @@ class LocalCluster:
                 for index, node in enumerate(nodes)
             ],
             "persisters": [{"http": persister.ops_url, "pid": persister.pid} for persister in persisters],
-            "redis": {"url": backends.redis_url, "pid": backends.valkey and backends.valkey.pid},
-            "postgres": {"url": backends.database_url, "pid": backends.postgres and backends.postgres.pid},
+            **backends.describe(),
             "demo": f"http://{host}:{self.plan.demo_port}/",
+            **({"lan": lan} if lan else {}),
             "auth_secret": credentials.auth_secret,
             "service_key": credentials.service_key,
         }
@@ -271,17 +236,6 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _require(variable: str, attempt: Awaitable[None]) -> None:
-    try:
-        await attempt
-    except (ValueError, RedisError, *ERRORS) as error:
-        problem = in_words(error)
-        raise CommandError(
-            f"the server named by {variable} does not answer ({problem}): "
-            f"start it, or unset {variable} to let keepline up start one"
-        ) from None
-
-
 def _unless_ignored(number: signal.Signals) -> list[signal.Signals]:
     """A hangup that our starter ignores (nohup) should stay ignored."""
     return [] if signal.getsignal(number) is signal.SIG_IGN else [number]
@@ -289,8 +243,3 @@ def _unless_ignored(number: signal.Signals) -> list[signal.Signals]:
 
 def _count(things: Sequence[object], noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def url_host(host: str) -> str:
-    """`host` as it stands in a URL."""
-    return f"[{host}]" if ":" in host else host

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser
 
-from tests.helpers.browsers import PHONE, WIDE, DemoPage, Side, demo_page
+from tests.helpers.browsers import PHONE, WIDE, DemoPage, demo_page
 from tests.helpers.cluster import Cluster
 from tests.helpers.rows import row_becomes
 
@@ -26,6 +26,7 @@ class Call:
     alice: DemoPage
     bob: DemoPage
     room: str
+    link: str
 
     @property
     def pages(self) -> tuple[DemoPage, DemoPage]:
@@ -73,9 +74,10 @@ async def call_between(cluster: Cluster, browser: Browser, nodes: tuple[int, int
     """Start a call on one page, open its invitation on the other, and wait until both see each other."""
     async with (
         demo_page(browser, f"{cluster.demo}?nodes={nodes[0]},{nodes[1]}", WIDE) as alice,
-        demo_page(browser, await invitation_of(alice), PHONE) as bob,
+        demo_page(browser, link := await invitation_of(alice), PHONE) as bob,
     ):
-        call = Call(cluster, alice, bob, Side.of_link(await alice.invitation()).room)
+        await bob.join()
+        call = Call(cluster, alice, bob, await alice.room(), link)
         await call.goes_on()
         await call.on_nodes(*nodes)
         yield call

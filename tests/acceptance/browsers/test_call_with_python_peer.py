@@ -1,12 +1,10 @@
 """A browser on the demo page and a Python program with aiortc call each other, each on a node of its own."""
 
-import uuid
-
 import pytest
 from playwright.async_api import Browser
 
 from tests.helpers.aiortc_peer import AiortcPeer, aiortc_peer
-from tests.helpers.browsers import MEDIA_SECONDS, PHONE, DemoPage, Side, demo_page
+from tests.helpers.browsers import MEDIA_SECONDS, PHONE, DemoPage, Side, demo_page, take_seat
 from tests.helpers.cluster import Cluster
 from tests.helpers.rows import row_becomes
 from tests.helpers.waiting import eventually
@@ -52,7 +50,7 @@ async def is_over_in_postgres(cluster: Cluster, room: str, messages: int) -> Non
 async def test_the_browser_calls_and_hangs_up(two_nodes: Cluster, browser: Browser) -> None:
     async with demo_page(browser, f"{two_nodes.demo}?nodes=0,1") as page:
         await page.start_call()
-        side = Side.of_link(await page.invitation())
+        side = await take_seat(two_nodes.http, await page.invitation())
         async with aiortc_peer(side.urls, side.token, side.room) as peer:
             assert peer.call.polite
             await see_each_other(page, peer)
@@ -71,14 +69,14 @@ async def test_the_browser_calls_and_hangs_up(two_nodes: Cluster, browser: Brows
 
 
 async def test_the_python_side_calls_and_hangs_up(two_nodes: Cluster, browser: Browser) -> None:
-    caller, callee = uuid.uuid4(), uuid.uuid4()
-    room = (await two_nodes.open_room(caller, callee))["room_id"]
-    urls = [node.ws for node in two_nodes.nodes]
-    invitation = Side(room, str(callee), two_nodes.token(callee), urls[::-1]).link(two_nodes.demo)
+    async with two_nodes.http.post(f"{two_nodes.demo}demo/calls", json={"nodes": [0, 1]}) as response:
+        opened = await response.json()
+    caller = Side.of_seat(opened)
     async with (
-        aiortc_peer(urls, two_nodes.token(caller), room) as peer,
-        demo_page(browser, invitation, PHONE) as page,
+        aiortc_peer(caller.urls, caller.token, caller.room) as peer,
+        demo_page(browser, opened["link"], PHONE) as page,
     ):
+        await page.join()
         assert not peer.call.polite
         await see_each_other(page, peer)
         await page.shows(own_node="node-2")
@@ -92,4 +90,4 @@ async def test_the_python_side_calls_and_hangs_up(two_nodes: Cluster, browser: B
         await peer.call.end()
         await page.shows_end("hangup")
         assert page.complaints == []
-    await is_over_in_postgres(two_nodes, room, messages=2 + LONG_CHAT)
+    await is_over_in_postgres(two_nodes, caller.room, messages=2 + LONG_CHAT)

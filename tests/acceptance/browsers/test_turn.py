@@ -94,6 +94,7 @@ async def test_a_call_through_the_turn_server_with_the_credentials_of_the_welcom
     ):
         await alice.start_call()
         async with demo_page(browser, await alice.invitation(), relay_only=True) as bob:
+            await bob.join()
             for page in (alice, bob):
                 await page.sees_video()
                 assert await page.candidates_in_use() == ("relay", "relay")

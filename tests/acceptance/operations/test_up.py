@@ -12,8 +12,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from keepline.cli.base import running
 from keepline.cli.local.postgres import Postgres
 from keepline.cli.local.servers import Valkey, ping
+from tests.helpers.browsers import take_seat
 from tests.helpers.cluster import Cluster, Up, running_cluster
 from tests.helpers.ports import free_block, free_port
 from tests.helpers.waiting import eventually
@@ -72,15 +74,16 @@ async def test_the_demo_page_opens_rooms_on_the_cluster(cluster: Cluster) -> Non
         async with cluster.http.get(cluster.demo + script) as response:
             assert response.status == 200
             assert "javascript" in response.headers["Content-Type"]
-    async with cluster.http.post(f"{cluster.demo}demo/rooms", json={"chat_mode": "text"}) as response:
+    async with cluster.http.post(f"{cluster.demo}demo/calls", json={"chat_mode": "text"}) as response:
         assert response.status == 201
         opened = await response.json()
-    assert [side["urls"] for side in opened["sides"]] == [
+    guest = await take_seat(cluster.http, opened["link"])
+    assert [opened["urls"], guest.urls] == [
         [cluster.nodes[0].ws, cluster.nodes[1].ws],
         [cluster.nodes[1].ws, cluster.nodes[0].ws],
     ]
     room = await cluster.room(opened["room"], node=1)
-    assert [room["user_1"], room["user_2"]] == [side["user"] for side in opened["sides"]]
+    assert [room["user_1"], room["user_2"]] == [opened["user"], guest.user]
     assert room["chat_mode"] == "text"
 
 
@@ -107,6 +110,10 @@ async def test_what_is_killed_comes_back_on_its_ports_with_what_it_had_and_it_is
             assert (await cluster.room(room["room_id"], node=node))["user_1"] == room["user_1"]
         await eventually(lambda: room_in_postgres(cluster.database_url, room["room_id"]), timeout=60)
         assert "node-1" not in cluster.up.messages
+        now = running.read(cluster.data)
+        assert now is not None
+        assert now["nodes"][0]["pid"] == line["nodes"][0]["pid"]
+        assert now["nodes"][1]["pid"] not in (line["nodes"][1]["pid"], None), "the file tells of the second life"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -117,8 +124,11 @@ async def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None
             for program in (*cluster.persisters, cluster.line["redis"], cluster.line["postgres"])
         }
         assert cluster.up.left().keys() > pids | {cluster.up.pid, cluster.nodes[0].pid}
+        assert running.read(cluster.data) == {"up": cluster.up.pid, **cluster.line}
+        assert (cluster.data / running.FILE).stat().st_mode & 0o077 == 0
         assert await cluster.up.stop(number) == 0
         assert cluster.up.left() == {}
+        assert running.read(cluster.data) is None
         assert await cluster.up.rest_of_stdout() == b""
 
 

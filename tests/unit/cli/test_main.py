@@ -8,7 +8,8 @@ import pytest
 
 from keepline.cli.base.credentials import credentials_of
 from keepline.cli.local.layout import Plan
-from keepline.cli.main import main, show
+from keepline.cli.main import main
+from keepline.cli.reports.greeting import show
 
 USER = str(uuid.UUID(int=7))
 
@@ -88,9 +89,28 @@ def test_migrate_passes_the_exit_code_on(
     assert "DATABASE_URL" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [("kill", "node-1")])
+def test_a_command_for_the_cluster_here_says_when_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert call(monkeypatch, *arguments) == 1
+    assert capsys.readouterr().err == (
+        "keepline: no keepline up runs on .keepline: start it, or name its folder with --data\n"
+    )
+
+
+def test_a_phone_is_shown_the_way_in(capsys: pytest.CaptureFixture[str]) -> None:
+    show({**CLUSTER, "lan": "https://192.168.1.7:8084/"}, Plan(nodes=1, lan="192.168.1.7"), Path("data"))
+    printed = capsys.readouterr().out
+    assert "https://192.168.1.7:8084/" in printed
+    assert "keepline kill node-1 --data data" in printed
+
+
 CLUSTER = {
     "nodes": [{"id": "node-1", "ws": "ws://127.0.0.1:8080/v1", "http": "http://127.0.0.1:8081", "pid": 1}],
     "persisters": [{"http": "http://127.0.0.1:8085", "pid": 2}],
+    "redis": {"url": "redis://127.0.0.1:8086", "pid": 3},
+    "postgres": {"url": "postgresql://elsewhere", "pid": None},
     "demo": "http://127.0.0.1:8083/",
     "auth_secret": "the-auth-secret",
     "service_key": "the-service-key",
@@ -106,8 +126,13 @@ def test_a_person_is_told_where_to_go_and_no_secret(capsys: pytest.CaptureFixtur
         "ws://127.0.0.1:8080/v1",
         "http://127.0.0.1:8085/healthz",
         ".keepline",
+        "node-1       pid 1 ",
+        "persister-1  pid 2 ",
+        "redis        pid 3",
+        "keepline kill node-1",
     ):
         assert text in printed
+    assert "postgres" not in printed, "it is none of ours"
     assert ("From other machines" in printed) == (host == "0.0.0.0")
     assert "the-auth-secret" not in printed
     assert "the-service-key" not in printed

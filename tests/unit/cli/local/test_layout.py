@@ -5,7 +5,8 @@ import pytest
 from keepline.cli.base.credentials import Credentials
 from keepline.cli.base.errors import UsageError
 from keepline.cli.local.layout import MOST, Plan, node_environment, persister_environment, shared_environment
-from keepline.cli.local.up import check_settings, url_host
+from keepline.cli.local.site import lan_url, url_host
+from keepline.cli.local.up import check_settings
 from keepline.ops.settings import NodeSettings, PersisterSettings, load
 
 CREDENTIALS = Credentials("a" * 32, "k" * 32)
@@ -40,6 +41,14 @@ def test_only_clients_and_the_demo_page_leave_loopback() -> None:
     assert {port for _, host, port in listeners if host == "0.0.0.0"} == {8080, 8090, 8083}
     assert Plan(host="0.0.0.0").own_host == "127.0.0.1"
     assert Plan(host="192.0.2.7").own_host == "192.0.2.7"
+
+
+def test_with_lan_the_page_alone_leaves_loopback_over_tls() -> None:
+    plan = Plan(lan="192.0.2.7")
+    away = [entry for entry in plan.listeners(redis=True, postgres=True) if entry[1] != "127.0.0.1"]
+    assert away == [("the demo page over TLS", "192.0.2.7", 8084)]
+    assert lan_url(plan) == "https://192.0.2.7:8084/"
+    assert lan_url(Plan()) is None
 
 
 @pytest.mark.parametrize(

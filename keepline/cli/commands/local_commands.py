@@ -1,0 +1,42 @@
+"""Commands for the cluster that `keepline up` runs on this machine.
+
+Each imports what it needs when it runs: see `keepline.cli.main`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keepline.cli.base import running
+from keepline.cli.base.errors import CommandError
+
+DATA = Path(".keepline")
+
+DataOption = Annotated[Path, typer.Option(help="Folder for the data, secrets and logs of `keepline up`.")]
+
+commands = typer.Typer()
+
+
+def found(data: Path) -> dict[str, Any]:
+    """The cluster that runs on `data`. Raises CommandError when there is none."""
+    line = running.read(data)
+    if line is None:
+        raise CommandError(f"no keepline up runs on {data}: start it, or name its folder with --data")
+    return line
+
+
+@commands.command()
+def kill(
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="node-1, persister-1, redis, postgres: as `keepline up` names it."
+        ),
+    ],
+    data: DataOption = DATA,
+) -> None:
+    """Kill a program of the cluster that `keepline up` runs here, without warning (SIGKILL). It is started again."""
+    from keepline.cli.local import killing
+
+    typer.echo(f"{program} (pid {killing.kill(found(data), program)}) killed")

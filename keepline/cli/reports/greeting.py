@@ -1,0 +1,55 @@
+"""What `keepline up` tells a person when everything is ready."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from keepline.cli.local.layout import WILDCARDS, Plan
+from keepline.cli.local.ports import lan_address
+
+
+def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
+    """Tell a person where to go. `cluster` is what `--json` prints."""
+    console = Console(highlight=False)
+    console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.")
+    if "lan" in cluster:
+        _show_way_from_phone(console, cluster["lan"])
+    elif plan.host in WILDCARDS:
+        console.print(
+            f"From other machines: http://{lan_address()}:{plan.demo_port}/ (without camera and microphone,"
+        )
+        console.print("which browsers give to pages on https and localhost only: see --lan).")
+    console.print()
+    for row in _rows(cluster):
+        console.print(row, soft_wrap=True)
+    folder = "" if data == Path(".keepline") else f" --data {data}"
+    console.print(f"\n  Kill one: [bold]keepline kill node-1{escape(folder)}[/], or the button on the page.")
+    console.print(f"  Logs and data are in {escape(str(data))}. Ctrl-C ends everything.\n", soft_wrap=True)
+
+
+def _rows(cluster: dict[str, Any]) -> list[str]:
+    programs = [
+        (node["id"], node["pid"], f"{node['ws']:<28} {node['http']}/healthz") for node in cluster["nodes"]
+    ]
+    programs += [
+        (f"persister-{number}", persister["pid"], f"{'':<28} {persister['http']}/healthz")
+        for number, persister in enumerate(cluster["persisters"], 1)
+    ]
+    programs += [(name, cluster[name]["pid"], "") for name in ("redis", "postgres") if cluster[name]["pid"]]
+    return [f"  {name:<12} pid {pid:<8} {places}".rstrip() for name, pid, places in programs]
+
+
+def _show_way_from_phone(console: Console, url: str) -> None:
+    import segno
+
+    picture = io.StringIO()
+    segno.make(url, error="l", micro=False).terminal(picture, compact=True, border=2)
+    console.print(f"On a phone in the same network: [bold]{url}[/]", soft_wrap=True)
+    console.print("Its browser warns of a certificate that it does not know: it was made on this machine.")
+    if console.is_terminal:
+        console.print(picture.getvalue(), markup=False, soft_wrap=True)
