@@ -19,7 +19,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JS_TOOLS := clients/js/node_modules/.installed
 
-.PHONY: help install up test lint system-packages python-tests js-tests bundle chaos rolling-restart attack fuzz simulate simulate-nightly outage storm images stack bench lock clean
+.PHONY: help install up test lint system-packages python-tests js-tools js-tests bundle chaos rolling-restart attack fuzz simulate simulate-nightly outage storm images stack bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,7 @@ lint: $(INSTALLED) ## style and types
 system-packages: ## what the tests need beside Python packages: Chromium
 	@tests/system-packages.sh
 
-python-tests: $(INSTALLED) ## pytest alone, in two processes; one for all: make python-tests PYTEST="-n 0"
+python-tests: $(INSTALLED) js-tools ## pytest alone, in two processes; one for all: make python-tests PYTEST="-n 0"
 	$(BIN)/pytest -n 2 $(PYTEST)
 
 chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are killed; CHAOS_SEED=… repeats a run
@@ -98,8 +98,10 @@ $(JS_TOOLS): clients/js/package-lock.json
 	cd clients/js && npm ci --silent
 	@touch $@
 
-js-tests: ## tests of the browser SDK alone; skipped where Node.js 20 is missing
+js-tools:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS_TOOLS); fi
+
+js-tests: js-tools ## tests of the browser SDK alone; skipped where Node.js 20 is missing
 	@if node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' 2>/dev/null; then \
 	  cd clients/js && node --test test/; \
 	else \
