@@ -113,7 +113,9 @@ async def test_what_is_killed_comes_back_on_its_ports_with_what_it_had_and_it_is
         now = running.read(cluster.data)
         assert now is not None
         assert now["nodes"][0]["pid"] == line["nodes"][0]["pid"]
-        assert now["nodes"][1]["pid"] not in (line["nodes"][1]["pid"], None), "the file tells of the second life"
+        assert now["nodes"][1]["pid"] not in (line["nodes"][1]["pid"], None), (
+            "the file tells of the second life"
+        )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
