@@ -66,7 +66,8 @@ async def _start(
     health.require("postgres", lambda: _why_not(postgres_probe))
     registry.register(metrics.HealthCollector(health))
     app = http.create_app(health, registry)
-    host, port = await stack.enter_async_context(http.serve(app, settings.ops_host, settings.ops_port))
+    guard = http.guard(settings, registry)
+    host, port = await stack.enter_async_context(http.serve(app, settings.ops_host, settings.ops_port, guard))
 
     client = redis.connect(settings.redis_url)
     stack.push_async_callback(client.aclose)

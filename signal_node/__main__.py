@@ -188,7 +188,10 @@ async def _serve_operators(
     referrals = ReferralApi(app.referrals, key)
     routes = [*rooms_api.routes(), *referrals.routes(), *node_api.routes()]
     served = http.create_app(health, registry, routes)
-    host, port = await stack.enter_async_context(http.serve(served, settings.ops_host, settings.ops_port))
+    guard = http.guard(settings, registry)
+    host, port = await stack.enter_async_context(
+        http.serve(served, settings.ops_host, settings.ops_port, guard)
+    )
     cluster.status.ops_port_opened(host, port)
     return f"http://{host}:{port}"
 

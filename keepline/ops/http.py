@@ -9,7 +9,6 @@ import asyncio
 import errno
 import math
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,19 +17,18 @@ import orjson
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from keepline.ops.budget import Budget
 from keepline.ops.health import Health
-from keepline.ops.http_guard import Guard
+from keepline.ops.http_guard import Guard, OpsLimits
+from keepline.ops.metrics_text import MetricsText
+from keepline.ops.settings import CommonSettings
 
 LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 MAX_BODY_BYTES = 64 * 1024
 _SHUTDOWN_SECONDS = 5.0
 _KEEPALIVE_SECONDS = 75.0
-_METRICS_MS, _METRICS_BURST_MS = 100.0, 300.0
-"""Time that writing the metrics may take, of each second and at once. Beyond it who asks gets what was written last."""
 
 _log = structlog.get_logger(__name__)
 
@@ -97,24 +95,6 @@ async def _hide_server(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "keepline"
 
 
-class _Metrics:
-    """The text of all metrics, written anew as long as that does not take up the loop's time."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._budget = Budget(_METRICS_MS, _METRICS_BURST_MS)
-        self._text = b""
-
-    def latest(self) -> bytes:
-        """The metrics as they are now, or as they were a moment ago."""
-        began = time.monotonic()
-        if not self._text or not self._budget.spend(0.0, began):
-            self._text = generate_latest(self._registry)
-            now = time.monotonic()
-            self._budget.spend((now - began) * 1_000, now)
-        return self._text
-
-
 def create_app(
     health: Health, registry: CollectorRegistry, routes: Iterable[web.AbstractRouteDef] = ()
 ) -> web.Application:
@@ -137,9 +117,9 @@ def create_app(
         return json_response(health.report())
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        return web.Response(body=await text.latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    latest = _Metrics(registry).latest
+    text = MetricsText(registry)
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_hide_server)
     app.router.add_get("/livez", livez)
@@ -148,6 +128,16 @@ def create_app(
     app.router.add_get("/metrics", metrics)
     app.add_routes(routes)
     return app
+
+
+def guard(settings: CommonSettings, registry: CollectorRegistry) -> Guard:
+    """What lets strangers do as much as the settings say; its metrics go to the registry."""
+    limits = OpsLimits(
+        settings.limit_ops_connections, settings.limit_ops_request_seconds, settings.limit_ops_work_ms
+    )
+    made = Guard(asyncio.get_running_loop(), limits)
+    registry.register(made)
+    return made
 
 
 async def _listen(factory: Any, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
@@ -162,7 +152,12 @@ async def _listen(factory: Any, host: str, port: int, tls: ssl.SSLContext | None
 
 @asynccontextmanager
 async def serve(
-    app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    guarded_by: Guard | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve `app` while the context is open; yields the address, with the real port when 0 was asked for.
 
@@ -173,7 +168,7 @@ async def serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handle_signals=False)
     await runner.setup()
     assert runner.server is not None
-    factory = Guard(loop).factory(
+    factory = (guarded_by or Guard(loop)).factory(
         runner.server, access_log=None, lingering_time=0, keepalive_timeout=_KEEPALIVE_SECONDS
     )
     try:

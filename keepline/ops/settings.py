@@ -183,6 +183,10 @@ class CommonSettings(BaseSettings):
     )
     ops_host: str = Field(default="127.0.0.1", min_length=1)
     ops_port: Port = 8081
+    # What strangers may do to the ops port: connections, how long a request may take, and ms of work a second.
+    limit_ops_connections: int = Field(default=256, ge=4, le=100_000)
+    limit_ops_request_seconds: float = Field(default=10, ge=0.1, le=300)
+    limit_ops_work_ms: float = Field(default=200, ge=10, le=1000)
     log_format: Literal["json", "text"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     create_users: bool = False

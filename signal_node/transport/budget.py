@@ -28,6 +28,7 @@ class Costs:
     )
     kib_answered: float = 0.01
     read: float = 0.5  # a hello, a join, a report: what has something read from Redis
+    change: float = 0.5  # a join, a line of chat, a leave: what is written there, and told to the other node
     handshake: float = 0.4
 
 
@@ -41,4 +42,4 @@ class Allowances:
     connection: float = 10.0
     connection_burst: float = 100.0
     address: float = 200.0
-    address_burst: float = 1_000.0
+    address_burst: float = 300.0

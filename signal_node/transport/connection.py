@@ -13,14 +13,14 @@ from typing import Protocol, cast
 
 from keepline.ops.budget import Budget
 from keepline.ops.origins import Origins
+from keepline.ops.turns import Turns
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import (
-    Authenticate,
+    Act,
     CloseConnection,
     Effect,
     JoinRequest,
     Relay,
-    ReportRequest,
     Request,
     Send,
     Session,
@@ -29,8 +29,7 @@ from signal_node.protocol.session import (
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import COSTS
 from signal_node.transport.stalls import Stalls
-from signal_node.transport.turns import Turns
-from signal_node.transport.websocket import Misled, Opened, Refused, Violated, WebSocket
+from signal_node.transport.websocket import Event, Misled, Opened, Refused, Violated, WebSocket
 
 CLOSE_SECONDS = 5.0
 """How long a client may take to answer a close."""
@@ -43,8 +42,14 @@ MAX_HELD_BYTES = 1_048_576
 MAX_OWED = 1.0
 """Milliseconds of work that are noted with the budget together: to do so costs a twentieth of a frame."""
 
-MAX_JOINS = 4
+MAX_JOINS = 1
 """Joins of one connection under way: each may bring a long chat into memory. Others wait, in order."""
+
+AT_ONCE_BYTES = 16_384
+"""What a client that is welcome may send in a packet without waiting for a turn: any offer, a burst of candidates.
+
+What others send waits: a handshake costs as much as a hundred signals, and so do the pings that fit in here.
+"""
 
 MAX_DISCARDED = 1_048_576
 """Bytes that a client may still send after our close before it is cut off."""
@@ -53,6 +58,9 @@ CLOSE_FRAME = b"\x88"
 """What the client's answer to a close begins with."""
 
 _FRAME, _BYTE, _ANSWERED = COSTS.frame, COSTS.kib_received / 1_024, COSTS.kib_answered / 1_024
+
+_READY = Stage.READY
+"""Looked up once, as in `Session`."""
 
 LARGE_ANSWER = 65_536
 """Bytes from which on an answer does not count as unread: the snapshots of rooms with a long chat."""
@@ -214,30 +222,32 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
+        """Read what came: at once what can only be little work, else when it is this connection's turn."""
+        self.heard_at = now = self._loop.time()
+        self.pinged_at = None
+        if self._credited != self._stalls.number:
+            self._credit()
+        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not self._continuing:
+            self._read(data, now)
+        elif self.websocket.closing:
+            self._discard(data)
+        else:
+            self.websocket.keep(data)
+            self._owed += len(data) * _BYTE
+            self._rest(0.0)
+
+    def _read(self, data: bytes, now: float) -> None:
         """Read a slice: feed the websocket, then the session with each message, and perform what it decides.
 
         Nothing is the rest of what came last, and came when that did.
         """
-        if data:
-            self.heard_at = self._loop.time()
-            self.pinged_at = None
-            if self._credited != self._stalls.number:
-                self._credit()
-        now, websocket = self.heard_at, self.websocket
+        websocket = self.websocket
         events = websocket.receive(data)
         for event in events:
             if type(event) is str:
                 self.perform(self.session.receive(event, now))
-            elif type(event) is Opened:
-                self._open(event)
-            elif type(event) is Violated:
-                self.session.stage = Stage.CLOSED
-            elif type(event) is Refused:
-                self.session.stage = Stage.CLOSED
-                self._handler.refused(self, event.status, event.why)
-            elif type(event) is Misled:
-                self._handler.misled(self, event.why)
-                self.abort()
+            else:
+                self._happened(event)
         if others := websocket.other_frames:
             self._count_other_frames(others, now)
         if websocket.pending:
@@ -251,6 +261,20 @@ class Connection(asyncio.Protocol):
             wait = self.budget.spend(owed, now)
             if wait or websocket.behind:
                 self._rest(wait)
+
+    def _happened(self, event: Event) -> None:
+        """What is no message."""
+        match event:
+            case Opened():
+                self._open(event)
+            case Violated():
+                self.session.stage = Stage.CLOSED
+            case Refused(status, why):
+                self.session.stage = Stage.CLOSED
+                self._handler.refused(self, status, why)
+            case Misled(why):
+                self._handler.misled(self, why)
+                self.abort()
 
     def eof_received(self) -> bool:
         """The client will send no more."""
@@ -308,12 +332,11 @@ class Connection(asyncio.Protocol):
                 case CloseConnection(close):
                     self._begin_close(close)
                 case JoinRequest():
-                    self.spend(COSTS.read)
+                    self.spend(COSTS.read + COSTS.change)
                     self._joins.append(effect)
                     self._begin_joins()
                 case _:
-                    if isinstance(effect, Authenticate | ReportRequest):
-                        self.spend(COSTS.read)
+                    self.spend(COSTS.change if isinstance(effect, Act) else COSTS.read)
                     self._handler.perform(self, effect)
 
     def write(self, data: bytes) -> None:
@@ -401,7 +424,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         if self.websocket.behind:
-            self.data_received(b"")
+            self._read(b"", self.heard_at)
         elif wait := self.budget.spend(0.0, self._loop.time()):
             self._rest(wait)
         if not self._continuing and self._paused and not self._transport.is_closing():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from keepline.ops.budget import Budget
 from keepline.ops.origins import Origins
+from keepline.ops.turns import Turns
 from signal_node.protocol import close_codes
 from signal_node.protocol.frames import ErrorCode
 from signal_node.protocol.session import SESSION_ID_BYTES, Session, SessionLimits, Stage
@@ -16,7 +17,6 @@ from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import Allowances
 from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
 from signal_node.transport.stalls import Stalls
-from signal_node.transport.turns import Turns
 from signal_node.transport.websocket import MAX_HEAD_BYTES, WebSocket
 
 LIMITED_SECONDS = 1.0

@@ -17,8 +17,11 @@ import structlog
 
 BACKLOG = 1_024
 
-ACCEPTS = 64
+ACCEPTS = 8
 """Connections that are accepted before others have their turn."""
+
+RECEIVE_BYTES = 131_072
+"""What the system keeps of a connection that is not read. By default that grows to megabytes: for senders of files."""
 
 PAUSE_SECONDS = 0.2
 """How long nobody is accepted when the system has no descriptor, or no memory, for another connection."""
@@ -73,6 +76,7 @@ class Listener:
                 opened.append(one)
                 one.setblocking(False)
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
                 if family == socket.AF_INET6:
                     one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 one.bind((address[0], self._port, *address[2:]))

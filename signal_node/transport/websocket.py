@@ -165,6 +165,12 @@ class WebSocket:
         self.entrance: Entrance | None = None  # until the handshake is through
         self.source: str | None = None  # the client's IP address, as a trusted proxy says
 
+    def keep(self, data: bytes) -> None:
+        """Take what came from the network without a look: `receive(b"")` has that, later."""
+        self._incomplete += data
+        self._missing -= len(data)
+        self.behind = True
+
     def receive(self, data: bytes) -> Sequence[Event]:
         """Take what came from the network; what a slice of it means, in order."""
         state = self._protocol.state
@@ -174,8 +180,9 @@ class WebSocket:
             return ()
         if self._incomplete:
             self._incomplete += data
-            if len(data) < self._missing:
-                self._missing -= len(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                self.behind = False
                 return ()
             data, self._incomplete = bytes(self._incomplete), bytearray()
         self.behind = False

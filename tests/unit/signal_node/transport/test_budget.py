@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from websockets.frames import Frame, Opcode
 
@@ -9,7 +11,7 @@ from keepline.ops.budget import MAX_PAUSE_SECONDS, Budget
 from signal_node.protocol import close_codes
 from signal_node.protocol.session import JoinRequest, SessionLimits
 from signal_node.transport.budget import COSTS, Allowances
-from signal_node.transport.connection import MAX_DISCARDED, MAX_HELD_BYTES, MAX_JOINS
+from signal_node.transport.connection import AT_ONCE_BYTES, MAX_DISCARDED, MAX_HELD_BYTES, MAX_JOINS
 from signal_node.transport.websocket import SLICE_FRAMES
 from tests.unit.signal_node.calls import ROOM, USER_1
 from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_clients
@@ -36,7 +38,10 @@ def frames(opcode: Opcode, count: int, data: bytes = b"") -> bytes:
     return Frame(opcode, data).serialize(mask=True) * count
 
 
-def browser_frames(count: int, data: bytes = b'{"type":"typing","room":"' + ROOM.encode() + b'"}') -> bytes:
+TYPING_TEXT = json.dumps(TYPING).encode()
+
+
+def browser_frames(count: int, data: bytes = TYPING_TEXT) -> bytes:
     return frames(Opcode.TEXT, count, data)
 
 
@@ -144,6 +149,31 @@ def test_who_goes_while_a_rest_is_left_is_not_read_any_more() -> None:
     assert len(place.notes.relayed) == SLICE_FRAMES
 
 
+def test_a_large_packet_waits_for_its_turn_and_stays_in_order() -> None:
+    place = Place()
+    browser = place.ready()
+    browser.connection.data_received(browser_frames(1, b" " * AT_ONCE_BYTES + TYPING_TEXT))
+    assert (place.notes.relayed, is_paused(browser)) == ([], True)
+    browser.connection.data_received(browser_frames(1))
+    assert place.notes.relayed == [], "what comes behind it waits as well"
+    place.loop.tick()
+    assert len(place.notes.relayed) == 2
+    place.loop.tick()
+    assert not is_paused(browser)
+    browser.connection.data_received(browser_frames(1))
+    assert len(place.notes.relayed) == 3, "at once again"
+
+
+def test_newcomers_wait_for_their_turn_whatever_they_send() -> None:
+    place = Place()
+    browser = Browser(place.clients, place.notes, place.loop)
+    assert browser.connection.websocket.ended_by == "lost", "the handshake is through"
+    browser.connection.data_received(frames(Opcode.PING, 1))
+    assert browser.connection.websocket.behind
+    place.loop.tick()
+    assert browser.frames() == ["pong"]
+
+
 # --- work ---
 
 
@@ -153,6 +183,7 @@ def test_who_is_over_the_budget_is_read_later_and_loses_nothing() -> None:
     browser.connection.data_received(
         browser_frames(1, b'{"type":"nonsense","id":"' + b"x" * 60_000 + b'"}') * 4
     )
+    place.loop.tick()
     spent = 4 * (60_000 / 1_024 * COSTS.kib_received + COSTS.frame)
     assert is_paused(browser)
     place.loop.now += (spent - 5.0) / 10.0 - 0.1

@@ -175,7 +175,8 @@ class Node(Notes):
         connection.connection_made(pipe)
         for piece in pieces:
             connection.data_received(piece)
-        self.loop.tick()
+        for _ in range(3):  # its turn, what it did, and what is written of that
+            self.loop.tick()
         return connection, pipe
 
 

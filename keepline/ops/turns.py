@@ -1,4 +1,4 @@
-"""Turns: connections that have sent more than a slice are read a slice at a time, one after the other.
+"""Turns: what connections have sent is read a slice at a time, one connection after the other.
 
 Between two rounds the loop looks at all sockets, so a connection that has sent little waits for one round at most,
 however much others have sent.
@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Protocol
 
-ROUND_SECONDS = 0.002
+ROUND_SECONDS = 0.001
 """After so long the loop looks at its sockets, also when not everybody has had a turn."""
 
 
