@@ -65,7 +65,8 @@ chaos: $(INSTALLED) ## 100 calls under load for two minutes while nodes are kill
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/faults/test_chaos.py
 
 attack: $(INSTALLED) ## attacks over real sockets, from one connection and from twenty; ATTACK_SECONDS=… each
-	ATTACK_SECONDS=$${ATTACK_SECONDS:-5} ATTACK_CONNECTIONS=$${ATTACK_CONNECTIONS:-1,20} $(BIN)/pytest -s tests/security/test_attacks.py
+	ATTACK_SECONDS=$${ATTACK_SECONDS:-5} ATTACK_CONNECTIONS=$${ATTACK_CONNECTIONS:-1,20} ATTACK_FACTOR=$${ATTACK_FACTOR:-2} \
+	  $(BIN)/pytest -s $(wildcard tests/security/test_attacks*.py) $(PYTEST)
 
 fuzz: $(INSTALLED) ## random framing, handshakes and frames; FUZZ_SECONDS=… each, FUZZ_SEED=… repeats a run
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/pytest -s tests/security/test_fuzz.py

@@ -87,7 +87,9 @@ def _allowances(settings: NodeSettings) -> Allowances:
     connection = settings.limit_work_ms or settings.limit_frames_per_second / 5
     burst = settings.limit_work_burst_ms or settings.limit_frames_burst / 2
     address = settings.limit_address_work_ms or connection * settings.limit_connections_per_ip / 5
-    address_burst = settings.limit_address_work_burst_ms or burst * settings.limit_connections_per_ip * 3 / 100
+    address_burst = (
+        settings.limit_address_work_burst_ms or burst * settings.limit_connections_per_ip * 3 / 100
+    )
     return Allowances(connection, burst, address, address_burst)
 
 

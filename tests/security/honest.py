@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.acceptance.harness import Call
 from tests.helpers.cluster import Cluster
 
-EVERY_SECONDS = 0.02
+EVERY_SECONDS = 0.011
+"""Each of the two may send 50 a second."""
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Times:
 
 
 class Pair:
-    """Alice signals to Bob; every one has to arrive, in order, and nothing else."""
+    """Alice and Bob signal in turn; every one has to arrive, in order, and nothing else."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -40,8 +41,9 @@ class Pair:
     async def signal(self, times: Times) -> None:
         """One signal."""
         number, began = next(self._numbers), time.perf_counter()
-        await self.call.alice.client.send("signal", room=self.call.room, data={"app": number})
-        await self.call.bob.client.expect("signal", room=self.call.room, data={"app": number})
+        sender, receiver = self.call.clients[:: 1 if number % 2 else -1]
+        await sender.send("signal", room=self.call.room, data={"app": number})
+        await receiver.expect("signal", room=self.call.room, data={"app": number})
         times.took.append((time.perf_counter() - began) * 1_000)
 
     async def measure(self, count: int) -> Times:
@@ -53,12 +55,12 @@ class Pair:
         return times
 
     @asynccontextmanager
-    async def measured(self) -> AsyncIterator[Times]:
-        """Signal while the context is open."""
-        times, over = Times(), asyncio.Event()
+    async def measured(self, seconds: float) -> AsyncIterator[Times]:
+        """Signal while the context is open, and for so many seconds at least."""
+        times, over, until = Times(), asyncio.Event(), time.perf_counter() + seconds
 
         async def run() -> None:
-            while not over.is_set():
+            while not over.is_set() or time.perf_counter() < until:
                 await self.signal(times)
                 await asyncio.sleep(EVERY_SECONDS)
 

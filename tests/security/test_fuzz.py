@@ -32,7 +32,7 @@ from signal_node.protocol.session import (
     SessionLimits,
 )
 from signal_node.transport.websocket import Event, Opened, Violated, WebSocket
-from tests.security.attacker import REQUEST, frame
+from tests.security.plans import REQUEST, frame
 from tests.unit.signal_node.calls import ROOM, USER_1
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
