@@ -194,6 +194,21 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [("sum(keepline_sockets)", "open"), ("sum(keepline_sockets_limit)", "limit")],
             ),
             Panel(
+                "Connections to ops ports",
+                [
+                    ("keepline_ops_connections", "{{instance}}"),
+                    ("max(keepline_ops_connections_limit)", "limit"),
+                ],
+            ),
+            Panel(
+                "Strangers at ops ports, a second",
+                [
+                    ("sum(rate(keepline_ops_connections_dropped_total[1m]))", "connections closed"),
+                    ("sum(rate(keepline_ops_bad_requests_total[1m]))", "no HTTP"),
+                    ("sum(rate(keepline_ops_reads_paused_total[1m]))", "reads paused"),
+                ],
+            ),
+            Panel(
                 "Sockets refused and reads paused a second",
                 [
                     ("sum by (reason) (rate(keepline_sockets_refused_total[1m]))", "{{reason}}"),
