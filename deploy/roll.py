@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Bring a new release into a running cluster, container by container, while calls go on: deploy/roll.py.
+"""Roll out a new release in a running cluster, container by container, without interrupting calls.
 
-Set KEEPLINE_VERSION in .env and pull or build the image first. Then: the migrations, which the old code does not mind;
-the persisters, whose work waits for them; and each node: one more is started, and when it takes clients an old one is
-drained. At no moment are there fewer nodes than before. What is given after `--` goes to docker compose.
+First set KEEPLINE_VERSION in .env and pull or build the image. The script runs the migrations, which the old release
+tolerates, and replaces the persisters; events wait for them meanwhile. Then, for each node, it starts a new one, waits
+until the load balancer uses it, and drains an old one. There are never fewer nodes than before. Arguments after `--` go
+to docker compose.
 
-A node that does not become healthy is taken away again; the old ones serve on, and the exit code is 1.
+If a new node does not become healthy, it is removed, the old nodes keep serving, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ POLL_SECONDS = 0.5
 
 
 class RollFailed(Exception):
-    """A step did not succeed; the text says which and why."""
+    """A step failed. The message says which one and why."""
 
 
 def run(*command: str) -> str:
-    """Run a command; returns what it printed. Raises RollFailed with what it said."""
+    """Run a command and return its output. Raises RollFailed with its error message."""
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=COMMAND_SECONDS)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
@@ -42,12 +43,12 @@ def run(*command: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the operator."""
+    """Print a line of progress with the time."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for it. Raises RollFailed after `seconds`."""
+    """Wait for the condition. Raises RollFailed after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -66,24 +67,24 @@ class Project:
         return run(*self._compose, *arguments)
 
     def running(self, service: str) -> list[str]:
-        """Ids of the containers of a service that run, the oldest first."""
+        """Ids of a service's running containers, oldest first."""
         found = self.compose("ps", "-q", service).split()
         return sorted(found, key=lambda container: str(inspected(container)["Created"]))
 
     def statistics(self) -> str | None:
-        """Where the load balancer's statistics are, None when they are not published."""
+        """URL of the load balancer's statistics; None if they are not published."""
         address = self.compose("port", "haproxy", "8404").strip()
         return f"http://{address}/;csv" if address else None
 
 
 def inspected(container: str) -> dict[str, Any]:
-    """What the engine knows of a container."""
+    """The result of `docker inspect` for a container."""
     found: dict[str, Any] = json.loads(run("docker", "inspect", container))[0]
     return found
 
 
 def is_healthy(container: str) -> bool:
-    """Whether the health check passes. Raises RollFailed when it has ended, or never will."""
+    """Whether the health check passes. Raises RollFailed if the container has stopped or is unhealthy."""
     state = inspected(container)["State"]
     health = state.get("Health", {}).get("Status")
     if not state["Running"] or health == "unhealthy":
@@ -93,7 +94,7 @@ def is_healthy(container: str) -> bool:
 
 
 def nodes_in_balance(statistics: str) -> int:
-    """How many nodes the load balancer gives clients to."""
+    """Number of nodes that the load balancer sends clients to."""
     try:
         with urllib.request.urlopen(statistics, timeout=5.0) as answer:
             lines = answer.read().decode().splitlines()
@@ -108,7 +109,7 @@ def nodes_in_balance(statistics: str) -> int:
 
 
 def replace_node(project: Project, old: str, count: int) -> None:
-    """Start one more node, wait until it takes clients, and drain the old one. Raises RollFailed."""
+    """Start a new node, wait until it gets clients, and drain the old one. Raises RollFailed."""
     began = time.monotonic()
     before = set(project.running("node"))
     scale = f"node={len(before) + 1}"
@@ -119,13 +120,15 @@ def replace_node(project: Project, old: str, count: int) -> None:
         statistics = project.statistics()
         if statistics is not None:
             wait_until(
-                lambda: nodes_in_balance(statistics) > count, BALANCED_SECONDS, "the new node is balanced to"
+                lambda: nodes_in_balance(statistics) > count,
+                BALANCED_SECONDS,
+                "the load balancer uses the new node",
             )
     except RollFailed:
         run("docker", "rm", "-f", new)
         raise
     ready = time.monotonic()
-    # With the time that compose has given the container: longer than the drain window.
+    # `docker stop` waits for the container's stop_grace_period, which is longer than the drain window.
     run("docker", "stop", old)
     run("docker", "rm", old)
     took = time.monotonic()
@@ -133,7 +136,7 @@ def replace_node(project: Project, old: str, count: int) -> None:
 
 
 def roll(project: Project) -> None:
-    """Do all of it. Raises RollFailed."""
+    """Run the migrations, then replace persisters and nodes. Raises RollFailed."""
     say(project.compose("run", "--rm", "--no-deps", "-T", "migrate").strip().replace("\n", ", "))
     persisters = len(project.running("persister"))
     if persisters:
@@ -147,7 +150,7 @@ def roll(project: Project) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the script and return its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

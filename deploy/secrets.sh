@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Make the secrets that deploy/compose.yaml mounts, each once: what is there stays. And .env from env.example.
-# Another folder: KEEPLINE_SECRETS=/etc/keepline/secrets deploy/secrets.sh (and the same line in .env).
+# Create the secrets that deploy/compose.yaml mounts, and .env from env.example. Existing files are kept.
+# To use another folder: KEEPLINE_SECRETS=/etc/keepline/secrets deploy/secrets.sh (and the same line in .env).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=${KEEPLINE_SECRETS:-$here/secrets}
 
-# Nobody else gets into the folder; in it all may read, for each container's user has another number.
+# Only the owner can enter the folder. The files are world-readable, because each container runs as a different user.
 mkdir -p "$folder"
 chmod 700 "$folder"
 umask 022

@@ -1,4 +1,4 @@
-"""Writes dashboards/keepline.json: `python deploy/grafana/dashboard.py`. Change the panels here, not there."""
+"""Generates dashboards/keepline.json: `python deploy/grafana/dashboard.py`. Edit the panels here, not in the JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDE, THIRD, QUARTER = 12, 8, 6
 
 
 class Panel(NamedTuple):
-    """A panel. `queries` are expressions with the names of their lines; `kind` is Grafana's."""
+    """A panel. `queries` are (expression, legend) pairs; `kind` is Grafana's panel type."""
 
     title: str
     queries: Sequence[tuple[str, str]]
@@ -34,10 +34,10 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 width=4,
             ),
             Panel("Nodes ready", [('sum(keepline_ready{job="node"})', "nodes")], kind="stat", width=4),
-            Panel("Sessions", [("keepline:connections:sum", "sessions")], kind="stat", width=4),
+            Panel("Connections", [("keepline:connections:sum", "connections")], kind="stat", width=4),
             Panel("Rooms", [("sum(keepline:rooms:sum)", "rooms")], kind="stat", width=4),
             Panel(
-                "Behind in Postgres",
+                "Postgres lag",
                 [("max(keepline_persister_lag_seconds)", "lag")],
                 "s",
                 kind="stat",
@@ -45,7 +45,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Dead letters",
-                [("max(keepline_persister_dead_letters_waiting)", "letters")],
+                [("max(keepline_persister_dead_letters_waiting)", "dead letters")],
                 kind="stat",
                 width=4,
             ),
@@ -56,7 +56,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
         (
             Panel("Rooms by status and mode", [("keepline:rooms:sum", "{{status}} {{mode}}")]),
             Panel(
-                "Rooms opened, met, ended a second",
+                "Rooms opened, met, ended per second",
                 [
                     ("sum(rate(keepline_rooms_opened_total[1m]))", "opened"),
                     ("sum(rate(keepline_calls_met_total[1m]))", "met"),
@@ -64,7 +64,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
             ),
             Panel(
-                "First side waits for the second",
+                "Wait for the second member",
                 [
                     (
                         "histogram_quantile(0.5, sum by (le) (rate(keepline_meeting_seconds_bucket[5m])))",
@@ -78,9 +78,9 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "s",
             ),
             Panel(
-                "Offers by outcome a second",
+                "Offers by outcome per second",
                 [("sum by (outcome) (rate(keepline_offers_total[1m]))", "{{outcome}}")],
-                meaning="unanswered: both were there, and no answer came within 15 s",
+                meaning="unanswered: both peers were present, but no answer came within 15 s",
             ),
             Panel(
                 "Offer to answer",
@@ -94,20 +94,20 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "s",
             ),
             Panel(
-                "How absences end, a second",
+                "Absences by outcome per second",
                 [("sum by (outcome) (rate(keepline_absences_total[1m]))", "{{outcome}}")],
             ),
             Panel(
-                "Come back in time",
+                "Success ratios",
                 [
-                    ("keepline:absences:returned_ratio5m", "lost sides that return"),
+                    ("keepline:absences:returned_ratio5m", "absent sides that return"),
                     ("keepline:resumes:resumed_ratio5m", "resumes that succeed"),
                     ("keepline:offers:answered_ratio5m", "offers that are answered"),
                 ],
                 "percentunit",
             ),
             Panel(
-                "Absence of those who return",
+                "Absence of sides that return",
                 [
                     (
                         "histogram_quantile(0.5, sum by (le) (rate(keepline_absence_seconds_bucket[5m])))",
@@ -118,7 +118,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "s",
             ),
             Panel(
-                "Resumes by outcome a second",
+                "Resumes by outcome per second",
                 [("sum by (outcome) (rate(keepline_resumes_total[1m]))", "{{outcome}}")],
             ),
         ),
@@ -126,31 +126,31 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
     (
         "Signals",
         (
-            Panel("Signals a second", [("keepline:signals:rate1m", "{{path}}")]),
+            Panel("Signals per second", [("keepline:signals:rate1m", "{{path}}")]),
             Panel(
                 "Relay on one node",
                 [("keepline:relay_seconds:p50", "p50"), ("keepline:relay_seconds:p99", "p99")],
                 "s",
             ),
             Panel(
-                "Hop between nodes",
+                "Latency between nodes",
                 [
                     ("keepline:internode_latency_seconds:p50", "p50"),
                     ("keepline:internode_latency_seconds:p99", "p99"),
                 ],
                 "s",
             ),
-            Panel("Event loop late, p99", [("keepline:loop_lag_seconds:p99", "{{job}} {{instance}}")], "s"),
+            Panel("Event loop lag, p99", [("keepline:loop_lag_seconds:p99", "{{job}} {{instance}}")], "s"),
             Panel(
                 "Between nodes",
                 [
-                    ("sum(rate(keepline_bus_packets_total[1m]))", "packets a second"),
+                    ("sum(rate(keepline_bus_packets_total[1m]))", "packets per second"),
                     ("sum(keepline_bus_queued)", "frames queued"),
-                    ("sum(rate(keepline_inbox_gaps_total[5m]))", "gaps a second"),
+                    ("sum(rate(keepline_inbox_gaps_total[5m]))", "gaps per second"),
                 ],
             ),
             Panel(
-                "Deaf",
+                "Silent inboxes",
                 [
                     ("rate(keepline_inbox_silent_seconds_total[1m])", "{{instance}}"),
                     ("keepline_inbox_silent", "now: {{instance}}"),
@@ -163,30 +163,30 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
         (
             Panel("Connections by node", [("keepline_connections", "{{instance}}")]),
             Panel(
-                "Connections a second",
+                "Connections opened and closed per second",
                 [
                     ("sum(rate(keepline_connections_opened_total[1m]))", "opened"),
                     ("sum by (end) (rate(keepline_connections_closed_total[1m]))", "closed: {{end}}"),
                     ("sum(rate(keepline_replaced_total[1m]))", "replaced"),
                 ],
             ),
-            Panel("Logins a second", [("sum by (result) (rate(keepline_logins_total[1m]))", "{{result}}")]),
+            Panel("Logins per second", [("sum by (result) (rate(keepline_logins_total[1m]))", "{{result}}")]),
             Panel(
-                "Errors told a second",
+                "Errors sent per second",
                 [("sum by (code) (rate(keepline_errors_total[1m]))", "{{code}}")],
             ),
             Panel(
-                "Addresses refused a second",
+                "Refused addresses per second",
                 [("sum by (limit) (rate(keepline_limited_total[1m]))", "{{limit}}")],
             ),
             Panel(
-                "Crowds",
+                "Login crowds",
                 [
-                    ("keepline_hellos_waiting", "{{instance}} hellos that wait"),
+                    ("keepline_hellos_waiting", "{{instance}} waiting hellos"),
                     ("keepline_crowded == 1", "{{instance}} is crowded"),
-                    ("keepline_hellos_full == 1", "{{instance}} asks who is new to come later"),
-                    ("sum(rate(keepline_hellos_postponed_total[1m]))", "asked to come later, a second"),
-                    ("sum(keepline_graces_extended)", "calls that wait for clients of a dead node"),
+                    ("keepline_hellos_full == 1", "{{instance}} defers new clients"),
+                    ("sum(rate(keepline_hellos_postponed_total[1m]))", "hellos deferred per second"),
+                    ("sum(keepline_graces_extended)", "calls waiting for clients of a dead node"),
                 ],
             ),
             Panel(
@@ -209,7 +209,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
             ),
             Panel(
-                "Sockets refused and reads paused a second",
+                "Sockets refused and reads paused per second",
                 [
                     ("sum by (reason) (rate(keepline_sockets_refused_total[1m]))", "{{reason}}"),
                     ("sum(rate(keepline_reads_paused_total[1m]))", "reads paused"),
@@ -217,7 +217,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
             ),
             Panel(
-                "How long a hello waits for its turn",
+                "Wait of a hello in the queue",
                 [
                     (
                         f"histogram_quantile({q}, sum by (le) (rate(keepline_hello_wait_seconds_bucket[5m])))",
@@ -233,14 +233,14 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
         "Changes of rooms, and Redis",
         (
             Panel(
-                "Commits a second",
+                "Commits per second",
                 [
                     ("sum by (result) (rate(keepline_commits_total[1m]))", "{{result}}"),
                     ("sum(rate(keepline_commit_batches_failed_total[1m]))", "failed batches"),
                 ],
             ),
             Panel(
-                "A batch of commits",
+                "Duration of a commit batch",
                 [
                     (
                         "histogram_quantile(0.5, sum by (le) (rate(keepline_commit_seconds_bucket[5m])))",
@@ -250,12 +250,12 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
                 "s",
             ),
-            Panel("Changes that wait", [("keepline_journal_length", "{{instance}}")]),
+            Panel("Journal length", [("keepline_journal_length", "{{instance}}")]),
             Panel(
-                "Caught up and put back, rooms a second",
+                "Rooms restored per second",
                 [
-                    ("sum(rate(keepline_rooms_caught_up_total[5m]))", "caught up"),
-                    ("sum(rate(keepline_rooms_put_back_total[5m]))", "put back"),
+                    ("sum(rate(keepline_rooms_caught_up_total[5m]))", "caught up with Redis"),
+                    ("sum(rate(keepline_rooms_put_back_total[5m]))", "from memory"),
                     ("sum(rate(keepline_rooms_revived_total[5m]))", "from Postgres"),
                     ("sum(rate(keepline_notice_gaps_total[5m]))", "notices missed"),
                     ("sum(rate(keepline_rooms_unreadable_total[5m]))", "unreadable"),
@@ -268,22 +268,22 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     ("sum(increase(keepline_rows_unreadable_total[5m]))", "unreadable rows"),
                 ],
             ),
-            Panel("Rooms in caches", [("keepline_cached_rooms", "{{instance}}")]),
+            Panel("Cached rooms", [("keepline_cached_rooms", "{{instance}}")]),
         ),
     ),
     (
         "Persisters, and Postgres",
         (
             Panel(
-                "Behind",
+                "Lag by partition",
                 [("max by (partition) (keepline_persister_partition_lag_seconds)", "{{partition}}")],
                 "s",
             ),
             Panel(
                 "Entries not in Postgres",
                 [
-                    ("max(keepline_persister_lag_entries)", "not read"),
-                    ("max(keepline_persister_pending_entries)", "read, not written"),
+                    ("max(keepline_persister_lag_entries)", "unread"),
+                    ("max(keepline_persister_pending_entries)", "pending"),
                     (
                         "max by (partition) (keepline_persister_partition_lag_entries)",
                         "partition {{partition}}",
@@ -291,7 +291,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
             ),
             Panel(
-                "Rows a second",
+                "Rows per second",
                 [
                     ("keepline:persister_rows:rate1m", "written"),
                     (
@@ -301,7 +301,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
             ),
             Panel(
-                "A batch",
+                "Duration of a batch",
                 [
                     (
                         "histogram_quantile(0.5, sum by (le) (rate(keepline_persister_batch_seconds_bucket[5m])))",
@@ -315,7 +315,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "s",
             ),
             Panel(
-                "Entries and batches a second",
+                "Entries and batches per second",
                 [
                     ("sum by (how) (rate(keepline_persister_entries_read_total[1m]))", "read: {{how}}"),
                     ("sum(rate(keepline_persister_entries_trimmed_total[1m]))", "trimmed"),
@@ -323,7 +323,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 ],
             ),
             Panel(
-                "Retries a second",
+                "Retries per second",
                 [("sum by (cause) (rate(keepline_persister_retries_total[1m]))", "{{cause}}")],
             ),
             Panel(
@@ -333,14 +333,14 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 QUARTER,
             ),
             Panel(
-                "Since the last commit",
+                "Time since the last commit",
                 [("time() - max(keepline_persister_last_commit_timestamp_seconds > 0)", "seconds")],
                 "s",
                 QUARTER,
             ),
             Panel("Oldest pending entry", [("max(keepline_persister_pending_seconds)", "age")], "s", QUARTER),
             Panel(
-                "Put aside and lost",
+                "Dead letters and losses",
                 [
                     (
                         "sum by (cause) (increase(keepline_persister_dead_letters_total[5m]))",
@@ -357,19 +357,19 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
         "Programs",
         (
             Panel(
-                "Dependencies that fail",
+                "Failing dependencies",
                 [("keepline_dependency_up == 0", "{{job}} {{instance}}: {{dependency}}")],
             ),
             Panel(
-                "Age of the last proof",
+                "Time since a dependency last worked",
                 [("keepline_dependency_proof_age_seconds", "{{job}} {{instance}}: {{dependency}}")],
                 "s",
             ),
             Panel(
-                "Conditions that fail",
+                "Unmet readiness conditions",
                 [
                     ("keepline_condition_failed == 1", "{{instance}}: {{condition}}"),
-                    ("keepline_draining == 1", "{{instance}} drains"),
+                    ("keepline_draining == 1", "{{instance}} draining"),
                 ],
             ),
             Panel(
@@ -386,7 +386,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "Nodes",
                 [
                     ("max(keepline_nodes)", "live"),
-                    ("sum(increase(keepline_nodes_buried_total[5m]))", "buried"),
+                    ("sum(increase(keepline_nodes_buried_total[5m]))", "declared dead"),
                 ],
                 width=4,
             ),
