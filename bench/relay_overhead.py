@@ -18,8 +18,8 @@ from keepline.room.commands import Join, Open
 from keepline.room.record import ChatMode, Room
 from keepline.room.rules import Rules
 from keepline.room.state import apply
-from signal_node.protocol.frames import Signal, forwarded
-from signal_node.protocol.session import Relay
+from signal_node.protocol.client_frames import Signal, forwarded
+from signal_node.protocol.effects import Relay
 from signal_node.signaling.relay import SignalRelay
 from signal_node.telemetry.negotiation_log import NegotiationLog
 from signal_node.telemetry.offer_outcomes import OfferOutcomes

@@ -15,7 +15,7 @@ from keepline.ops.metrics import Timings
 from keepline.room.record import ChatMode, EndReason, Status
 from signal_node.app import App
 from signal_node.protocol.close_codes import CLOSES
-from signal_node.protocol.frames import ErrorCode
+from signal_node.protocol.error_codes import ErrorCode
 from signal_node.transport.listener import Listener
 
 _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))

@@ -14,7 +14,7 @@ from keepline.room.referrals import MAX_CODE, MAX_NAME, Referral
 from signal_node.http.bodies import decode_body
 from signal_node.http.referrals import Referrals
 from signal_node.http.service_key import ServiceKey
-from signal_node.protocol import frames
+from signal_node.protocol import snapshots
 from signal_node.rooms.archive import ArchiveUnavailable
 from signal_node.signaling.work import RETRY_AFTER_MS
 
@@ -94,4 +94,4 @@ class ReferralApi:
             referral.created_at,
             self._referrals.expires_at(referral),
         )
-        return web.Response(body=frames.to_json(answer), status=status, content_type="application/json")
+        return web.Response(body=snapshots.to_json(answer), status=status, content_type="application/json")

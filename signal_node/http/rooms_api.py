@@ -17,7 +17,7 @@ from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 from keepline.room.state import IllegalTransition
 from signal_node.http.bodies import decode_body
 from signal_node.http.service_key import ServiceKey
-from signal_node.protocol import frames
+from signal_node.protocol import snapshots
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.store import RoomStore
 from signal_node.signaling.room_commands import RoomCommands
@@ -93,7 +93,9 @@ class RoomsApi:
         user = _uuid(request.query.get("user", ""), "user")
         rooms = await self._store.rooms_of(user)
         loaded = [await self._store.load(room.room_id) for room in rooms]
-        return _json({"rooms": [frames.snapshot(room, lines) for room, lines in loaded if room is not None]})
+        return _json(
+            {"rooms": [snapshots.snapshot(room, lines) for room, lines in loaded if room is not None]}
+        )
 
     async def _get(self, request: web.Request) -> web.Response:
         return _answer(*await self._load(request.match_info["room_id"]))
@@ -136,8 +138,8 @@ def _uuid(value: str, name: str) -> str:
 
 
 def _answer(room: Room, messages: list[Message], status: int = 200) -> web.Response:
-    return _json(frames.snapshot(room, messages), status=status)
+    return _json(snapshots.snapshot(room, messages), status=status)
 
 
 def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(body=frames.to_json(value), status=status, content_type="application/json")
+    return web.Response(body=snapshots.to_json(value), status=status, content_type="application/json")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
 
-from signal_node.protocol import frames
+from signal_node.protocol import server_frames
 from signal_node.protocol.session import Stage
 from signal_node.transport.connections import Connections
 
@@ -73,7 +73,7 @@ async def run_refresh(ice: IceServers, clients: Connections, now: Callable[[], f
         for done, connection in enumerate(due, start=1):
             if connection.session.stage is Stage.READY:
                 servers = ice.for_user(connection.session.user, now())
-                connection.write(frames.encode(frames.Ice(ice_servers=servers)))
+                connection.write(server_frames.encode(server_frames.Ice(ice_servers=servers)))
             if done % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
         last = this

@@ -11,110 +11,44 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
-from keepline.room.commands import AcceptVideo, Command, DeclineVideo, End, Leave, Post, RequestVideo
-from keepline.room.record import EndReason, Message, Room, SideNumber
 from keepline.room.rules import MAX_TEXT
-from signal_node.protocol import close_codes, frames
-from signal_node.protocol.frames import ErrorCode, Signal, decode, forwarded
+from signal_node.protocol import bad_frames, client_frames, close_codes, fields, server_frames, snapshots
+from signal_node.protocol.answers import Answers
+from signal_node.protocol.backlog import Backlog
+from signal_node.protocol.bad_frames import BadFrame
+from signal_node.protocol.client_frames import Signal, decode
+from signal_node.protocol.effects import (
+    Authenticate,
+    CloseConnection,
+    Effect,
+    RequestId,
+    Send,
+)
+from signal_node.protocol.error_codes import ErrorCode
+from signal_node.protocol.room_actions import RoomAction
+from signal_node.protocol.session_rooms import SessionRooms
 from signal_node.protocol.token_bucket import Bucket
 
-RequestId = frames.RequestId | UnsetType
-_Action = frames.Chat | frames.Mode | frames.LeaveRoom | frames.EndRoom
-_InRoom = _Action | frames.Signal | frames.Ack | frames.Typing
+_Asking = (
+    client_frames.Ack
+    | client_frames.Typing
+    | client_frames.Ping
+    | client_frames.JoinRoom
+    | client_frames.Hello
+    | client_frames.ReportRoom
+    | RoomAction
+)
 
 HELLO = "hello"
 
 SESSION_ID_BYTES = 16
 """How long the id of a session is, in ASCII."""
 
-MAX_ROOMS = 16
-"""Rooms that one connection may hold at a time, and ended ones that it remembers."""
-
-MAX_BACKLOG = 64
-MAX_BACKLOG_BYTES = 131_072
-"""Frames that may wait for the answer to hello, and how large they may be together."""
-
 STRIKES_SECONDS = 60.0
 """The time within which so many bad frames end a connection: they are forgotten one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Write a frame to the client."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CloseConnection:
-    """Close the connection, after what was sent before."""
-
-    close: close_codes.CloseCode
-
-
-@dataclass(frozen=True, slots=True)
-class Authenticate:
-    """Check the token and take the user; come back with `welcomed` or `refused`."""
-
-    token: str
-    resume: str | None
-    request_id: RequestId
-
-
-@dataclass(frozen=True, slots=True)
-class JoinRequest:
-    """Let the user into a room; come back with `joined` or `failed`."""
-
-    room_id: str
-    request_id: RequestId
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """Carry out a command on a room that the session holds; come back with `done` or `failed`."""
-
-    room_id: str
-    command: Command
-    request_id: RequestId
-
-
-@dataclass(frozen=True, slots=True)
-class LineRequest:
-    """Find the line of chat with a key in a room that the session does not hold, because it may have ended since the
-    line was sent; come back with `done` or `failed`.
-    """
-
-    room_id: str
-    key: str
-    request_id: RequestId
-
-
-@dataclass(frozen=True, slots=True)
-class ReportRequest:
-    """Take what the user says about the other member of a room; come back with `done` or `failed`."""
-
-    room_id: str
-    reason: str
-    request_id: RequestId
-
-
-@final
-class Relay(Struct, gc=False):
-    """Forward to the peer of `side`, now. There is one for each signal, so it is of the kind that is made fastest."""
-
-    room_id: str
-    side: SideNumber
-    data: bytes
-
-
-Request = Authenticate | JoinRequest | Act | LineRequest | ReportRequest
-"""What takes time."""
-
-Effect = Send | CloseConnection | Request | Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +60,17 @@ class SessionLimits:
     frames_burst: int = 200
     frame_bytes: int = 65_536
     ping_ms: int = 8_000
+
+    def told(self) -> server_frames.ClientLimits:
+        """As clients are told of them, so that they can pace themselves."""
+        return server_frames.ClientLimits(
+            frames_per_second=self.frames_per_second,
+            frames_burst=self.frames_burst,
+            frame_bytes=self.frame_bytes,
+            chat_length=MAX_TEXT,
+            chat_key=fields.MAX_KEY,
+            ping_ms=self.ping_ms,
+        )
 
 
 class Stage(Enum):
@@ -146,35 +91,29 @@ class Session:
 
     __slots__ = (
         "_backlog",
-        "_backlog_bytes",
         "_bucket",
-        "_errors",
         "_hello_id",
         "_limits",
         "_refusal",
         "_strikes",
+        "answers",
         "id",
-        "past",
         "rooms",
         "stage",
         "user",
     )
 
-    def __init__(
-        self, session_id: str, limits: SessionLimits, errors: Counter[ErrorCode] | None = None
-    ) -> None:
-        """Take where the errors that the client is told are counted."""
+    def __init__(self, session_id: str, limits: SessionLimits, answers: Answers | None = None) -> None:
+        """Take what makes the answers, which sessions may share."""
         self.id = session_id
+        self.answers = answers or Answers(Counter())
         self.stage = Stage.NEW
         self.user = ""
-        self.rooms: dict[str, SideNumber] = {}
-        self.past: dict[str, EndReason | None] = {}
+        self.rooms = SessionRooms(session_id, self.answers)
         self._limits = limits
-        self._errors = Counter() if errors is None else errors
         self._bucket = Bucket(limits.frames_per_second, limits.frames_burst)
         self._strikes = Bucket(limits.bad_frames / STRIKES_SECONDS, limits.bad_frames - 1)
-        self._backlog: list[str] = []
-        self._backlog_bytes = 0
+        self._backlog = Backlog()
         self._hello_id: RequestId = UNSET
         self._refusal: tuple[str, int] | None = None
 
@@ -206,28 +145,30 @@ class Session:
     def _understand(self, text: str) -> Sequence[Effect]:
         try:
             frame = decode(text)
-        except frames.BadFrame as bad:
-            return self._bad_hello(bad) if self.stage is Stage.NEW else self._strike(bad)
-        if type(frame) is Signal:
-            return self._signal(frame)
-        if self.stage is Stage.NEW:
-            return self._hello(frame)
-        match frame:
-            case frames.Ack() | frames.Typing():
-                return self._relay(frame)
-            case frames.Ping():
-                return (Send(frames.encode(frames.Pong(id=frame.id))),)
-            case frames.JoinRoom():
-                return self._join(frame)
-            case frames.Hello():
-                return self._bad_request("hello was already sent on this connection", frame.id)
-            case frames.ReportRoom():
-                return self._report(frame)
-            case frames.Chat() | frames.Mode() | frames.LeaveRoom() | frames.EndRoom():
-                return self._act(frame)
+            if self.stage is _NEW:
+                return self._hello(frame)
+            return self.rooms.signal(frame) if type(frame) is Signal else self._ask(frame)
+        except BadFrame as bad:
+            return self._bad_hello(bad) if self.stage is _NEW else self._strike(bad)
 
-    def _hello(self, frame: frames.AnyClientFrame) -> Sequence[Effect]:
-        if not isinstance(frame, frames.Hello):
+    def _ask(self, frame: _Asking) -> Sequence[Effect]:
+        match frame:
+            case client_frames.Ack() | client_frames.Typing():
+                return self.rooms.forward(frame)
+            case client_frames.Ping():
+                return (Send(server_frames.encode(server_frames.Pong(id=frame.id))),)
+            case client_frames.JoinRoom():
+                return self.rooms.join(frame)
+            case client_frames.Hello():
+                why = "hello was already sent on this connection"
+                raise BadFrame(ErrorCode.BAD_REQUEST, why, frame.id)
+            case client_frames.ReportRoom():
+                return self.rooms.report(frame)
+            case _:
+                return self.rooms.act(frame)
+
+    def _hello(self, frame: client_frames.AnyClientFrame) -> Sequence[Effect]:
+        if not isinstance(frame, client_frames.Hello):
             return self._unauthorized(frame.id, "the first frame must be hello")
         self.stage = Stage.AUTHENTICATING
         self._hello_id = frame.id
@@ -236,79 +177,15 @@ class Session:
         resume = None if frame.resume is UNSET else frame.resume
         return (Authenticate(frame.token.strip(), resume, frame.id),)
 
-    def _bad_hello(self, bad: frames.BadFrame) -> Sequence[Effect]:
+    def _bad_hello(self, bad: BadFrame) -> Sequence[Effect]:
         """A hello that cannot be read is told what is wrong with it; it would be no better the next time."""
         if bad.kind not in (None, HELLO):
             return self._unauthorized(bad.request_id, "the first frame must be hello")
-        error = self.failed(bad.code, bad.message, UNSET, bad.request_id)
+        error = self.answers.failed(bad.code, bad.message, UNSET, bad.request_id)
         return (*error, *self.close(close_codes.BAD_FRAME))
 
     def _wait_for_welcome(self, text: str) -> Sequence[Effect]:
-        self._backlog_bytes += len(text.encode())
-        if len(self._backlog) >= MAX_BACKLOG or self._backlog_bytes > MAX_BACKLOG_BYTES:
-            return self.close(close_codes.RATE_LIMITED)
-        self._backlog.append(text)
-        return ()
-
-    def _side_of(self, frame: _InRoom) -> SideNumber | None:
-        """The side that the session holds in a frame's room, whose id may be written in upper case as well."""
-        side = self.rooms.get(frame.room)
-        if side is None:
-            frame.room = frame.room.lower()
-            side = self.rooms.get(frame.room)
-        return side
-
-    def _signal(self, frame: frames.Signal) -> Sequence[Effect]:
-        if self.stage is _NEW:
-            return self._unauthorized(frame.id, "the first frame must be hello")
-        if (frame.stream is UNSET) is not (frame.n is UNSET):
-            return self._bad_request("send stream and n together, or neither", frame.id, frame.room)
-        side = self._side_of(frame)
-        if side is None:
-            return self._not_held(frame.room, frame.id)
-        return (Relay(frame.room, side, forwarded(frame)),)
-
-    def _relay(self, frame: frames.Ack | frames.Typing) -> Sequence[Effect]:
-        side = self._side_of(frame)
-        if side is None:
-            return self._not_held(frame.room, frame.id)
-        return (Relay(frame.room, side, forwarded(frame)),)
-
-    def _join(self, frame: frames.JoinRoom) -> Sequence[Effect]:
-        room_id = frame.room.lower()
-        if room_id not in self.rooms and len(self.rooms) >= MAX_ROOMS:
-            why = f"one connection holds at most {MAX_ROOMS} rooms: leave one first"
-            return self.failed(ErrorCode.BAD_REQUEST, why, room_id, frame.id)
-        return (JoinRequest(room_id, frame.id),)
-
-    def _report(self, frame: frames.ReportRoom) -> Sequence[Effect]:
-        if "\0" in frame.reason:
-            return self.failed(ErrorCode.BAD_REQUEST, "reason may not contain U+0000", frame.room, frame.id)
-        return (ReportRequest(frame.room.lower(), frame.reason, frame.id),)
-
-    def _act(self, frame: _Action) -> Sequence[Effect]:
-        side = self._side_of(frame)
-        if side is None:
-            if isinstance(frame, frames.Chat) and frame.key is not UNSET:
-                return (LineRequest(frame.room, frame.key, frame.id),)
-            return self._not_held(frame.room, frame.id)
-        match frame:
-            case frames.Chat(text=text, key=key):
-                if "\0" in text or (key is not UNSET and "\0" in key):
-                    why = "text and key may not contain U+0000"
-                    return self.failed(ErrorCode.BAD_REQUEST, why, frame.room, frame.id)
-                command: Command = Post(side, text, None if key is UNSET else key)
-            case frames.Mode(action="request"):
-                command = RequestVideo(side)
-            case frames.Mode(action="accept"):
-                command = AcceptVideo(side)
-            case frames.Mode():
-                command = DeclineVideo(side)
-            case frames.LeaveRoom():
-                command = Leave(side, self.id)
-            case frames.EndRoom():
-                command = End(EndReason.HANGUP)
-        return (Act(frame.room, command, frame.id),)
+        return () if self._backlog.add(text) else self.close(close_codes.RATE_LIMITED)
 
     # --- what became of it ---
 
@@ -320,13 +197,13 @@ class Session:
         resumed: bool,
         node: str,
         ice_servers: list[dict[str, object]],
-        rooms: list[frames.HeldRoom],
+        rooms: list[snapshots.HeldRoom],
     ) -> Sequence[Effect]:
         """The token was good and the user is this session's now; then whatever the client sent meanwhile."""
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         self.stage = Stage.READY
-        frame = frames.Welcome(
+        frame = server_frames.Welcome(
             id=request_id,
             user=self.user,
             session=self.id,
@@ -335,18 +212,10 @@ class Session:
             node=node,
             ice_servers=ice_servers,
             rooms=rooms,
-            limits=frames.ClientLimits(
-                frames_per_second=self._limits.frames_per_second,
-                frames_burst=self._limits.frames_burst,
-                frame_bytes=self._limits.frame_bytes,
-                chat_length=MAX_TEXT,
-                chat_key=frames.MAX_KEY,
-                ping_ms=self._limits.ping_ms,
-            ),
+            limits=self._limits.told(),
         )
-        effects: list[Effect] = [Send(frames.encode(frame))]
-        backlog, self._backlog, self._backlog_bytes = self._backlog, [], 0
-        for text in backlog:
+        effects: list[Effect] = [Send(server_frames.encode(frame))]
+        for text in self._backlog.take():
             if self.closed():
                 break
             effects.extend(self._understand(text))
@@ -371,7 +240,7 @@ class Session:
         if self._refusal is None or self.closed():
             return ()
         message, retry_after_ms = self._refusal
-        error = self.failed(ErrorCode.RATE_LIMITED, message, UNSET, self._hello_id, retry_after_ms)
+        error = self.answers.failed(ErrorCode.RATE_LIMITED, message, UNSET, self._hello_id, retry_after_ms)
         return (*error, *self.close(close_codes.RATE_LIMITED))
 
     def postponed(self, request_id: RequestId, message: str, retry_after_ms: int) -> Sequence[Effect]:
@@ -379,73 +248,14 @@ class Session:
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         self.stage = Stage.NEW
-        self._backlog.clear()
-        self._backlog_bytes = 0
-        return self.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
+        self._backlog.take()
+        return self.answers.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
 
     def queued(self, ahead: int, wait_ms: int) -> Sequence[Effect]:
         """The hello waits for its turn."""
         if self.stage is not Stage.AUTHENTICATING:
             return ()
-        return (Send(frames.encode(frames.Queued(ahead=ahead, wait_ms=wait_ms))),)
-
-    def joined(self, room: Room, messages: Sequence[Message], request_id: RequestId) -> Sequence[Effect]:
-        """The session's join is committed."""
-        side = self.rooms.get(room.room_id)
-        if side is None:
-            return self.ended(room.room_id, request_id, self.past.get(room.room_id))
-        held = frames.held_room(room, messages, side)
-        frame = frames.Joined(
-            id=request_id, room=held.room, side=held.side, polite=held.polite, peer=held.peer
-        )
-        return (Send(frames.encode(frame)),)
-
-    def done(self, request_id: RequestId, message: Message | None) -> Sequence[Effect]:
-        """A command is committed; `message` is the line of chat that it added."""
-        line = UNSET if message is None else frames.chat_line(message)
-        return (Send(frames.encode(frames.Ok(id=request_id, message=line))),)
-
-    def failed(
-        self,
-        code: ErrorCode,
-        message: str,
-        room_id: str | UnsetType,
-        request_id: RequestId,
-        retry_after_ms: int | UnsetType = UNSET,
-        reason: str | UnsetType = UNSET,
-    ) -> Sequence[Effect]:
-        """A request could not be carried out."""
-        self._errors[code] += 1
-        frame = frames.Error(
-            id=request_id,
-            room=room_id,
-            code=code,
-            message=message,
-            retry_after_ms=retry_after_ms,
-            reason=reason,
-        )
-        return (Send(frames.encode(frame)),)
-
-    def ended(self, room_id: str, request_id: RequestId, reason: EndReason | None) -> Sequence[Effect]:
-        """A request came too late; one who was away when the room ended learns why."""
-        why = UNSET if reason is None else reason.value
-        return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id, reason=why)
-
-    def peer_too_slow(self, room_id: str, retry_after_ms: int) -> Sequence[Effect]:
-        """A signal was not passed on: the peer has too much to read already. That is no fault of the client."""
-        message = "the peer reads too slowly; a signal was not passed on"
-        return self.failed(ErrorCode.RATE_LIMITED, message, room_id, UNSET, retry_after_ms)
-
-    def hold(self, room_id: str, side: SideNumber) -> None:
-        """The session has taken a side."""
-        self.rooms[room_id] = side
-
-    def release(self, room_id: str, *, ended: bool, reason: EndReason | None = None) -> None:
-        """The session no longer holds a side; of an ended room it remembers so, and why."""
-        if self.rooms.pop(room_id, None) is not None and ended:
-            self.past[room_id] = reason
-            if len(self.past) > MAX_ROOMS:
-                del self.past[next(iter(self.past))]
+        return (Send(server_frames.encode(server_frames.Queued(ahead=ahead, wait_ms=wait_ms))),)
 
     def close(self, close: close_codes.CloseCode) -> Sequence[Effect]:
         """Say no more and hear no more."""
@@ -456,33 +266,22 @@ class Session:
 
     # --- refusals ---
 
-    def _not_held(self, room_id: str, request_id: RequestId) -> Sequence[Effect]:
-        if room_id in self.past:
-            return self.ended(room_id, request_id, self.past[room_id])
-        return self.failed(ErrorCode.NOT_A_MEMBER, "join the room first", room_id, request_id)
-
     def _unauthorized(self, request_id: RequestId, message: str) -> Sequence[Effect]:
-        error = self.failed(ErrorCode.UNAUTHORIZED, message, UNSET, request_id)
+        error = self.answers.failed(ErrorCode.UNAUTHORIZED, message, UNSET, request_id)
         return (*error, *self.close(close_codes.UNAUTHORIZED))
 
     def _too_many(self, text: str) -> Sequence[Effect]:
-        error = self.failed(
+        error = self.answers.failed(
             ErrorCode.RATE_LIMITED,
             f"at most {self._limits.frames_per_second:g} frames a second; this one was dropped",
             UNSET,
-            frames.id_of(text),
+            bad_frames.id_of(text),
             self._bucket.wait_ms(),
         )
         return error if self._is_borne() else (*error, *self.close(close_codes.RATE_LIMITED))
 
-    def _bad_request(
-        self, message: str, request_id: RequestId, room_id: str | UnsetType = UNSET
-    ) -> Sequence[Effect]:
-        room = None if room_id is UNSET else room_id
-        return self._strike(frames.BadFrame(ErrorCode.BAD_REQUEST, message, request_id, room))
-
-    def _strike(self, bad: frames.BadFrame) -> Sequence[Effect]:
-        error = self.failed(bad.code, bad.message, bad.room or UNSET, bad.request_id)
+    def _strike(self, bad: BadFrame) -> Sequence[Effect]:
+        error = self.answers.failed(bad.code, bad.message, bad.room or UNSET, bad.request_id)
         if bad.is_mistake or self._is_borne():
             return error
         return (*error, *self.close(close_codes.BAD_FRAME))

@@ -1,7 +1,7 @@
-"""What a signal does in a negotiation, told from the frame as `frames.forwarded` has written it.
+"""What a signal does in a negotiation, told from the frame as `client_frames.forwarded` has written it.
 
-This is on the path of every signal, so nothing is parsed. `frames` has written the order of the fields, and no spaces
-between them, whatever the client sent.
+This is on the path of every signal, so nothing is parsed. `client_frames` has written the order of the fields, and no
+spaces between them, whatever the client sent.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from msgspec import Raw
 from keepline.room.codec import BadRecord, decode_record, encode_record
 from keepline.room.effects import Effect, ModeAsked, PeerChanged, Posted, Replaced
 from keepline.room.record import SIDES, Room, Side, SideNumber
-from signal_node.protocol import frames
+from signal_node.protocol import server_frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ def route(
         if isinstance(effect, Replaced):
             _replace(effect, node, routes, remote)
             continue
-        frame = frames.event_frame(after.room_id, effect)
+        frame = server_frames.event_frame(after.room_id, effect)
         if frame is None:
             continue
-        data = frames.encode(frame)
+        data = server_frames.encode(frame)
         for number in _recipients(effect):
             holder = _holder(before, after, number)
             if holder.session is None or holder.node is None:

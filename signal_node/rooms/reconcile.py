@@ -20,7 +20,7 @@ from keepline.room.deadlines import due
 from keepline.room.effects import PeerChanged
 from keepline.room.record import SIDES, Message, Room, other
 from keepline.room.rules import Rules
-from signal_node.protocol import frames
+from signal_node.protocol import server_frames
 from signal_node.rooms.cache import Audience, Rooms
 from signal_node.rooms.evicted import KEPT_MS, Untold
 from signal_node.rooms.store import Change, Conflict, RoomStore
@@ -180,9 +180,9 @@ class Reconciler:
             for effect in missed(known, there, number, lines, self._now(), self._rules):
                 if isinstance(effect, PeerChanged) and changed_since:
                     continue
-                frame = frames.event_frame(there.room_id, effect)
+                frame = server_frames.event_frame(there.room_id, effect)
                 if frame is not None:
-                    self._audience.deliver(side.session, frames.encode(frame))
+                    self._audience.deliver(side.session, server_frames.encode(frame))
 
     async def _put_back(self, behind: Sequence[tuple[Room, Room | None]]) -> None:
         """Store again what Redis has lost: record, lines of chat, and the events for the persister.

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from keepline.ops.tasks import Tasks
-from signal_node.protocol import close_codes, frames
+from signal_node.protocol import close_codes, server_frames
 from signal_node.protocol.session import Stage
 from signal_node.rooms.cache import Rooms
 from signal_node.transport.connection import Connection
@@ -126,8 +126,8 @@ class Goodbyes:
             connection.close(close_codes.DRAINING)
             return True
         reconnect_after_ms = round(self._uniform() * self._spread_ms)
-        frame = frames.Goodbye(reason="draining", reconnect_after_ms=reconnect_after_ms)
-        connection.write(frames.encode(frame))
+        frame = server_frames.Goodbye(reason="draining", reconnect_after_ms=reconnect_after_ms)
+        connection.write(server_frames.encode(frame))
         connection.leaving = True
         stays = (reconnect_after_ms + self._linger_ms) / 1_000
         self._closes.append(self._loop.call_later(stays, _close, connection))
@@ -139,7 +139,7 @@ class Goodbyes:
             close.cancel()
 
     def _negotiates(self, connection: Connection) -> bool:
-        times = map(self._negotiated_at, connection.session.rooms)
+        times = map(self._negotiated_at, connection.session.rooms.held)
         quiet_since = self._loop.time() - QUIET_SECONDS
         return any(at is not None and at > quiet_since for at in times)
 

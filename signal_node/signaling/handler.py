@@ -78,9 +78,9 @@ class ConnectionHandler:
             _log.info("session_closed", session=session.id, end=connection.websocket.ended_by)
         self._limits.closed(connection)
         self._requests.gone(connection)
-        if not session.rooms:
+        if not session.rooms.held:
             return
-        held = dict(session.rooms)
+        held = dict(session.rooms.held)
         how = "lost" if connection.closed_as is None else f"closed {connection.closed_as.code}"
         for room_id, side in held.items():
             self._negotiation_log.note(room_id, side, session.id, how, self._loop.time())

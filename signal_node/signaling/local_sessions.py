@@ -64,11 +64,11 @@ class LocalSessions:
             if held is not None and held.session is not None and held.session != holds.session:
                 loser = self._clients.get(held.session)
                 if loser is not None:
-                    loser.session.release(after.room_id, ended=ended, reason=after.ended_reason)
+                    loser.session.rooms.release(after.room_id, ended=ended, reason=after.ended_reason)
                     if holds.connected:
                         # The word that came for it may have been missed: one user has one connection.
                         self.replaced(held.session)
             if holds.node == self._node and holds.session is not None:
                 holder = self._clients.get(holds.session)
                 if holder is not None:
-                    holder.session.hold(after.room_id, number)
+                    holder.session.rooms.hold(after.room_id, number)

@@ -15,7 +15,8 @@ from keepline.ops.redis.scripts import StoreUnavailable
 from signal_node.ice.servers import IceServers
 from signal_node.limits.address_limits import AddressLimits
 from signal_node.protocol import close_codes
-from signal_node.protocol.session import Authenticate, RequestId, Session
+from signal_node.protocol.effects import Authenticate, RequestId
+from signal_node.protocol.session import Session
 from signal_node.signaling.crowding import Crowding
 from signal_node.signaling.hello_queue import HelloQueue
 from signal_node.signaling.local_sessions import LocalSessions

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from keepline.ops.metrics import Timings
 from keepline.room.record import other
 from signal_node.bus.outbox import Outbox
-from signal_node.protocol.session import Relay
+from signal_node.protocol.effects import Relay
 from signal_node.protocol.signal_kind import CANDIDATE
 from signal_node.rooms.cache import Rooms
 from signal_node.telemetry.negotiation_log import NegotiationLog
@@ -128,7 +128,7 @@ class SignalRelay:
     def _refuse(self, connection: Connection, room_id: str) -> None:
         """Tell the sender, not the receiver, that there is no room for a signal."""
         self.counts.slow += 1
-        connection.perform(connection.session.peer_too_slow(room_id, SLOW_MS))
+        connection.perform(connection.session.answers.peer_too_slow(room_id, SLOW_MS))
 
     def _is_slow(self, session: str) -> bool:
         until = self._slow.get(session)
@@ -146,7 +146,7 @@ class SignalRelay:
         if now - receiver.slow_told_at < SLOW_MS / 4_000:
             return
         receiver.slow_told_at = now
-        for room_id, side in receiver.session.rooms.items():
+        for room_id, side in receiver.session.rooms.held.items():
             room = self._rooms.get(room_id)
             peer = None if room is None else room.side(other(side))
             if peer is not None and peer.node is not None and peer.node != self._node:

@@ -21,7 +21,7 @@ from keepline.room import keys
 from keepline.room.codec import encode_message
 from keepline.room.record import Message, Room, SideNumber, other
 from keepline.room.reports import Report, encode_report, report_id
-from signal_node.protocol import frames
+from signal_node.protocol import snapshots
 from signal_node.rooms.store import RoomStore
 
 WINDOW_MS = 3_600_000
@@ -136,7 +136,7 @@ def report_of(
         reason=reason,
         reported_at=now,
         session_data={
-            "room": msgspec.to_builtins(frames.snapshot(room, kept)),
+            "room": msgspec.to_builtins(snapshots.snapshot(room, kept)),
             "chat": {
                 "earlier_lines": earlier.seq,
                 "earlier_report": earlier.report_id,

@@ -18,8 +18,7 @@ from keepline.room.codec import BadRecord
 from keepline.room.record import Message, Room, Status, other
 from keepline.room.state import IllegalTransition
 from signal_node.bus.inbox import InboxHealth
-from signal_node.protocol.frames import ErrorCode
-from signal_node.protocol.session import (
+from signal_node.protocol.effects import (
     Act,
     Authenticate,
     Effect,
@@ -28,8 +27,9 @@ from signal_node.protocol.session import (
     ReportRequest,
     Request,
     RequestId,
-    Session,
 )
+from signal_node.protocol.error_codes import ErrorCode
+from signal_node.protocol.session import Session
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome, ignore_outcome
@@ -128,7 +128,7 @@ class Requests:
         if not isinstance(outcome, Done):
             return self._refusal(session, outcome, effect.room_id, effect.request_id)
         messages = await self._lookups.chat_in(chat, outcome.room)
-        return session.joined(outcome.room, messages, effect.request_id)
+        return session.rooms.joined(outcome.room, messages, effect.request_id)
 
     async def _stored(self, room_id: str) -> Room | None:
         """The room as Redis has it, or as it was known here if Redis has just lost it."""
@@ -139,18 +139,20 @@ class Requests:
         self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
     ) -> Sequence[Effect]:
         why = "there is no such room"
-        return session.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
+        return session.answers.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
 
     def _no_member(
         self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
     ) -> Sequence[Effect]:
         why = "you are not a member of this room"
-        return session.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
+        return session.answers.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
 
     def _unavailable(
         self, session: Session, effect: JoinRequest | Act | LineRequest | ReportRequest
     ) -> Sequence[Effect]:
-        return session.failed(ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS)
+        return session.answers.failed(
+            ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS
+        )
 
     async def _join_without_redis(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
         """Let a user into a room that fits on this node: one of the cache, else one from Postgres.
@@ -181,7 +183,7 @@ class Requests:
             return unavailable
         joined = self._rooms.get(known.room_id) or known
         messages = self._known_chat(known.room_id, archived)
-        return session.joined(joined, messages, effect.request_id)
+        return session.rooms.joined(joined, messages, effect.request_id)
 
     def _known_chat(self, room_id: str, archived: Archived | None) -> list[Message]:
         """What Postgres and the cache have of the chat, which need not be all."""
@@ -206,7 +208,7 @@ class Requests:
             if (known := _known_line(effect, outcome)) is not None:
                 self._work.begin(self._find_line(connection, known))
             elif isinstance(outcome, Done):
-                connection.perform(session.done(effect.request_id, outcome.message))
+                connection.perform(session.answers.done(effect.request_id, outcome.message))
             else:
                 connection.perform(self._refusal(session, outcome, effect.room_id, effect.request_id))
 
@@ -241,11 +243,13 @@ class Requests:
         seq = seq_of(room, effect.key)
         line = None if seq is None else await self._line_numbered(room_id, seq)
         if line is not None:
-            return session.done(effect.request_id, line)
+            return session.answers.done(effect.request_id, line)
         if room.status is Status.ENDED:
-            return session.ended(room_id, effect.request_id, room.ended_reason)
-        if seq is None and room_id not in session.rooms:
-            return session.failed(ErrorCode.NOT_A_MEMBER, "join the room first", room_id, effect.request_id)
+            return session.answers.ended(room_id, effect.request_id, room.ended_reason)
+        if seq is None and room_id not in session.rooms.held:
+            return session.answers.failed(
+                ErrorCode.NOT_A_MEMBER, "join the room first", room_id, effect.request_id
+            )
         return self._unavailable(session, effect)
 
     async def _line_numbered(self, room_id: str, seq: int) -> Message | None:
@@ -260,13 +264,13 @@ class Requests:
         try:
             async with asyncio.timeout(STORED_SECONDS):
                 await self._reports.add(session.user, effect.room_id, effect.reason)
-            answer = session.done(effect.request_id, None)
+            answer = session.answers.done(effect.request_id, None)
         except NoSuchRoom:
             answer = self._no_room(session, effect)
         except NoMember:
             answer = self._no_member(session, effect)
         except TooManyReports as error:
-            answer = session.failed(
+            answer = session.answers.failed(
                 ErrorCode.RATE_LIMITED, str(error), effect.room_id, effect.request_id, error.retry_after_ms
             )
         except (StoreUnavailable, TimeoutError):
@@ -280,14 +284,16 @@ class Requests:
         self, session: Session, outcome: IllegalTransition | NotStored, room_id: str, request_id: RequestId
     ) -> Sequence[Effect]:
         if isinstance(outcome, NotStored):
-            return session.failed(
+            return session.answers.failed(
                 ErrorCode.UNAVAILABLE, "the change could not be stored", room_id, request_id
             )
         if outcome.status is Status.ENDED:
-            return session.ended(room_id, request_id, outcome.ended_reason)
+            return session.answers.ended(room_id, request_id, outcome.ended_reason)
         if outcome.status is None:
-            return session.failed(ErrorCode.ROOM_NOT_FOUND, "there is no such room", room_id, request_id)
-        return session.failed(ErrorCode.BAD_REQUEST, str(outcome), room_id, request_id)
+            return session.answers.failed(
+                ErrorCode.ROOM_NOT_FOUND, "there is no such room", room_id, request_id
+            )
+        return session.answers.failed(ErrorCode.BAD_REQUEST, str(outcome), room_id, request_id)
 
 
 def _known_line(effect: Act, outcome: Outcome) -> LineRequest | None:

@@ -12,7 +12,7 @@ from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import commands
 from keepline.room.codec import BadRecord
 from keepline.room.record import Room, SideNumber, Status
-from signal_node.protocol import frames
+from signal_node.protocol import snapshots
 from signal_node.protocol.session import Session
 from signal_node.rooms.journal import Done, JournalFull
 from signal_node.rooms.lookups import Asked, Lookups
@@ -66,7 +66,7 @@ class RoomsOfUsers:
 
     async def of(
         self, user: str, asked: Sequence[tuple[str, Asked]], session: Session, *, resumed: bool
-    ) -> list[frames.HeldRoom]:
+    ) -> list[snapshots.HeldRoom]:
         """The user's live rooms. A resumed session takes the sides that the one before it held or lost, all at once."""
         over: list[str] = []
         answers = [
@@ -85,7 +85,7 @@ class RoomsOfUsers:
 
     async def _held_room(
         self, user: str, room_id: str, record: Asked, session: Session, resumed: bool, over: list[str]
-    ) -> frames.HeldRoom | None:
+    ) -> snapshots.HeldRoom | None:
         try:
             room = await self._lookups.room_in(record, room_id)
             if room is None or room.status is Status.ENDED or (side := room.side_of(user)) is None:
@@ -94,12 +94,12 @@ class RoomsOfUsers:
             if resumed:
                 return await self._take_side(room, side, session)
             chat = await self._lookups.chat_in(self._lookups.ask_chat(room), room)
-            return frames.held_room(room, chat, side)
+            return snapshots.held_room(room, chat, side)
         except (StoreUnavailable, BadRecord) as error:
             _log.warning("rooms_of_user_unavailable", room=room_id, error=str(error))
             return None
 
-    async def _take_side(self, room: Room, side: SideNumber, session: Session) -> frames.HeldRoom | None:
+    async def _take_side(self, room: Room, side: SideNumber, session: Session) -> snapshots.HeldRoom | None:
         before = room.side(side)
         if not before.came or before.left or session.closed():
             return None
@@ -110,7 +110,7 @@ class RoomsOfUsers:
         if not isinstance(outcome, Done):
             return None
         self._negotiation_log.note(room.room_id, side, session.id, "resumed", self._now())
-        return frames.held_room(outcome.room, await self._lookups.chat_in(chat, outcome.room), side)
+        return snapshots.held_room(outcome.room, await self._lookups.chat_in(chat, outcome.room), side)
 
     async def _forget_rooms(self, user: str, over: Sequence[str]) -> None:
         with contextlib.suppress(StoreUnavailable):

@@ -15,7 +15,7 @@ from keepline.ops.budget import Budget
 from keepline.ops.origins import Origins
 from keepline.ops.turns import Turns
 from signal_node.protocol import close_codes
-from signal_node.protocol.session import (
+from signal_node.protocol.effects import (
     Act,
     CloseConnection,
     Effect,
@@ -23,9 +23,8 @@ from signal_node.protocol.session import (
     Relay,
     Request,
     Send,
-    Session,
-    Stage,
 )
+from signal_node.protocol.session import Session, Stage
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import COSTS
 from signal_node.transport.stalls import Stalls

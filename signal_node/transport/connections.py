@@ -11,7 +11,8 @@ from keepline.ops.budget import Budget
 from keepline.ops.origins import Origins
 from keepline.ops.turns import Turns
 from signal_node.protocol import close_codes
-from signal_node.protocol.frames import ErrorCode
+from signal_node.protocol.answers import Answers
+from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.session import SESSION_ID_BYTES, Session, SessionLimits, Stage
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import Allowances
@@ -62,6 +63,7 @@ class Connections:
         self._by_session: dict[str, Connection] = {}
         self._by_user: dict[str, str] = {}
         self.errors: Counter[ErrorCode] = Counter()
+        self._answers = Answers(self.errors)
         self.opened_ones = 0
         self.closed_ones: Counter[str] = Counter()
 
@@ -75,7 +77,7 @@ class Connections:
         """A connection that asyncio is about to make with an IP address."""
         connection = Connection(
             handler,
-            Session(new_session_id(), self._limits, self.errors),
+            Session(new_session_id(), self._limits, self._answers),
             WebSocket(self._max_frame, self._max_head),
             self._writer,
             self.turns,

@@ -13,7 +13,7 @@ from email.utils import formatdate
 
 from websockets.utils import accept_key
 
-from signal_node.protocol.frames import SUBPROTOCOL
+from signal_node.protocol.fields import SUBPROTOCOL
 
 PATH = "/v1"
 

@@ -24,7 +24,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from signal_node.protocol import close_codes
-from signal_node.protocol.frames import SUBPROTOCOL, Error, ErrorCode, encode
+from signal_node.protocol.error_codes import ErrorCode
+from signal_node.protocol.fields import SUBPROTOCOL
+from signal_node.protocol.server_frames import Error, encode
 from signal_node.transport.handshake import PATH, accept
 from signal_node.transport.proxy_header import FIRST_BYTES, BadHeader, read_header
 

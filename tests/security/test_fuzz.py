@@ -20,7 +20,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from signal_node.protocol.session import (
+from signal_node.protocol.effects import (
     Act,
     Authenticate,
     CloseConnection,
@@ -28,9 +28,8 @@ from signal_node.protocol.session import (
     Relay,
     ReportRequest,
     Send,
-    Session,
-    SessionLimits,
 )
+from signal_node.protocol.session import Session, SessionLimits
 from signal_node.transport.websocket import Event, Opened, Violated, WebSocket
 from tests.security.plans import REQUEST, frame
 from tests.unit.signal_node.calls import ROOM, USER_1
@@ -205,7 +204,7 @@ def ready(session: Session) -> None:
     session.receive(json.dumps({"type": "hello", "token": "t"}), 1_000.0)
     session.user = USER_1
     session.welcomed(request_id="1", resume="r", resumed=False, node="n", ice_servers=[], rooms=[])
-    session.hold(ROOM, 1)
+    session.rooms.hold(ROOM, 1)
 
 
 def check(effect: object, text: str) -> None:

@@ -91,7 +91,7 @@ class Watch:
             if node.accepting:
                 for connection in node.app.connections:
                     if not connection.session.closed():
-                        for room_id, held in connection.session.rooms.items():
+                        for room_id, held in connection.session.rooms.held.items():
                             believed[room_id, held] = believed.get((room_id, held), 0) + 1
         twice = {place for place, count in believed.items() if count > 1}
         self._twice = {place: self._twice.get(place, now) for place in twice}
@@ -157,7 +157,7 @@ def _holders(world: World, room: Room) -> Iterator[str]:
             f"{connection.session.id}@{node.name}"
             for node in world.nodes
             for connection in node.app.connections
-            if not connection.session.closed() and connection.session.rooms.get(room.room_id) == number
+            if not connection.session.closed() and connection.session.rooms.held.get(room.room_id) == number
         ]
         expected = [] if side.session is None else [f"{side.session}@{side.node}"]
         if believers != expected:

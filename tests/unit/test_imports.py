@@ -180,7 +180,7 @@ def test_imports_run_one_way(path: Path) -> None:
         ("signal_node.rooms.cache", "import keepline.cli.local.up"),
         ("persister.worker", "from signal_node.rooms import cache"),
         ("signal_node.protocol.session", "import asyncio"),
-        ("signal_node.protocol.frames", "from asyncio import Queue"),
+        ("signal_node.protocol.session", "from asyncio import Queue"),
         ("keepline", "from keepline.client import Keepline"),
     ],
 )

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from keepline.client.close_codes import COME_BACK, NORMAL_CLOSURE, ComeBack
-from signal_node.protocol import close_codes, frames
+from signal_node.protocol import client_frames, close_codes, error_codes, server_frames
 from tests.unit.docs.schemas import (
     DOCS,
     canonical,
@@ -24,8 +24,8 @@ from tests.unit.docs.schemas import (
 
 DOCUMENT = load("asyncapi.yaml")
 MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
-CLIENT = {str(kind.__struct_config__.tag): kind for kind in frames.AnyClientFrame.__args__}
-SERVER = {str(kind.__struct_config__.tag): kind for kind in frames.SERVER_FRAMES}
+CLIENT = {str(kind.__struct_config__.tag): kind for kind in client_frames.AnyClientFrame.__args__}
+SERVER = {str(kind.__struct_config__.tag): kind for kind in server_frames.SERVER_FRAMES}
 FORWARDED = {"signal": "peerSignal", "ack": "peerAck", "typing": "peerTyping"}
 ALSO_FROM_CLIENTS = {"chat": "peerChat", "mode": "peerMode"}
 
@@ -82,7 +82,7 @@ def test_examples_are_what_they_are_examples_of(name: str) -> None:
 @pytest.mark.parametrize("tag", CLIENT)
 def test_the_node_understands_the_examples(tag: str) -> None:
     for example in MESSAGES[tag]["examples"]:
-        assert type(frames.decode(json.dumps(example["payload"]))) is CLIENT[tag]
+        assert type(client_frames.decode(json.dumps(example["payload"]))) is CLIENT[tag]
 
 
 def test_the_document_holds_together() -> None:
@@ -107,7 +107,7 @@ def test_each_message_belongs_to_an_operation_in_its_direction() -> None:
 
 
 def test_error_codes() -> None:
-    codes = [code.value for code in frames.ErrorCode]
+    codes = [code.value for code in error_codes.ErrorCode]
     assert DOCUMENT["components"]["schemas"]["errorCode"]["enum"] == codes
     table = first_columns(section("protocol.md", "## Errors"))
     assert [row[0] for row in table] == codes

@@ -21,7 +21,7 @@ from signal_node.http.node_api import DrainNode, NodeApi
 from signal_node.http.referral_api import MakeReferral, ReferralAnswer, ReferralApi
 from signal_node.http.repairs import Repair, Repairs
 from signal_node.http.rooms_api import OpenRoom, RoomsApi
-from signal_node.protocol import frames
+from signal_node.protocol import snapshots
 from tests.unit.docs.schemas import (
     canonical,
     first_columns,
@@ -133,7 +133,7 @@ def test_what_a_node_refuses_the_document_does_not_call_valid(
 
 
 def test_a_room_is_what_clients_see() -> None:
-    (schema,), components = msgspec.json.schema_components([frames.Snapshot], ref_template="#/{name}")
+    (schema,), components = msgspec.json.schema_components([snapshots.Snapshot], ref_template="#/{name}")
     in_code = canonical(schema, components, bounds=False)
     assert canonical(SCHEMAS["Room"], DOCUMENT, bounds=False) == in_code
 
@@ -142,7 +142,7 @@ def test_a_real_room_fits() -> None:
     alice, bob = "2f1c7f0e-52f4-4b86-8d6c-64f1d5f6a001", "9a0e7b1d-3c55-4f0e-a0b3-1f6f8b1ca002"
     opening = Open("7d3c2a52-6a4e-4f5f-9d0a-0a4b6b1f6f01", alice, bob, ChatMode.VIDEO, 600)
     room, _ = apply(None, opening, now=1, rules=Rules())
-    seen = msgspec.to_builtins(frames.snapshot(room, []))
+    seen = msgspec.to_builtins(snapshots.snapshot(room, []))
     assert violations(seen, SCHEMAS["Room"], DOCUMENT) == []
 
 

@@ -20,7 +20,8 @@ from signal_node.limits.open_connections import OpenConnections
 from signal_node.limits.rates import Rates
 from signal_node.limits.refusals import Refusals
 from signal_node.limits.sockets import Sockets
-from signal_node.protocol.session import Relay, Request, SessionLimits, Stage
+from signal_node.protocol.effects import Relay, Request
+from signal_node.protocol.session import SessionLimits, Stage
 from signal_node.transport.connection import Connection, Handler
 from signal_node.transport.connections import Connections
 

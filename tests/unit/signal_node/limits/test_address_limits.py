@@ -15,7 +15,8 @@ from signal_node.limits import failed_logins
 from signal_node.limits.failed_logins import ANSWER_SECONDS, FailedLogins
 from signal_node.limits.open_connections import OpenConnections
 from signal_node.limits.refusals import RETRY_AFTER_MS, Refusals
-from signal_node.protocol.session import Authenticate, Session, SessionLimits
+from signal_node.protocol.effects import Authenticate
+from signal_node.protocol.session import Session, SessionLimits
 from signal_node.transport.connections import LIMITED_SECONDS
 from signal_node.transport.websocket import Opened, WebSocket
 from tests.helpers.virtual_time import run_virtual
@@ -138,7 +139,7 @@ def test_a_new_connection_does_not_renew_the_frames_of_its_user(node: Node) -> N
         browser = node.browser()
         browser.is_ready("alice")
         node.limits.admit_user(browser.connection, "alice")
-        browser.connection.session.hold(ROOM, 1)
+        browser.connection.session.rooms.hold(ROOM, 1)
         browser.send(*[{"type": "typing", "room": ROOM}] * (1 if codes else 200))
         for _ in range(10):
             node.loop.tick()

@@ -12,8 +12,10 @@ from msgspec import UNSET
 from keepline.room import effects
 from keepline.room.commands import End, Join, Leave, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, SideNumber
-from signal_node.protocol import frames
-from signal_node.protocol.frames import BadFrame, ErrorCode, decode
+from signal_node.protocol import client_frames, server_frames, snapshots
+from signal_node.protocol.bad_frames import BadFrame
+from signal_node.protocol.client_frames import decode
+from signal_node.protocol.error_codes import ErrorCode
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2, T0, USER_1, USER_2, after, met, opened
 
 STREAM = "s" * 64
@@ -96,19 +98,19 @@ def test_an_id_is_a_text_or_a_number(kind: str, request_id: str | float) -> None
 
 
 def test_every_frame_of_a_client_is_in_the_table_above() -> None:
-    assert {kind.__struct_config__.tag for kind in frames.AnyClientFrame.__args__} == set(GOOD)
+    assert {kind.__struct_config__.tag for kind in client_frames.AnyClientFrame.__args__} == set(GOOD)
 
 
 def test_hello_may_bring_the_secret_of_the_session_before() -> None:
     frame = decode(text_of("hello", {"resume": "r" * 256}))
-    assert isinstance(frame, frames.Hello)
+    assert isinstance(frame, client_frames.Hello)
     assert frame.resume == "r" * 256
 
 
 @pytest.mark.parametrize("action", ["request", "accept", "decline"])
 def test_the_three_ways_to_speak_of_video(action: str) -> None:
     frame = decode(text_of("mode", {"action": action}))
-    assert isinstance(frame, frames.Mode)
+    assert isinstance(frame, client_frames.Mode)
     assert frame.action == action
 
 
@@ -206,16 +208,16 @@ def test_data_of_a_signal_has_to_be_json(data: str) -> None:
 )
 def test_data_of_a_signal_is_forwarded_byte_for_byte(data: str) -> None:
     frame = decode(f'{{"type":"signal","id":"1","room":"{ROOM}","data": {data} }}')
-    assert isinstance(frame, frames.Signal)
-    assert data.encode() in frames.forwarded(frame)
-    assert "id" not in json.loads(frames.forwarded(frame))
+    assert isinstance(frame, client_frames.Signal)
+    assert data.encode() in client_frames.forwarded(frame)
+    assert "id" not in json.loads(client_frames.forwarded(frame))
 
 
 @pytest.mark.parametrize("kind", ["signal", "ack", "typing"])
 def test_what_is_forwarded_has_the_same_values_without_id(kind: str) -> None:
     frame = decode(text_of(kind, {"id": "1"}))
-    assert isinstance(frame, frames.Signal | frames.Ack | frames.Typing)
-    assert json.loads(frames.forwarded(frame)) == {"type": kind, **GOOD[kind]}
+    assert isinstance(frame, client_frames.Signal | client_frames.Ack | client_frames.Typing)
+    assert json.loads(client_frames.forwarded(frame)) == {"type": kind, **GOOD[kind]}
 
 
 @pytest.mark.parametrize(
@@ -237,8 +239,8 @@ def test_a_key_given_twice_cannot_become_a_frame_of_the_server(extra: str, *, la
         frame = decode(text)
     except BadFrame:
         return
-    assert isinstance(frame, frames.Typing)
-    pairs = json.loads(frames.forwarded(frame), object_pairs_hook=list)
+    assert isinstance(frame, client_frames.Typing)
+    pairs = json.loads(client_frames.forwarded(frame), object_pairs_hook=list)
     assert [name for name, _ in pairs] == ["type", "room"]
     assert pairs[0][1] == "typing"
 
@@ -257,8 +259,10 @@ def test_nothing_but_a_frame_or_a_bad_frame_comes_of_a_text(text: str) -> None:
     try:
         frame = decode(text)
     except BadFrame as bad:
-        frames.encode(
-            frames.Error(id=bad.request_id or "", room=bad.room or "", code=bad.code, message=bad.message)
+        server_frames.encode(
+            server_frames.Error(
+                id=bad.request_id or "", room=bad.room or "", code=bad.code, message=bad.message
+            )
         )
     else:
         assert json.loads(msgspec.json.encode(frame))["type"] in GOOD
@@ -272,8 +276,8 @@ def test_texts_that_look_like_json_do_no_harm(text: str) -> None:
 
 # --- server frames ---
 
-LINE = frames.ChatLine(3, USER_1, "hi", T0)
-SNAPSHOT = frames.snapshot(met(), [])
+LINE = snapshots.ChatLine(3, USER_1, "hi", T0)
+SNAPSHOT = snapshots.snapshot(met(), [])
 SNAPSHOT_JSON = {
     "room_id": ROOM,
     "user_1": USER_1,
@@ -293,9 +297,9 @@ SNAPSHOT_JSON = {
 ICE = [{"urls": ["stun:s"]}]
 JOINED = effects.PeerChanged(1, "joined")
 
-SERVER: list[tuple[frames.ServerFrame, dict[str, Any]]] = [
+SERVER: list[tuple[server_frames.ServerFrame, dict[str, Any]]] = [
     (
-        frames.Welcome(
+        server_frames.Welcome(
             id="1", user=USER_1, session="s", resume="r", resumed=False, node="n", ice_servers=ICE, rooms=[]
         ),
         {
@@ -310,32 +314,32 @@ SERVER: list[tuple[frames.ServerFrame, dict[str, Any]]] = [
             "rooms": [],
         },
     ),
-    (frames.Pong(id=8), {"type": "pong", "id": 8}),
-    (frames.Queued(ahead=3, wait_ms=20), {"type": "queued", "ahead": 3, "wait_ms": 20}),
+    (server_frames.Pong(id=8), {"type": "pong", "id": 8}),
+    (server_frames.Queued(ahead=3, wait_ms=20), {"type": "queued", "ahead": 3, "wait_ms": 20}),
     (
-        frames.Error(code=ErrorCode.ROOM_ENDED, message="m", reason="grace_expired"),
+        server_frames.Error(code=ErrorCode.ROOM_ENDED, message="m", reason="grace_expired"),
         {"type": "error", "code": "room_ended", "message": "m", "reason": "grace_expired"},
     ),
     (
-        frames.Joined(room=SNAPSHOT, side=2, polite=True, peer=frames.held_room(met(), [], 2).peer),
+        server_frames.Joined(room=SNAPSHOT, side=2, polite=True, peer=snapshots.held_room(met(), [], 2).peer),
         {"type": "joined", "room": SNAPSHOT_JSON, "side": 2, "polite": True, "peer": "joined"},
     ),
-    (frames.Ok(), {"type": "ok"}),
+    (server_frames.Ok(), {"type": "ok"}),
     (
-        frames.Ok(id="1", message=LINE),
+        server_frames.Ok(id="1", message=LINE),
         {"type": "ok", "id": "1", "message": {"seq": 3, "from": USER_1, "text": "hi", "at": T0}},
     ),
     (
-        frames.Error(code=ErrorCode.RATE_LIMITED, message="m", retry_after_ms=20),
+        server_frames.Error(code=ErrorCode.RATE_LIMITED, message="m", retry_after_ms=20),
         {"type": "error", "code": "rate_limited", "message": "m", "retry_after_ms": 20},
     ),
     (
-        frames.Error(id="1", room=ROOM, code=ErrorCode.TOO_LARGE, message="m"),
+        server_frames.Error(id="1", room=ROOM, code=ErrorCode.TOO_LARGE, message="m"),
         {"type": "error", "id": "1", "room": ROOM, "code": "too_large", "message": "m"},
     ),
-    (frames.Ice(ice_servers=ICE), {"type": "ice", "ice_servers": ICE}),
+    (server_frames.Ice(ice_servers=ICE), {"type": "ice", "ice_servers": ICE}),
     (
-        frames.Goodbye(reason="draining", reconnect_after_ms=5),
+        server_frames.Goodbye(reason="draining", reconnect_after_ms=5),
         {"type": "goodbye", "reason": "draining", "reconnect_after_ms": 5},
     ),
 ]
@@ -361,28 +365,28 @@ EVENTS: list[tuple[effects.Effect, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("frame", "expected"), SERVER)
-def test_a_frame_of_the_server_as_json(frame: frames.ServerFrame, expected: dict[str, Any]) -> None:
-    assert json.loads(frames.encode(frame)) == expected
+def test_a_frame_of_the_server_as_json(frame: server_frames.ServerFrame, expected: dict[str, Any]) -> None:
+    assert json.loads(server_frames.encode(frame)) == expected
 
 
 @pytest.mark.parametrize(("effect", "expected"), EVENTS)
 def test_an_effect_as_json(effect: effects.Effect, expected: dict[str, Any]) -> None:
-    frame = frames.event_frame(ROOM, effect)
+    frame = server_frames.event_frame(ROOM, effect)
     assert frame is not None
-    assert json.loads(frames.encode(frame)) == {**expected, "room": ROOM}
+    assert json.loads(server_frames.encode(frame)) == {**expected, "room": ROOM}
 
 
 def test_each_frame_of_the_server_is_in_a_table_above() -> None:
-    in_events = {type(frames.event_frame(ROOM, effect)) for effect, _ in EVENTS}
-    assert {type(frame) for frame, _ in SERVER} | in_events == set(frames.SERVER_FRAMES)
+    in_events = {type(server_frames.event_frame(ROOM, effect)) for effect, _ in EVENTS}
+    assert {type(frame) for frame, _ in SERVER} | in_events == set(server_frames.SERVER_FRAMES)
 
 
 def test_a_replacement_is_told_by_the_close_not_by_a_frame() -> None:
-    assert frames.event_frame(ROOM, effects.Replaced("n", "s")) is None
+    assert server_frames.event_frame(ROOM, effects.Replaced("n", "s")) is None
 
 
 def test_the_snapshot_of_a_room_that_waits_for_a_side() -> None:
-    seen = frames.snapshot(after(met(), Lose(1, SESSION_1), now=T0 + 5), [])
+    seen = snapshots.snapshot(after(met(), Lose(1, SESSION_1), now=T0 + 5), [])
     assert (seen.status, seen.grace_period_expires) == ("grace_period", T0 + 5 + 10_000)
     assert (seen.user_1_connected, seen.user_2_connected) == (False, True)
 
@@ -390,23 +394,23 @@ def test_the_snapshot_of_a_room_that_waits_for_a_side() -> None:
 def test_the_snapshot_of_a_room_that_is_over_has_its_chat() -> None:
     text_room = met(chat_mode=ChatMode.TEXT)
     over = after(text_room, Post(1, "hi"), End(EndReason.HANGUP), now=T0 + 9)
-    seen = frames.snapshot(over, [Message(1, USER_1, "hi", T0 + 9)])
+    seen = snapshots.snapshot(over, [Message(1, USER_1, "hi", T0 + 9)])
     assert (seen.status, seen.ended_reason, seen.ended_at) == ("ended", "hangup", T0 + 9)
-    assert seen.messages == [frames.ChatLine(1, USER_1, "hi", T0 + 9)]
+    assert seen.messages == [snapshots.ChatLine(1, USER_1, "hi", T0 + 9)]
     assert seen.chat_mode == "text"
 
 
 @pytest.mark.parametrize(("side", "polite"), [(1, False), (2, True)])
 def test_the_second_side_is_the_polite_one(side: SideNumber, *, polite: bool) -> None:
-    held = frames.held_room(met(), [], side)
+    held = snapshots.held_room(met(), [], side)
     assert (held.side, held.polite) == (side, polite)
 
 
 def test_what_each_side_sees_of_the_other() -> None:
     alone = after(opened(), Join(1, "here", SESSION_1))
-    assert frames.held_room(alone, [], 1).peer == "absent"
-    assert frames.held_room(alone, [], 2).peer == "joined"
-    assert frames.held_room(after(met(), Lose(2, SESSION_2)), [], 1).peer == "reconnecting"
-    assert frames.held_room(after(met(), Leave(2, SESSION_2)), [], 1).peer == "left"
+    assert snapshots.held_room(alone, [], 1).peer == "absent"
+    assert snapshots.held_room(alone, [], 2).peer == "joined"
+    assert snapshots.held_room(after(met(), Lose(2, SESSION_2)), [], 1).peer == "reconnecting"
+    assert snapshots.held_room(after(met(), Leave(2, SESSION_2)), [], 1).peer == "left"
     text_room = met(chat_mode=ChatMode.TEXT)
-    assert frames.held_room(after(text_room, Lose(2, SESSION_2)), [], 1).peer == "away"
+    assert snapshots.held_room(after(text_room, Lose(2, SESSION_2)), [], 1).peer == "away"

@@ -12,10 +12,8 @@ from msgspec import UNSET
 from keepline.room.commands import AcceptVideo, Command, DeclineVideo, End, Leave, Post, RequestVideo
 from keepline.room.record import EndReason, Message
 from signal_node.protocol import close_codes
-from signal_node.protocol.frames import ErrorCode
-from signal_node.protocol.session import (
-    MAX_BACKLOG,
-    MAX_ROOMS,
+from signal_node.protocol.backlog import MAX_FRAMES
+from signal_node.protocol.effects import (
     Act,
     Authenticate,
     CloseConnection,
@@ -25,10 +23,10 @@ from signal_node.protocol.session import (
     Relay,
     ReportRequest,
     Send,
-    Session,
-    SessionLimits,
-    Stage,
 )
+from signal_node.protocol.error_codes import ErrorCode
+from signal_node.protocol.session import Session, SessionLimits, Stage
+from signal_node.protocol.session_rooms import MAX_ROOMS
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, T0, USER_1, met
 
 FRAMES: dict[str, dict[str, Any]] = {
@@ -106,7 +104,7 @@ def ready(limits: SessionLimits | None = None) -> Client:
 
 def in_room(limits: SessionLimits | None = None) -> Client:
     client = ready(limits)
-    client.session.hold(ROOM, 1)
+    client.session.rooms.hold(ROOM, 1)
     return client
 
 
@@ -184,7 +182,7 @@ def test_a_number_as_id_is_repeated_with_every_kind_of_answer() -> None:
     assert error_of(client.says("chat", id=0, text=""))["id"] == 0
     assert error_of(client.says("hello", id=0))["id"] == 0
     assert error_of(client.says("join", id=7, room=ROOM[:-1]))["id"] == 7
-    assert told(client.session.done(0, None)) == [{"type": "ok", "id": 0}]
+    assert told(client.session.answers.done(0, None)) == [{"type": "ok", "id": 0}]
     assert told(new().says("join", id=0))[0]["id"] == 0
 
 
@@ -222,7 +220,7 @@ def test_what_comes_meanwhile_waits_for_the_welcome_in_order() -> None:
 
 def test_no_more_than_the_backlog_waits() -> None:
     client = authenticating()
-    for _ in range(MAX_BACKLOG):
+    for _ in range(MAX_FRAMES):
         assert client.says("join") == ()
     assert told(client.says("join")) == [4429]
     assert client.is_welcomed() == ()
@@ -277,14 +275,14 @@ def test_a_room_has_to_be_joined_first(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["signal", "ack", "typing", "chat", "mode", "leave", "end"])
 def test_of_a_room_that_has_ended_the_client_is_told_so(kind: str) -> None:
     client = in_room()
-    client.session.release(ROOM, ended=True, reason=EndReason.DURATION)
+    client.session.rooms.release(ROOM, ended=True, reason=EndReason.DURATION)
     refused = {"code": "room_ended", "id": "7", "room": ROOM, "reason": "duration"}
     assert error_of(client.says(kind, id="7")) == refused
 
 
 def test_a_room_that_was_left_is_not_a_past_one() -> None:
     client = in_room()
-    client.session.release(ROOM, ended=False)
+    client.session.rooms.release(ROOM, ended=False)
     assert error_of(client.says("typing"))["code"] == "not_a_member"
 
 
@@ -292,15 +290,15 @@ def test_only_so_many_past_rooms_are_remembered() -> None:
     client = ready()
     rooms = [f"{number:036d}" for number in range(MAX_ROOMS + 1)]
     for room in rooms:
-        client.session.hold(room, 1)
-        client.session.release(room, ended=True)
+        client.session.rooms.hold(room, 1)
+        client.session.rooms.release(room, ended=True)
     assert error_of(client.says("typing", room=rooms[0]))["code"] == "not_a_member"
     assert error_of(client.says("typing", room=rooms[1]))["code"] == "room_ended"
 
 
 def test_a_room_never_held_does_not_become_a_past_one() -> None:
     client = ready()
-    client.session.release(ROOM, ended=True)
+    client.session.rooms.release(ROOM, ended=True)
     assert error_of(client.says("typing"))["code"] == "not_a_member"
 
 
@@ -338,7 +336,7 @@ def test_a_room_can_be_reported_without_being_joined_and_after_its_end() -> None
     for _ in range(2):
         for room in (ROOM, OTHER_ROOM):
             assert client.says("report", id="7", room=room) == (ReportRequest(room, "rude", "7"),)
-        client.session.release(ROOM, ended=True)
+        client.session.rooms.release(ROOM, ended=True)
 
 
 @pytest.mark.parametrize("without", ["stream", "n"])
@@ -359,13 +357,13 @@ def test_a_signal_may_come_without_stream_and_n() -> None:
 def test_a_connection_holds_only_so_many_rooms() -> None:
     client = ready()
     for number in range(MAX_ROOMS):
-        client.session.hold(f"{number:036d}", 1)
+        client.session.rooms.hold(f"{number:036d}", 1)
     assert error_of(client.says("join", id="7")) == {"code": "bad_request", "id": "7", "room": ROOM}
     again = f"{0:036d}"
     assert client.says("join", room=again) == (JoinRequest(again, UNSET),), (
         "one that it holds it may join again"
     )
-    client.session.release(again, ended=False)
+    client.session.rooms.release(again, ended=False)
     assert client.says("join") == (JoinRequest(ROOM, UNSET),)
 
 
@@ -373,7 +371,7 @@ def test_a_connection_holds_only_so_many_rooms() -> None:
 
 
 def test_joined_says_which_side_and_what_of_the_peer() -> None:
-    (frame,) = told(in_room().session.joined(met(), [], "7"))
+    (frame,) = told(in_room().session.rooms.joined(met(), [], "7"))
     assert (frame["type"], frame["id"], frame["side"], frame["polite"], frame["peer"]) == (
         "joined",
         "7",
@@ -385,17 +383,17 @@ def test_joined_says_which_side_and_what_of_the_peer() -> None:
 
 def test_a_room_that_ended_before_the_answer_is_not_joined() -> None:
     client = in_room()
-    client.session.release(ROOM, ended=True, reason=EndReason.HANGUP)
-    answer = error_of(client.session.joined(met(), [], "7"))
+    client.session.rooms.release(ROOM, ended=True, reason=EndReason.HANGUP)
+    answer = error_of(client.session.rooms.joined(met(), [], "7"))
     assert answer == {"code": "room_ended", "id": "7", "room": ROOM, "reason": "hangup"}
 
 
 def test_ok_brings_the_line_with_its_number() -> None:
     line = Message(1, USER_1, "hi", T0)
-    assert told(ready().session.done("7", line)) == [
+    assert told(ready().session.answers.done("7", line)) == [
         {"type": "ok", "id": "7", "message": {"seq": 1, "from": USER_1, "text": "hi", "at": T0}}
     ]
-    assert told(ready().session.done(UNSET, None)) == [{"type": "ok"}]
+    assert told(ready().session.answers.done(UNSET, None)) == [{"type": "ok"}]
 
 
 # --- limits ---
@@ -477,7 +475,7 @@ def test_mistakes_of_users_end_no_connection(mistake: str) -> None:
 def test_a_room_too_many_ends_no_connection() -> None:
     client = ready()
     for number in range(MAX_ROOMS):
-        client.session.hold(f"{number:036d}", 1)
+        client.session.rooms.hold(f"{number:036d}", 1)
     for _ in range(50):
         assert error_of(client.says("join"))["code"] == "bad_request"
         client.now += 1
@@ -529,5 +527,5 @@ def test_a_late_look_at_the_token_brings_nothing_back() -> None:
 
 
 def test_errors_may_carry_a_time_to_retry() -> None:
-    answer = error_of(ready().session.failed(ErrorCode.UNAVAILABLE, "away", ROOM, "7", 1_000))
+    answer = error_of(ready().session.answers.failed(ErrorCode.UNAVAILABLE, "away", ROOM, "7", 1_000))
     assert answer == {"code": "unavailable", "id": "7", "room": ROOM, "retry_after_ms": 1_000}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from signal_node.protocol.frames import Signal, forwarded
+from signal_node.protocol.client_frames import Signal, forwarded
 from signal_node.protocol.signal_kind import kind_of, room_of
 
 ROOM = "7d3c2a52-6a4e-4f5f-9d0a-0a4b6b1f6f01"

@@ -30,9 +30,14 @@ WINDOW = 30.0
 
 
 @dataclass
+class SidesHeld:
+    held: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class Session:
     stage: Stage = Stage.READY
-    rooms: dict[str, int] = field(default_factory=dict)
+    rooms: SidesHeld = field(default_factory=SidesHeld)
 
     def closed(self) -> bool:
         return self.stage is Stage.CLOSED
@@ -174,7 +179,9 @@ def test_a_short_window_shortens_what_clients_are_told() -> None:
 def test_calls_in_the_middle_of_a_negotiation_come_last() -> None:
     async def scenario() -> None:
         node = FakeNode()
-        busy, *calm = [node.connect(session=Session(rooms={f"room-{number}": 1})) for number in range(4)]
+        busy, *calm = [
+            node.connect(session=Session(rooms=SidesHeld({f"room-{number}": 1}))) for number in range(4)
+        ]
         now = asyncio.get_running_loop().time()
         node.negotiation_log.note("room-0", 1, "session", "offer", now)
         node.negotiation_log.note("room-1", 1, "session", "offer", now - QUIET_SECONDS)

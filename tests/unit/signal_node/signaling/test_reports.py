@@ -12,7 +12,8 @@ from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room.commands import End, Lose, Post
 from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.reports import encode_report
-from signal_node.protocol.session import Effect, ReportRequest, Send, Session, SessionLimits
+from signal_node.protocol.effects import Effect, ReportRequest, Send
+from signal_node.protocol.session import Session, SessionLimits
 from signal_node.signaling.reports import (
     MAX_CHAT_BYTES,
     NoMember,

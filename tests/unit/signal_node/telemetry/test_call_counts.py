@@ -12,7 +12,7 @@ from prometheus_client.core import HistogramMetricFamily
 from keepline.ops.metrics import Timings
 from keepline.room.commands import Command, End, Join, Leave, Lose, Post, Tick
 from keepline.room.record import ChatMode, EndReason, Room, SideNumber
-from signal_node.protocol.frames import Signal, forwarded
+from signal_node.protocol.client_frames import Signal, forwarded
 from signal_node.rooms.cache import Rooms
 from signal_node.telemetry.call_counts import CallCounter
 from signal_node.telemetry.offer_outcomes import ANSWER_SECONDS, MAX_OPEN, MIN_BYTES, OfferOutcomes

@@ -9,7 +9,8 @@ from websockets.frames import Frame, Opcode
 
 from keepline.ops.budget import MAX_PAUSE_SECONDS, Budget
 from signal_node.protocol import close_codes
-from signal_node.protocol.session import JoinRequest, SessionLimits
+from signal_node.protocol.effects import JoinRequest
+from signal_node.protocol.session import SessionLimits
 from signal_node.transport.budget import COSTS, Allowances
 from signal_node.transport.connection import AT_ONCE_BYTES, MAX_DISCARDED, MAX_HELD_BYTES, MAX_JOINS
 from signal_node.transport.websocket import SLICE_FRAMES
@@ -30,7 +31,7 @@ class Place:
     def ready(self) -> Browser:
         browser = Browser(self.clients, self.notes, self.loop)
         browser.is_ready(USER_1)
-        browser.connection.session.hold(ROOM, 1)
+        browser.connection.session.rooms.hold(ROOM, 1)
         return browser
 
 

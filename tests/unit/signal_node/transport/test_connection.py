@@ -11,8 +11,9 @@ from websockets.protocol import State
 
 from keepline.ops.origins import Origins
 from signal_node.protocol import close_codes
-from signal_node.protocol.frames import ErrorCode, Ok, encode
-from signal_node.protocol.session import Act, Authenticate, JoinRequest, Relay
+from signal_node.protocol.effects import Act, Authenticate, JoinRequest, Relay
+from signal_node.protocol.error_codes import ErrorCode
+from signal_node.protocol.server_frames import Ok, encode
 from signal_node.transport.connection import CLOSE_SECONDS, MAX_HELD_FRAMES
 from signal_node.transport.connections import Connections, new_session_id
 from tests.unit.signal_node.calls import ROOM, USER_1
@@ -153,7 +154,7 @@ def test_what_a_session_decides_is_handed_on_in_order(node: Node) -> None:
     browser = node.browser()
     browser.send(HELLO)
     browser.is_ready(USER_1)
-    browser.connection.session.hold(ROOM, 1)
+    browser.connection.session.rooms.hold(ROOM, 1)
     browser.send(
         {"type": "typing", "room": ROOM},
         {"type": "join", "room": ROOM, "id": "1"},
@@ -170,7 +171,7 @@ def test_what_a_session_decides_is_handed_on_in_order(node: Node) -> None:
 
 def test_nothing_is_heard_after_a_breach_in_the_same_packet(node: Node) -> None:
     browser = node.ready()
-    browser.connection.session.hold(ROOM, 1)
+    browser.connection.session.rooms.hold(ROOM, 1)
     browser.protocol.send_binary(b"{}")
     browser.send({"type": "typing", "room": ROOM})
     assert node.notes.relayed == []

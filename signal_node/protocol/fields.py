@@ -1,0 +1,26 @@
+"""The values in frames, and their bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+SUBPROTOCOL = "keepline.v1"
+
+LARGEST_INTEGER = 2**53 - 1
+"""The largest that every reader of JSON gets right (RFC 8259, 6)."""
+
+RequestId = (
+    Annotated[str, Meta(min_length=1, max_length=64)]
+    | Annotated[int, Meta(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+    | float
+)
+ROOM_ID_LENGTH = 36
+RoomId = Annotated[str, Meta(min_length=ROOM_ID_LENGTH, max_length=ROOM_ID_LENGTH)]
+MAX_KEY = 64
+"""Characters of the key of a line of chat."""
+
+ChatKey = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
+StreamId = Annotated[str, Meta(min_length=1, max_length=64)]
+Count = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
