@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 _SECONDS = 60.0
 
@@ -19,11 +20,17 @@ class Done:
 
 async def keepline(*arguments: str, **environ: str) -> Done:
     """Run `keepline` with these arguments; `environ` is added to the environment of the tests."""
+    return await keepline_in(None, *arguments, **environ)
+
+
+async def keepline_in(folder: Path | None, *arguments: str, **environ: str) -> Done:
+    """Run it in `folder`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "keepline.cli.main",
         *arguments,
+        cwd=folder,
         env={**os.environ, **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

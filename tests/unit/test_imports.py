@@ -41,7 +41,7 @@ LAYERS = {
         "metrics",
         "__main__",
     ],
-    "keepline.cli": ["base", "demo", "local", "cluster", "reports", "commands", "main"],
+    "keepline.cli": ["base", "demo", "local", "cluster", "reports", "commands", "main", "start"],
 }
 """The packages inside a program, from the ground up: each may import itself and those before it."""
 

@@ -13,11 +13,13 @@ from typing import Any
 from keepline.cli.base.private_files import replace_private
 
 FILE = "running.json"
+_PASSED_ON = ("KEEPLINE_REDIS_PREFIX", "KEEPLINE_AUTH_ISSUER", "KEEPLINE_AUTH_AUDIENCE")
 
 
-def write(data: Path, line: Mapping[str, Any]) -> None:
-    """Say what runs now."""
-    replace_private(data / FILE, json.dumps({"up": os.getpid(), **line}))
+def write(data: Path, line: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Say what runs now. `environ` is that of `keepline up`, of which commands need some as well."""
+    settings = {name: environ[name] for name in _PASSED_ON if environ.get(name)}
+    replace_private(data / FILE, json.dumps({"up": os.getpid(), "settings": settings, **line}))
 
 
 def remove(data: Path) -> None:
@@ -33,6 +35,25 @@ def read(data: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return line if _lives(up) else None
+
+
+def variables(line: Mapping[str, Any]) -> dict[str, str]:
+    """What leads a command to the cluster that runs, as variables of its environment."""
+    return {
+        "REDIS_URL": line["redis"]["url"],
+        "DATABASE_URL": line["postgres"]["url"],
+        "KEEPLINE_SERVICE_KEY": line["service_key"],
+        "KEEPLINE_AUTH_SECRET": line["auth_secret"],
+        **line["settings"],
+    }
+
+
+def surroundings(environ: Mapping[str, str], data: Path) -> Mapping[str, str]:
+    """`environ`; where it names no Redis, with the cluster that runs on `data` in the place of what it may name."""
+    if environ.get("REDIS_URL"):
+        return environ
+    line = read(data)
+    return environ if line is None else {**environ, **variables(line)}
 
 
 def _lives(pid: int) -> bool:

@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 from redis.exceptions import RedisError
 
-from keepline.cli.base import command_logs
+from keepline.cli.base import command_logs, running
 from keepline.cli.base.credentials import read_credentials
 from keepline.cli.base.errors import CommandError, UsageError
 from keepline.ops import redis
@@ -55,8 +55,14 @@ class Reach:
     """The parts of one cluster. Methods raise RedisError or OSError when Redis is away."""
 
     def __init__(
-        self, client: redis.Client, pool: Pool | None, web: aiohttp.ClientSession, service_key: str | None
+        self,
+        client: redis.Client,
+        pool: Pool | None,
+        web: aiohttp.ClientSession,
+        service_key: str | None,
+        environ: Mapping[str, str],
     ) -> None:
+        self.environ = environ
         self.redis = client
         self.pool = pool
         self._web = web
@@ -157,14 +163,11 @@ async def _or_silence(asked: Awaitable[T]) -> T | NodeSilent:
 async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[Reach]:
     """Reach the cluster that REDIS_URL, DATABASE_URL and KEEPLINE_SERVICE_KEY name; nothing is asked yet.
 
-    Without a service key the one of the cluster that `keepline up` made here is used. Raises UsageError for a URL
-    that is none, and CommandError in the place of whatever Redis raises.
+    Without REDIS_URL it is the cluster that `keepline up` runs on `data`; without a service key, that one's. Raises
+    UsageError for a URL that is none, and CommandError in the place of whatever Redis raises.
     """
-    url = environ.get("REDIS_URL")
-    if not url:
-        raise UsageError(
-            "set REDIS_URL to the Redis of the cluster (of `keepline up`: redis://127.0.0.1:8086)"
-        )
+    environ = running.surroundings(environ, data)
+    url = redis_url(environ)
     async with AsyncExitStack() as stack:
         client = connect(url, environ, max_connections=8)
         stack.push_async_callback(client.aclose)
@@ -174,9 +177,17 @@ async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[
         timeout = aiohttp.ClientTimeout(total=HTTP_SECONDS)
         web = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         try:
-            yield Reach(client, pool, web, _service_key(environ, data))
+            yield Reach(client, pool, web, _service_key(environ, data), environ)
         except (RedisError, OSError) as error:
             raise CommandError(redis_is_away(error)) from error
+
+
+def redis_url(environ: Mapping[str, str]) -> str:
+    """The Redis of the cluster. Raises UsageError when none is named."""
+    url = environ.get("REDIS_URL")
+    if not url:
+        raise UsageError("set REDIS_URL to the Redis of the cluster (no `keepline up` runs in this folder)")
+    return url
 
 
 def connect(url: str, environ: Mapping[str, str], *, max_connections: int) -> redis.Client:

@@ -10,8 +10,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from keepline.cli.base import running
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.cluster.access import connect
+from keepline.cli.cluster.access import DATA, connect, redis_url
 from keepline.ops import redis
 from keepline.ops.redis.scripts import Script
 from keepline.room import attempts, keys, referrals, reports
@@ -150,14 +151,12 @@ def _letter(partition: int, entry: Any) -> Letter:
 
 @asynccontextmanager
 async def dead_letters(environ: Mapping[str, str]) -> AsyncIterator[DeadLetters]:
-    """Open the dead letters of the cluster that REDIS_URL and KEEPLINE_REDIS_PREFIX name.
+    """Open the dead letters of the cluster that REDIS_URL and KEEPLINE_REDIS_PREFIX name, or of the one that runs here.
 
     Raises UsageError for a URL that is none, and CommandError in the place of whatever Redis raises.
     """
-    url = environ.get("REDIS_URL")
-    if not url:
-        raise UsageError("set REDIS_URL to the Redis of the cluster")
-    client = connect(url, environ, max_connections=2)
+    environ = running.surroundings(environ, DATA)
+    client = connect(redis_url(environ), environ, max_connections=2)
     try:
         yield DeadLetters(client)
     except (RedisError, OSError) as error:

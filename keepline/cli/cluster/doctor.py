@@ -7,7 +7,6 @@ only what is the same after a while counts. Repairs are carried out by nodes, wh
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ async def _migrations(reach: Reach) -> list[Finding]:
             text=True,
             timeout=MIGRATE_SECONDS,
             check=False,
-            env=dict(os.environ),
+            env=dict(reach.environ),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return [Finding("migrations", "Postgres", f"cannot be checked: {type(error).__name__}")]

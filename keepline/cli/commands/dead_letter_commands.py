@@ -13,6 +13,7 @@ import typer
 from keepline.cli.base.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from keepline.cli.cluster.dead_letters import About, Letter, LetterId
@@ -35,16 +36,17 @@ def list_letters(
     """List the newest, with the reason of each."""
     import asyncio
 
-    from rich.console import Console
+    from keepline.cli.reports.screen import console, count, fits
 
     total, letters = asyncio.run(_newest(limit))
     if as_json:
         typer.echo(json.dumps({"total": total, "letters": [_summary(letter) for letter in letters]}))
         return
-    console = Console(highlight=False)
+    screen = console()
     if letters:
-        console.print(_table(letters))
-    console.print(f"{total} dead letters" + (f", the newest {limit} shown" if total > limit else ""))
+        table = _table(letters)
+        screen.print(table if fits(table, screen.width) else _in_lines(letters), soft_wrap=True)
+    screen.print(count(total, "dead letter") + (f", the newest {limit} shown" if total > limit else ""))
 
 
 @commands.command()
@@ -158,14 +160,35 @@ def _table(letters: list["Letter"]) -> "Table":
 
     table = Table(box=None, pad_edge=False)
     for name in ("id", "buried at (UTC)", "event", "room", "reason"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     for letter in letters:
         about = letter.about()
         table.add_row(
             str(letter.id),
-            datetime.fromtimestamp(letter.buried_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            _buried(letter),
             _kind(about),
             "" if about is None or about.room is None else about.room,
             escape(letter.reason),
         )
     return table
+
+
+def _in_lines(letters: list["Letter"]) -> "Group":
+    """The same where a table has no room: three lines each."""
+    from rich.console import Group
+    from rich.markup import escape
+
+    lines = []
+    for letter in letters:
+        about = letter.about()
+        room = "" if about is None or about.room is None else f" of room {about.room}"
+        lines += [
+            f"[bold]{letter.id}[/]  {_buried(letter)}",
+            f"  {_kind(about)}{room}",
+            f"  {escape(letter.reason)}",
+        ]
+    return Group(*lines)
+
+
+def _buried(letter: "Letter") -> str:
+    return datetime.fromtimestamp(letter.buried_at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -40,3 +40,12 @@ def kill(
     from keepline.cli.local import killing
 
     typer.echo(f"{program} (pid {killing.kill(found(data), program)}) killed")
+
+
+@commands.command("env")
+def environment(data: DataOption = DATA) -> None:
+    """Print the variables of the cluster that `keepline up` runs here, for a shell: eval "$(keepline env)"."""
+    import shlex
+
+    for name, value in running.variables(found(data)).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")

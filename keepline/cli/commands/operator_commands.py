@@ -5,7 +5,6 @@ Each imports what it needs when it runs: see `keepline.cli.main`.
 
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from keepline.cli.base.errors import FAILED, CommandError
 from keepline.room.record import ChatMode, Status
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from keepline.cli.cluster.bench import Load
     from keepline.cli.cluster.doctor import Outcome
     from keepline.cli.cluster.findings import Finding
@@ -38,23 +35,11 @@ TOKEN_SECONDS = 600
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-PIPED_WIDTH = 240
-"""How wide a line may be where no terminal says so."""
-
-
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Do what a command has to wait for."""
     import asyncio
 
     return asyncio.run(work)
-
-
-def console() -> "Console":
-    """Where results go."""
-    from rich.console import Console
-
-    on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
 
 
 @commands.command()
@@ -74,6 +59,7 @@ def status(
 async def _status(as_json: bool) -> bool:
     from keepline.cli.cluster import status as status_of
     from keepline.cli.cluster.access import reach
+    from keepline.cli.reports.screen import console
 
     async with reach(os.environ) as cluster:
         found = await status_of.status(cluster)
@@ -91,6 +77,7 @@ async def _watch(as_json: bool) -> bool:
 
     from keepline.cli.cluster import status as status_of
     from keepline.cli.cluster.access import reach
+    from keepline.cli.reports.screen import console
 
     async with reach(os.environ) as cluster:
         if as_json:
@@ -122,11 +109,13 @@ def drain(
     as_json: JsonOption = False,
 ) -> None:
     """Send a node's clients to the others: it goes on living, not ready, and takes no new ones."""
+    from keepline.cli.reports.screen import count
+
     report = run(_undo(node) if undo else _drain(node, seconds, wait, timeout))
     if as_json:
         typer.echo(json.dumps(report))
     elif report["state"] == "draining":
-        typer.echo(f"{node} is draining {report['sessions']} sessions; --wait shows how it goes")
+        typer.echo(f"{node} is draining {count(report['sessions'], 'session')}; --wait shows how it goes")
     else:
         typer.echo(f"{node} is {report['state']}")
 
@@ -190,6 +179,7 @@ def rooms(
     """List the rooms that changed last, or show one as Redis, Postgres and each node have it."""
     from keepline.cli.cluster.rooms import Filter
     from keepline.cli.reports import room_tables
+    from keepline.cli.reports.screen import console
 
     if room is not None:
         run(_room(str(room), as_json))
@@ -205,7 +195,8 @@ def rooms(
     if as_json:
         typer.echo(json.dumps(room_tables.as_json(listing)))
     else:
-        console().print(room_tables.listing(listing), soft_wrap=True)
+        screen = console()
+        screen.print(room_tables.listing(listing, screen.width), soft_wrap=True)
 
 
 async def _rooms(wanted: "Filter", limit: int) -> "Listing":
@@ -221,15 +212,18 @@ async def _room(room_id: str, as_json: bool) -> None:
     from keepline.cli.cluster.access import reach
     from keepline.cli.cluster.rooms import views_of
     from keepline.cli.reports import room_tables
+    from keepline.cli.reports.screen import console
 
     async with reach(os.environ) as cluster:
         views = await views_of(cluster, room_id)
     if as_json:
         typer.echo(json.dumps(room_tables.views_as_json(views)))
-    else:
-        console().print(room_tables.side_by_side(views), soft_wrap=True)
     if all(view.fields is None for view in views):
-        raise CommandError(f"no such room in Redis, in Postgres or on any node: {room_id}")
+        silent = "".join(f"; {view.place}: {view.problem}" for view in views if view.problem)
+        raise CommandError(f"no such room in Redis, in Postgres or on any node: {room_id}{silent}")
+    if not as_json:
+        screen = console()
+        screen.print(room_tables.side_by_side(views, screen.width), soft_wrap=True)
 
 
 @commands.command()
@@ -239,12 +233,14 @@ def trace(
 ) -> None:
     """Show what happened to a call, over all nodes, in the order in which it happened."""
     from keepline.cli.reports import trace_table
+    from keepline.cli.reports.screen import console
 
     found = run(_trace(str(room)))
     if as_json:
         typer.echo(json.dumps(asdict(found)))
-    else:
-        console().print(trace_table.render(found), soft_wrap=True)
+    elif found.lines:
+        screen = console()
+        screen.print(trace_table.render(found, screen.width), soft_wrap=True)
     if not found.lines:
         raise CommandError(
             f"nothing is known of room {room}: it never existed, or it ended more than an hour ago"
@@ -271,6 +267,7 @@ def doctor(
     Nothing is stopped meanwhile. Exit code 1 when something is wrong, with --fix when something still is.
     """
     from keepline.cli.reports import finding_table
+    from keepline.cli.reports.screen import console
 
     found, outcomes, left = run(_doctor(fix))
     if as_json:
@@ -336,6 +333,7 @@ def bench(
     Exit code 1 when signals were lost.
     """
     from keepline.cli.cluster import bench as bench_of
+    from keepline.cli.reports.screen import console
 
     found = run(_bench(bench_of.Load(calls, rate, seconds), url or [], users))
     if as_json:
@@ -349,17 +347,19 @@ def bench(
 async def _bench(load: "Load", urls: list[str], users: bool) -> dict[str, Any]:
     import time
 
+    from keepline.cli.base import running
     from keepline.cli.base.credentials import auth_secret
     from keepline.cli.base.tokens import mint
     from keepline.cli.cluster import bench as bench_of
     from keepline.cli.cluster.access import DATA, reach
 
-    secret, ttl = auth_secret(os.environ, DATA), round(load.seconds) + TOKEN_SECONDS
+    environ = running.surroundings(os.environ, DATA)
+    secret, ttl = auth_secret(environ, DATA), round(load.seconds) + TOKEN_SECONDS
 
     def token(user: uuid.UUID) -> str:
-        return mint(user, secret, now=time.time(), ttl=ttl, environ=os.environ)
+        return mint(user, secret, now=time.time(), ttl=ttl, environ=environ)
 
-    async with reach(os.environ) as cluster:
+    async with reach(environ) as cluster:
         return await bench_of.bench(cluster, load, urls, token, users=users, say=_say)
 
 

@@ -74,13 +74,13 @@ class LocalCluster:
         self._describe = partial(self._line, nodes, persisters, backends, credentials)
         site = demo_site(self.plan, self._data, credentials, self._environ, self._supervisor.kill_one)
         self._tell_pages = await self._open.enter_async_context(site)
-        running.write(self._data, self._describe())
+        running.write(self._data, self._describe(), self._environ)
         return self._describe()
 
     def _notice(self, name: str, what: str, pid: int) -> None:
         """Keep what other commands read of us true, and tell pages."""
         if self._tell_pages is not None:
-            running.write(self._data, self._describe())
+            running.write(self._data, self._describe(), self._environ)
             self._tell_pages(name, what, pid)
 
     async def _until_ready(self) -> None:

@@ -42,7 +42,7 @@ def render(found: list[Finding], outcomes: list[Outcome], left: list[Finding]) -
 def _table(findings: list[Finding], done: dict[tuple[Any, ...], Outcome]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "where", "what", "what to do"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=len(name))
     for finding in findings:
         table.add_row(finding.kind, escape(finding.where), escape(finding.what), escape(_todo(finding, done)))
     return table

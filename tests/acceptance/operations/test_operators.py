@@ -256,9 +256,9 @@ async def test_one_room_side_by_side(fleet: Fleet) -> None:
         assert (await told(fleet, "rooms", call.room))["differences"] == ["version", "chat_mode"]
         table = await keepline("rooms", call.room, **of(fleet))
         assert "≠ version" in table.stdout
-    nobody = await keepline("rooms", str(uuid.uuid4()), **of(fleet))
-    assert nobody.code == 1
-    assert "no such room" in nobody.stderr
+    for command in ("rooms", "trace"):
+        nobody = await keepline(command, str(uuid.uuid4()), **of(fleet))
+        assert (nobody.code, nobody.stdout, nobody.stderr.count("\n")) == (1, "", 1), nobody
 
 
 async def in_postgres(fleet: Fleet, statement: str, *values: Any) -> None:

@@ -1,6 +1,7 @@
 """`keepline up` as its users see it: a whole cluster from one command, and nothing left when it ends."""
 
 import os
+import shlex
 import signal
 import socket
 import uuid
@@ -17,6 +18,7 @@ from keepline.cli.local.postgres import Postgres
 from keepline.cli.local.servers import Valkey, ping
 from tests.helpers.browsers import take_seat
 from tests.helpers.cluster import Cluster, Up, running_cluster
+from tests.helpers.commands import keepline_in
 from tests.helpers.ports import free_block, free_port
 from tests.helpers.waiting import eventually
 
@@ -126,7 +128,7 @@ async def test_a_signal_ends_everything_in_order(number: signal.Signals) -> None
             for program in (*cluster.persisters, cluster.line["redis"], cluster.line["postgres"])
         }
         assert cluster.up.left().keys() > pids | {cluster.up.pid, cluster.nodes[0].pid}
-        assert running.read(cluster.data) == {"up": cluster.up.pid, **cluster.line}
+        assert running.read(cluster.data) == {"up": cluster.up.pid, "settings": {}, **cluster.line}
         assert (cluster.data / running.FILE).stat().st_mode & 0o077 == 0
         assert await cluster.up.stop(number) == 0
         assert cluster.up.left() == {}
@@ -161,6 +163,35 @@ async def test_when_it_is_killed_it_leaves_no_child_and_can_be_started_again_at_
         async with running_cluster(nodes=1, data=tmp_path / "data", port=port) as second:
             assert await second.is_ready(0)
         await eventually(lambda: not cluster.up.left(), what="nothing outlives a killed keepline up")
+
+
+async def test_commands_find_the_cluster_that_runs_in_their_folder(tmp_path: Path) -> None:
+    environ = {"KEEPLINE_REDIS_PREFIX": "mine:"}
+    away = await keepline_in(tmp_path, "status", REDIS_URL="")
+    assert (away.code, away.stderr.count("\n")) == (2, 1)
+    async with running_cluster(nodes=1, data=tmp_path / ".keepline", environ=environ) as cluster:
+        room = await cluster.open_room(uuid.uuid4(), uuid.uuid4())
+        # What a developer's shell names for another program is not mixed in.
+        other = {"REDIS_URL": "", "DATABASE_URL": "postgresql://elsewhere", "COLUMNS": "80"}
+        status = await keepline_in(tmp_path, "status", **other)
+        assert (status.code, status.stderr) == (0, ""), status
+        assert "node-1" in status.stdout
+        rooms = await keepline_in(tmp_path, "rooms", **other)
+        assert room["room_id"] in rooms.stdout
+        assert rooms.stdout.endswith("1 room\n")
+        assert (await keepline_in(tmp_path, "dead-letters", "list", **other)).stdout == "0 dead letters\n"
+        assert (await keepline_in(tmp_path, "doctor", **other)).code == 0
+        for output in (status.stdout, rooms.stdout):
+            assert max(map(len, output.splitlines())) <= 80, output
+        exports = (await keepline_in(tmp_path, "env")).stdout
+        named = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines())
+        assert {name: shlex.split(value)[0] for name, value in named.items()} == {
+            "REDIS_URL": cluster.redis_url,
+            "DATABASE_URL": cluster.database_url,
+            "KEEPLINE_SERVICE_KEY": cluster.line["service_key"],
+            "KEEPLINE_AUTH_SECRET": cluster.line["auth_secret"],
+            "KEEPLINE_REDIS_PREFIX": "mine:",
+        }
 
 
 async def test_a_second_start_finds_the_rows_and_secrets_of_the_first(tmp_path: Path) -> None:

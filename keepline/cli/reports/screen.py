@@ -1,0 +1,30 @@
+"""What results are shown on: how wide it is, and whether a table has room there."""
+
+import os
+import sys
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+PIPED_WIDTH = 240
+"""How wide a line may be where no terminal says so."""
+
+_BOUNDLESS = 10_000
+
+
+def console() -> Console:
+    """Where results go."""
+    on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
+
+
+def fits(table: Table, width: int) -> bool:
+    """Whether every cell of a table has room on one line."""
+    console = Console(width=_BOUNDLESS)
+    return Measurement.get(console, console.options, table).maximum <= width
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 room", "2 rooms"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
