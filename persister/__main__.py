@@ -1,4 +1,4 @@
-"""The persister as a program: `python -m persister`. SIGTERM finishes the batch in hand and exits 0."""
+"""The persister as a program: `python -m persister`. On SIGTERM it finishes its current batch and exits with 0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def run(settings: PersisterSettings) -> int:
-    """Run a persister until SIGTERM or SIGINT; returns the exit code."""
+    """Run a persister until SIGTERM or SIGINT, and return the exit code."""
     logs.bind(worker=settings.worker_id)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ async def run(settings: PersisterSettings) -> int:
 async def _start(
     settings: PersisterSettings, stop: asyncio.Event, tasks: Tasks, stack: contextlib.AsyncExitStack
 ) -> None:
-    """Connect the parts; the stack ends them in the opposite order, the endpoint for operators last."""
+    """Connect the parts. The exit stack closes them in reverse order, the ops port last."""
     registry = metrics.new_registry("persister")
     health = Health(time.monotonic)
     redis_probe, postgres_probe = health.probe("redis"), health.probe("postgres")
@@ -88,7 +88,7 @@ async def _start(
 
     stack.push_async_callback(_leave, presences)
     stack.push_async_callback(tasks.aclose)
-    await chores.look_at_postgres()  # what is wrong with the URL is said before anything else
+    await chores.look_at_postgres()  # report an invalid URL before anything else
     tasks.start("loop-lag", metrics.LoopLag(registry).run, restart=True)
     tasks.start("watch-postgres", chores.watch_postgres, restart=True)
     tasks.start("keep-streams", chores.keep_streams, restart=True)
@@ -115,7 +115,7 @@ async def _close(pool: postgres.Pool) -> None:
 
 
 async def _leave(presences: Presences) -> None:
-    with contextlib.suppress(RedisError, OSError, TimeoutError):  # it is soon seen to be silent
+    with contextlib.suppress(RedisError, OSError, TimeoutError):  # others soon see that it has stopped
         await asyncio.wait_for(presences.leave(), _CLOSE_SECONDS)
 
 
@@ -124,9 +124,9 @@ def _why_not(probe: Probe) -> str | None:
 
 
 def main() -> None:
-    """Start the program; exits 2 when the environment cannot be used, 1 when it failed."""
+    """Start the program. Exits with 2 if the environment is invalid, and with 1 if the program failed."""
     settings = program.begin(PersisterSettings, os.environ)
-    gc.freeze()  # what was imported stays: no collection needs to look through it again
+    gc.freeze()  # imported modules are permanent: exclude them from garbage collection
     try:
         with asyncio.Runner(loop_factory=program.new_event_loop) as runner:
             code = runner.run(run(settings))

@@ -1,7 +1,7 @@
-"""Removes what has been kept long enough, by one worker at a time, in batches that hold no lock for long.
+"""Deletes expired rows. One persister at a time does this, in batches that hold no lock for long.
 
-Of a removed room the id is remembered, for an event of it may still come: from a worker that hung, or from the dead
-letters. Such an event must not bring the room back as live; `Database.write` looks after that.
+The ids of deleted rooms are kept, because an event may still arrive, from a persister that hung or from the dead
+letters. Such an event must not restore the room; `Database.write` ensures that.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from persister.metrics import Metrics
 
 BATCH_ROWS = 500
 
-_LOCK = 0x6B65_6570_7469_6479  # "keeptidy": the advisory lock of whoever removes a batch
+_LOCK = 0x6B65_6570_7469_6479  # "keeptidy": the advisory lock for deleting a batch
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """How many seconds things are kept, and how many there are between two sweeps.
+    """How long rows are kept, and the interval between sweeps, in seconds.
 
-    `ended` counts from the moment in which the end of a room was written, `removed` from that of its removal.
+    `ended` counts from when the end of a room was written, `removed` from when the room was deleted.
     """
 
     ended: float
@@ -37,7 +37,9 @@ class Periods:
 
 
 class Cleanup:
-    """Sweeps the tables now and then. Every worker has one; a lock in Postgres lets one of them work."""
+    """Sweeps the tables at intervals. Every persister has one; a lock in Postgres lets only one of them work
+    at a time.
+    """
 
     def __init__(self, database: Database, metrics: Metrics, periods: Periods, *, postgres: Probe) -> None:
         self._database = database
@@ -52,7 +54,7 @@ class Cleanup:
         )
 
     async def run(self) -> None:
-        """Sweep until cancelled; not all workers at the same moment."""
+        """Sweep until cancelled, at random times so that persisters do not all start at once."""
         while True:
             await asyncio.sleep(self._interval * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, no secret
             try:
@@ -63,9 +65,9 @@ class Cleanup:
                 _log.warning("cleanup_postponed", cause=error.cause, error=str(error))
 
     async def sweep(self) -> int:
-        """Remove all that is due and return how many rows that were; 0 when another worker is at it.
+        """Delete all expired rows and return their number; 0 if another persister is doing it.
 
-        Raises NotNow; what was removed by then stays so.
+        Raises NotNow; batches that were deleted before stay deleted.
         """
         total = 0
         for table, query, seconds in self._chores:
@@ -77,7 +79,7 @@ class Cleanup:
         return total
 
     async def _remove(self, query: str, seconds: float) -> int | None:
-        """Remove one batch in a transaction of its own; None when another worker holds the lock."""
+        """Delete one batch in its own transaction; None if another persister holds the lock."""
         async with self._database.transaction() as connection:
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
                 return None

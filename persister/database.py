@@ -1,12 +1,12 @@
-"""Writes batches to Postgres: one transaction each, and a verdict on what goes wrong.
+"""Writes batches to Postgres, one transaction each, and decides what an error means.
 
-What a caller may assume: after `write` returns the batch is committed; after it raises nothing of it is, or it
-is and only the answer was lost. Writing a batch again, or an older one later, changes nothing that is newer.
+After `write` returns, the batch is committed. After it raises, nothing of the batch is committed, or all of it is and
+only the answer was lost. Writing a batch again, or writing an older one later, does not change newer data.
 
-Who is at fault for an error? What the server says of itself (it is away, full, read-only, too slow) passes. Bad values
-are the row's. All else, a missing table as well as a trigger of the app that raises what it likes, is asked about once
-more: the same statements without any row. When they are refused too, the operator has to mend the tables, and nothing
-is given up; when they are taken, the rows are at fault.
+Each error has one of two causes. Errors about the server itself (away, disk full, read-only, too slow) are temporary.
+Errors about values are the row's fault. For every other error, such as a missing table or any error from a trigger of
+the app, the persister runs the same statements again without rows. If they fail too, the operator has to fix the
+tables, and the events wait. If they succeed, the rows are at fault.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from keepline.room.rows import ActivityRow, HistoryRow, RoomRow
 from persister.fold import Batch
 
 LATE_SECONDS = 1800.0
-"""A room that has not changed for longer may have been removed already; younger ones cannot have been."""
+"""A room that changed longer ago than this may have been deleted from Postgres. Younger ones cannot have been."""
 
-# The row is at fault and will be next time.
+# Errors of the row itself, which repeat on every attempt.
 _FAULTS_OF_THE_ROW = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.DataError,  # SQLSTATE class 22
     asyncpg.exceptions.ProgramLimitExceededError,
-    ValueError,  # asyncpg refuses to encode a value
+    ValueError,  # asyncpg cannot encode a value
     TypeError,
     OverflowError,
 )
 _PASSING_CLASSES = ("08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX")
-"""Classes of SQLSTATE that speak of the server, the session or other transactions, never of a row."""
+"""SQLSTATE classes that concern the server, the session or other transactions, never a row."""
 
 _TIMEOUTS = (
     TimeoutError,
@@ -59,11 +59,11 @@ _LOST = (
 
 
 class RowFault(Exception):
-    """Something in the batch can never be written; the text says what."""
+    """A row in the batch can never be written. The message says why."""
 
 
 class NotNow(Exception):
-    """The batch could not be written at present. `cause` names the kind of reason for the metrics."""
+    """The batch cannot be written for now. `cause` is the kind of reason, for the metrics."""
 
     def __init__(self, cause: str, text: str) -> None:
         super().__init__(text)
@@ -86,18 +86,18 @@ _KINDS: dict[str, type[_Row]] = {
     "insert_reports": Report,
     "insert_history": HistoryRow,
 }
-"""What each statement that takes rows, as one array for each column, takes."""
+"""The parameters of the statements that take rows, which are one array per column."""
 
 _PARTITIONED = {
     "insert_history": ("chat_history", ("update_partitioned_history", "insert_partitioned_history")),
     "insert_reports": ("reports", ("insert_partitioned_reports",)),
 }
-"""What runs in the place of a statement where its table is partitioned."""
+"""The replacements of a statement for a partitioned table."""
 
-_REPORTS_LOCK = 0x6B65_6570_7265_7073  # "keepreps": one who writes to partitioned reports holds it
+_REPORTS_LOCK = 0x6B65_6570_7265_7073  # "keepreps": held to write to partitioned reports
 
 _COLUMNS = {kind: attrgetter(*kind.__match_args__) for kind in _KINDS.values()}
-"""The values of a row, in the order of the parameters of its statement."""
+"""The values of a row, in the order of its statement's parameters."""
 
 _READ_ONLY = """SELECT current_setting('transaction_read_only')::boolean
     WHERE NOT EXISTS (SELECT version FROM active_rooms LIMIT 0)"""
@@ -109,37 +109,38 @@ QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encodin
 
 
 class Database:
-    """The tables that the persister writes."""
+    """The tables that the persister writes to."""
 
     def __init__(self, pool: Pool, *, create_users: bool, late_seconds: float = LATE_SECONDS) -> None:
-        """With `create_users` unknown members of rooms are added to `users`, else their rooms are faults.
+        """With `create_users`, unknown members of rooms are added to `users`; otherwise their rooms are rejected.
 
-        `late_seconds` must be less than ended rooms are kept, by more than clocks differ.
+        `late_seconds` must be less than the time for which ended rooms are kept, by more than clocks can differ.
         """
         self._pool = pool
         self._create_users = create_users
         self._late_ms = late_seconds * 1000
-        self._partitioned: frozenset[str] | None = None  # tables of the app's; looked up when it is needed
+        # partitioned tables of the app; looked up when needed
+        self._partitioned: frozenset[str] | None = None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Lent]:
-        """Lend a connection with a transaction. What Postgres refuses meanwhile, and may not later, raises NotNow."""
+        """Lend a connection with a transaction. Raises NotNow if Postgres fails for a reason that may be temporary."""
         async with self._passing(), self._pool.transaction() as connection:
             yield connection
 
     async def write(self, batch: Batch) -> int:
-        """Write a batch and return how many rows were inserted or changed. Raises RowFault or NotNow."""
+        """Write a batch and return the number of inserted or changed rows. Raises RowFault or NotNow."""
         async with self._passing(), self._pool.lend() as connection:
             return await self._transact(connection, batch)
 
     async def ping(self) -> None:
-        """Raise NotNow unless Postgres answers, has the tables and takes writes."""
+        """Raise NotNow unless Postgres answers, has the tables and accepts writes."""
         async with self.transaction() as connection:
             if await connection.fetchval(_READ_ONLY):
                 raise asyncpg.exceptions.ReadOnlySQLTransactionError("the database is read-only")
 
     async def identity(self) -> str:
-        """Name the database itself, whatever it is called and from where. Raises NotNow."""
+        """An id of the database itself, whatever its name and address. Raises NotNow."""
         async with self.transaction() as connection:
             return str(await connection.fetchval(_IDENTITY))
 
@@ -149,25 +150,25 @@ class Database:
             yield
         except ERRORS as error:
             if isinstance(error, asyncpg.exceptions.ReadOnlySQLTransactionError):
-                # Sessions that were begun on a standby, or while the database was read-only, stay so for good.
+                # A session that was opened on a standby, or while the database was read-only, stays read-only.
                 await self._pool.expire_connections()
             raise NotNow(_cause(error), self._pool.in_words(error)) from error
 
     async def _transact(self, connection: Lent, batch: Batch) -> int:
-        # Only here can a row be at fault: an error of the same kind while connecting is the operator's.
+        # Only here can a row be at fault. The same error while connecting is the operator's to fix.
         try:
             async with self._pool.begin_on(connection):
                 return await self._write(connection, batch)
         except _FAULTS_OF_THE_ROW as error:
             raise RowFault(in_words(error)) from error
         except asyncpg.PostgresError as error:
-            self._partitioned = None  # perhaps it was something else when it was looked up
+            self._partitioned = None  # it may have been partitioned since the lookup
             if _may_pass(error) or not await self._takes_no_row(connection):
                 raise
             raise RowFault(in_words(error)) from error
 
     async def _takes_no_row(self, connection: Lent) -> bool:
-        """Whether the statements are taken when there is nothing to write."""
+        """Whether the statements succeed without rows."""
         try:
             async with self._pool.begin_on(connection):
                 await connection.execute(QUERIES["create_users"], [])
@@ -202,7 +203,7 @@ class Database:
         return written
 
     async def _insert(self, connection: Lent, query: str, rows: Sequence[_Row]) -> int:
-        """Run a statement that takes rows as one array for each column; return how many it wrote."""
+        """Run a statement that takes rows as one array per column, and return the number of rows that it wrote."""
         if not rows:
             return 0
         columns = zip(*map(_COLUMNS[_KINDS[query]], rows), strict=True)
@@ -234,7 +235,7 @@ def _may_pass(error: asyncpg.PostgresError) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """Name the kind of a passing fault; few values, fit for a label."""
+    """The cause of a temporary error, one of a few values that suit a label."""
     if isinstance(error, _TIMEOUTS):
         return "timeout"
     if isinstance(error, asyncpg.exceptions.TransactionRollbackError):

@@ -1,12 +1,10 @@
-"""From events to what must be written: pure, so that any order and any split can be tried in a test.
+"""Reduces events to the rows to write. Pure, so that tests can try any order and any split.
 
-Of each room only the last version counts, for its activity the last one as a text room, for the history the last that
-is over; its messages are collected apart, because a batch that comes late must still add its messages although its
-version is old news.
-Of the failed logins of an address the last count is the one that stays; of reports and referrals, which never change,
-any.
-Everything is sorted by room id, so that workers that write at the same time take their locks in one order and never
-wait for each other in a circle.
+For each room only the last version counts: for its activity the last one as a text room, for the history the last one
+that has ended. Its messages are collected separately, because a late batch must still add its messages, even if its
+version is outdated. For the failed logins of an address, the last count wins. Reports and referrals never change, so
+any copy will do. Everything is sorted by room id, so that concurrent persisters take their locks in the same order and
+cannot deadlock.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ _Id = pgproto.UUID
 
 
 class Unwritable(ValueError):
-    """An event that no table can take; the text says why."""
+    """An event that no table can hold. The message says why."""
 
 
 class Change(Struct, frozen=True, gc=False):
-    """What one event asks for: a room in one version, and perhaps a message (as it is stored).
+    """The content of one event: one version of a room, and possibly a message in its stored form.
 
-    `updated_at` is when the room came to this version, ms since 1970.
+    `updated_at` is when the room got this version, in ms since 1970.
     """
 
     row: RoomRow
@@ -51,9 +49,9 @@ class Change(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What to write in one transaction, sorted by room id; messages ascend by `seq` within their room.
+    """What to write in one transaction, sorted by room id, and messages by `seq` within their room.
 
-    `updated_at` has for each of `rows` when it changed last, ms since 1970.
+    `updated_at` has the time of the last change for each of `rows`, in ms since 1970.
     """
 
     rows: tuple[RoomRow, ...]
@@ -74,7 +72,7 @@ class Batch:
         return sorted(users)
 
     def last_changed_before(self, ms: int) -> list[UUID]:
-        """The rooms of which nothing in the batch is newer than that, sorted."""
+        """The rooms for which the batch has nothing newer than that, sorted."""
         changes = zip(self.rows, self.updated_at, strict=True)
         return [row.room_id for row, updated_at in changes if updated_at < ms]
 
@@ -89,7 +87,7 @@ _BESIDE_ROOMS: dict[str, Callable[[bytes], AnyChange]] = {
 
 
 def change_of(data: bytes) -> AnyChange:
-    """Read an event. Raises Unwritable when it is broken or names what cannot be a row."""
+    """Read an event. Raises Unwritable if it is invalid, or has values that cannot be a row."""
     try:
         decode = _BESIDE_ROOMS.get(kind_of(data))
         if decode is not None:
@@ -104,7 +102,7 @@ def change_of(data: bytes) -> AnyChange:
 
 
 def subject_of(change: AnyChange) -> str:
-    """What a change is about, to sort by: a room, an address or a code."""
+    """The subject of a change, for sorting: a room, an address or a code."""
     match change:
         case Change():
             return str(change.row.room_id)

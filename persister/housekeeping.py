@@ -1,4 +1,4 @@
-"""What a persister does beside its batches: measures the backlog, trims the streams, looks after Postgres."""
+"""Background work of a persister: measures the backlog, trims the streams, monitors Postgres."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Housekeeping:
-    """Repeats small chores. Every worker does them: each is safe to be done by several at once."""
+    """Runs periodic chores. Every persister does; each chore can safely run in several at once."""
 
     def __init__(
         self,
@@ -41,16 +41,17 @@ class Housekeeping:
         self._presences = presences
         self._redis = redis
         self._postgres = postgres
-        self._said_at: float | None = None  # when Postgres was last said to be away; None while it answers
+        # when the last log line said that Postgres is away; None while it answers
+        self._said_at: float | None = None
 
     async def watch_postgres(self) -> None:
-        """Prove every few seconds that Postgres answers, also while there is nothing to write."""
+        """Check every few seconds that Postgres answers, even while there is nothing to write."""
         while True:
             await self.look_at_postgres()
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def look_at_postgres(self) -> None:
-        """Prove once that Postgres answers. That it does not is logged at once, and again every minute."""
+        """Check once whether Postgres answers. Logs a failure at once, and again every minute."""
         try:
             await self._database.ping()
         except NotNow as error:
@@ -74,7 +75,9 @@ class Housekeeping:
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def tidy(self, *, prune: bool) -> None:
-        """Do the chores on the streams once. What keeps it from them the worker sees too, and repairs."""
+        """Do the chores on the streams once. Errors are ignored here, because the worker meets them too and handles
+        them.
+        """
         try:
             self._metrics.trimmed.inc(await self._streams.trim())
             if prune:

@@ -1,4 +1,4 @@
-"""The persister's metrics. Never a room or a user as label."""
+"""The persister's metrics. No label contains a room or a user."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Metrics:
-    """What a persister counts."""
+    """The counters and gauges of a persister."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.entries_read = Counter(
             "keepline_persister_entries_read",
-            "Entries of the event streams that were read, by how: new, own (again, after a lost answer) or claimed.",
+            "Entries read from the event streams, by how: new, own (again, after a lost answer) or claimed.",
             ["how"],
             registry=registry,
         )
         self.rows_written = Counter(
             "keepline_persister_rows_written",
-            "Rows that were inserted or changed.",
+            "Rows inserted or updated.",
             registry=registry,
         )
         self.rows_removed = Counter(
             "keepline_persister_rows_removed",
-            "Rows that were kept long enough and removed, by table.",
+            "Expired rows that were deleted, by table.",
             ["table"],
             registry=registry,
         )
-        self.batches = Counter(
-            "keepline_persister_batches", "Transactions that were committed.", registry=registry
-        )
+        self.batches = Counter("keepline_persister_batches", "Committed transactions.", registry=registry)
         self.retries = Counter(
             "keepline_persister_retries",
-            "Tries that failed for a reason that may pass, by cause.",
+            "Attempts that failed for a possibly temporary reason, by cause.",
             ["cause"],
             registry=registry,
         )
@@ -49,43 +47,43 @@ class Metrics:
         )
         self.postponed = Counter(
             "keepline_persister_entries_postponed",
-            "Entries that were left for later because what they change stayed locked, or took too long.",
+            "Entries postponed because the app locks what they change, or because they took too long.",
             registry=registry,
         )
         self.entries_lost = Counter(
             "keepline_persister_entries_lost",
-            "Entries that were read but deleted, by a stream's limit, before they could be written.",
+            "Entries that a stream's limit dropped before they were written.",
             registry=registry,
         )
         self.trimmed = Counter(
             "keepline_persister_entries_trimmed",
-            "Acknowledged entries that were deleted from the streams.",
+            "Acknowledged entries deleted from the streams.",
             registry=registry,
         )
         self.batch_seconds = Histogram(
             "keepline_persister_batch_seconds",
-            "Time from a batch being read to its being written, waits for Postgres included.",
+            "Time from reading a batch to committing it, including waits for Postgres.",
             buckets=_SECONDS,
             registry=registry,
         )
         self.lag_entries = Gauge(
             "keepline_persister_lag_entries",
-            "Entries in the streams that nobody has read.",
+            "Entries in the streams that no persister has read.",
             registry=registry,
         )
         self.pending_entries = Gauge(
             "keepline_persister_pending_entries",
-            "Entries that were read and not acknowledged, by all workers.",
+            "Entries that persisters have read but not acknowledged.",
             registry=registry,
         )
         self.lag_seconds = Gauge(
             "keepline_persister_lag_seconds",
-            "Age of the oldest entry that is not in Postgres yet; 0 when there is none.",
+            "Age of the oldest entry that is not in Postgres yet; 0 if there is none.",
             registry=registry,
         )
         self.pending_seconds = Gauge(
             "keepline_persister_pending_seconds",
-            "Age of the oldest entry that was read and not acknowledged; 0 when there is none.",
+            "Age of the oldest entry that was read but not acknowledged; 0 if there is none.",
             registry=registry,
         )
         self.partition_lag_entries = Gauge(
@@ -96,18 +94,18 @@ class Metrics:
         )
         self.partition_lag_seconds = Gauge(
             "keepline_persister_partition_lag_seconds",
-            "Age of the oldest entry of a partition that is not in Postgres yet; 0 when there is none.",
+            "Age of the oldest entry of a partition that is not in Postgres yet; 0 if there is none.",
             ["partition"],
             registry=registry,
         )
         self.dead_letters_waiting = Gauge(
             "keepline_persister_dead_letters_waiting",
-            "Dead letters that nobody has replayed or removed, of all partitions.",
+            "Dead letters in all partitions that were neither replayed nor deleted.",
             registry=registry,
         )
         self.last_commit = Gauge(
             "keepline_persister_last_commit_timestamp_seconds",
-            "When this worker last committed a transaction, seconds since 1970; 0 for never.",
+            "When this persister last committed a transaction, in seconds since 1970; 0 for never.",
             registry=registry,
         )
         self.stream_fill = Gauge(
@@ -115,7 +113,7 @@ class Metrics:
             "Length of the longest stream, as a part of its limit: 1 and more means that the oldest entries give way.",
             registry=registry,
         )
-        # Shown as 0 before the first time, so that rates know of it.
+        # Start at 0, so that rates see the first increment.
         for counter, values in (
             (self.entries_read, _HOW),
             (self.retries, _RETRIES),

@@ -1,12 +1,12 @@
-"""Brings a database to the current schema: `python -m persister.migrate [--check]`.
+r"""Migrates a database to the current schema: `python -m persister.migrate [--check]`.
 
-The files of `migrations/` are plain SQL that anyone may also run with psql: each is idempotent and sets its
-own transactions. This runner adds order, a record of what ran, a lock against a second runner, and patience
-with locks that the app holds. A file that has changed since it ran is run again. What follows a line `-- by itself` is
-one statement that Postgres refuses to run together with others, such as CREATE INDEX CONCURRENTLY, or, when it ends in
-psql's `\\gexec`, a query for such statements.
+The files of `migrations/` are plain SQL, which can also be run with psql. Each is idempotent and has its own
+transactions. This runner adds the order, a record of applied files, a lock against concurrent runners, and retries
+while the app holds locks. It runs a file again if the file has changed. The text after a line `-- by itself` is a
+single statement that Postgres cannot run together with others, such as CREATE INDEX CONCURRENTLY. If it ends in psql's
+`\gexec`, it is a query that returns such statements.
 
-Nothing outlives a transaction, so that a pooler such as PgBouncer may stand in between.
+No state outlives a transaction, so poolers such as PgBouncer work.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from keepline.ops.postgres import ERRORS, Connection, Connector, begun, in_words
 from keepline.ops.secret_files import SecretFileError, read_secret_files
 
 RECORD = "keepline_migrations"
-_OLD_RECORD = "schema_migrations"  # many tools call theirs so
+_OLD_RECORD = "schema_migrations"  # many tools use this name
 
-_LOCK = 0x6B65_6570_6C69_6E65  # "keepline": the advisory lock that one runner holds
+_LOCK = 0x6B65_6570_6C69_6E65  # "keepline": the advisory lock of the runner
 _HOLDER = """SELECT pid, state LIKE 'idle%' AS idle,
         concat_ws(', ', nullif(application_name, ''), state, 'since ' || state_change::timestamptz(0)) AS what
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND granted AND classid = $1 AND objid = $2
         AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
-# The snapshot of a stricter level would hold up CREATE INDEX CONCURRENTLY. Not every version knows every limit.
+# The snapshot of a stricter isolation level would block CREATE INDEX CONCURRENTLY. Not every version has every setting.
 _HOLD_FOR_LONG = """SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"""
 
@@ -59,19 +59,19 @@ _LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 class MigrationError(Exception):
-    """The database could not be brought to the current schema; the text says at which step and why."""
+    """The migration failed. The message says at which step and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file of SQL."""
+    """One SQL file."""
 
     name: str
     sql: str
 
     @property
     def commands(self) -> list[str]:
-        """The text in the pieces that have to be sent one by one."""
+        """The parts of the file that must be sent separately."""
         return re.split(r"^-- by itself$", self.sql, flags=re.MULTILINE)
 
     @property
@@ -81,14 +81,14 @@ class Migration:
 
 
 def migrations_folder() -> Path:
-    """Return where the SQL is: inside the installed package, or beside it in a checkout."""
+    """Return the folder with the SQL: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
 def read_migrations(folder: Path) -> list[Migration]:
-    """Return the migrations of a folder in the order they run. Raises MigrationError when there are none."""
+    """Return the migrations of a folder, in order. Raises MigrationError if there are none."""
     found = [Migration(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.sql"))]
     if not found:
         raise MigrationError(f"no *.sql files in {folder}")
@@ -96,13 +96,13 @@ def read_migrations(folder: Path) -> list[Migration]:
 
 
 async def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
-    """Return those that have not run, or not in their present form. Changes nothing; needs a transaction."""
+    """Return the migrations that have not run in their current form. Changes nothing; needs a transaction."""
     applied = await _recorded(connection, RECORD) or await _recorded(connection, _OLD_RECORD)
     return [migration for migration in migrations if applied.get(migration.name) != migration.checksum]
 
 
 async def _recorded(connection: Connection, table: str) -> dict[str, str]:
-    """What a record says has run, by name. A table of another shape under that name is somebody else's."""
+    """Read a table of applied migrations. A table of another shape under that name belongs to another tool."""
     ours = await connection.fetchval(
         "SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass($1)"
         " AND attname IN ('filename', 'checksum') AND atttypid = 'text'::regtype",
@@ -113,7 +113,7 @@ async def _recorded(connection: Connection, table: str) -> dict[str, str]:
 
 
 async def migrate(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
-    """Run what is pending and return its names. Raises MigrationError."""
+    """Run the pending migrations and return their names. Raises MigrationError."""
     connector = _connector(url)
     async with (
         _connected(connector, say) as lock,
@@ -130,7 +130,7 @@ async def migrate(url: str, migrations: Sequence[Migration], say: Say) -> list[s
 
 
 async def check(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
-    """Return the names of what `migrate` would run. Raises MigrationError."""
+    """Return the names of the migrations that `migrate` would run. Raises MigrationError."""
     connector = _connector(url)
     async with _connected(connector, say) as connection:
         with _failing_in_words(connector):
@@ -173,16 +173,16 @@ async def _connected(connector: Connector, say: Say) -> AsyncIterator[Connection
 
 @asynccontextmanager
 async def _locked(connection: Connection, connector: Connector, say: Say) -> AsyncIterator[None]:
-    """Hold the lock that one runner holds, in a transaction of its own connection.
+    """Hold the runner's lock, in a transaction on its own connection.
 
-    So it goes with the transaction, also where a pooler keeps the session. Wait for it by asking again: one that waits
-    inside the server would hold up CREATE INDEX CONCURRENTLY, which an idle transaction does not.
+    The lock ends with the transaction, even if a pooler keeps the session. Wait for it by polling: a session that waits
+    inside the server would block CREATE INDEX CONCURRENTLY, but an idle transaction does not.
     """
     with _failing_in_words(connector):
         await _patiently(
             lambda: _lock(connection, connector.begin(0, 0)),
             _LOCKED,
-            lambda error: say(f"{in_words(error)}; waiting for it"),
+            lambda error: say(f"{in_words(error)}; waiting for it to finish"),
         )
     yield
 
@@ -199,7 +199,8 @@ async def _lock(connection: Connection, begin: str) -> None:
     if holder is not None:
         text += f" in process {holder['pid']} of Postgres ({holder['what']})"
         if holder["idle"]:
-            text += f"; if there is none, a pooler has kept its session: SELECT pg_terminate_backend({holder['pid']})"
+            text += "; if no migration is running, a pooler kept its session. To end it:"
+            text += f" SELECT pg_terminate_backend({holder['pid']})"
     raise asyncpg.LockNotAvailableError(text)
 
 
@@ -213,11 +214,13 @@ class _Runner:
         self._say = say
 
     async def prepare(self, migrations: Sequence[Migration]) -> list[Migration]:
-        """Make the table of what has run where it is missing; return what is pending. Raises MigrationError."""
+        """Create the record of applied migrations if it is missing, and return the pending ones. Raises
+        MigrationError.
+        """
         with _failing_in_words(self._connector):
             if (
                 not self._connector.pooled
-            ):  # of a pooler's session it would stay; the role's limit counts then
+            ):  # it would outlive this transaction in a pooler's session; then the role's limit applies
                 await self._connection.execute("SET statement_timeout = 0")
             async with begun(self._connection, self._begin):
                 if await self._connection.fetchval("SELECT to_regclass($1)", RECORD) is None:
@@ -225,7 +228,7 @@ class _Runner:
                 return await pending(self._connection, migrations)
 
     async def _create_record(self, names: set[str]) -> None:
-        """Make the table, and take over what stands in the one that it was before."""
+        """Create the record, and import the entries of its predecessor."""
         await self._connection.execute(
             f"CREATE TABLE {RECORD} (filename TEXT PRIMARY KEY, checksum TEXT NOT NULL,"
             " applied_at TIMESTAMPTZ NOT NULL DEFAULT now())"
@@ -235,7 +238,7 @@ class _Runner:
                 await self._note(name, checksum)
 
     async def run(self, migration: Migration) -> None:
-        """Run one migration and note that it has run. Raises MigrationError."""
+        """Run one migration and record it. Raises MigrationError."""
         with _failing_in_words(self._connector, f"{migration.name}: "):
             await _patiently(
                 lambda: self._attempt(migration),
@@ -276,7 +279,7 @@ async def _patiently(
     passing: tuple[type[Exception], ...],
     say: Callable[[Exception], None],
 ) -> T:
-    """Try until it succeeds, as long as what fails may pass and the patience lasts; the first failure is said."""
+    """Retry while errors may be temporary and patience lasts. Prints the first failure."""
     loop = asyncio.get_running_loop()
     backoff = Backoff(0.1, 2.0)
     started, told = loop.time(), False
@@ -295,9 +298,11 @@ async def _patiently(
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Run the command; return its exit code: 0 done, 1 failed or (--check) work to do, 2 wrong use."""
+    """Run the command and return its exit code: 0 done, 1 failed or (--check) migrations pending, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m persister.migrate", description=_DESCRIPTION)
-    parser.add_argument("--check", action="store_true", help="print what would run; exit 1 if anything would")
+    parser.add_argument(
+        "--check", action="store_true", help="list pending migrations; exit with 1 if there are any"
+    )
     options = parser.parse_args(arguments)
     try:
         url = read_secret_files(environ).get("DATABASE_URL")
@@ -305,7 +310,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         _complain(str(error))
         return 2
     if not url:
-        _complain("DATABASE_URL: required, the database to migrate")
+        _complain("DATABASE_URL: set it to the database to migrate")
         return 2
     try:
         migrations = read_migrations(migrations_folder())

@@ -1,7 +1,7 @@
-"""What a persister tells the cluster of itself, for `keepline status` and `doctor`: its database and its last error.
+"""The presence of a persister, for `keepline status` and `doctor`: its database and its last error.
 
-Persisters that read one Redis share its events out among them. When they write to different databases, each of these
-has some of the rooms and none has all; so each looks where the others write.
+Persisters of one Redis divide its events among themselves. If they wrote to different databases, each database would
+have only some of the rooms. So each persister checks which database the others use.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Presences:
-    """The presences of all persisters of this Redis, as one of them keeps them."""
+    """The presence records of all persisters of this Redis, as seen by one of them."""
 
     def __init__(
         self, client: Client, database: Database, name: str, *, writes: LastTry, one_database: LastTry
     ) -> None:
-        """`one_database` is told whether all persisters that live write to the same database."""
+        """`one_database` gets whether all live persisters write to the same database."""
         self._client = client
         self._database = database
         self._name = name
@@ -37,8 +37,8 @@ class Presences:
         self._identity: str | None = None
 
     async def tell(self, error: str | None) -> None:
-        """Say that this one lives, and what is wrong: `error`, or else that a write failed. Raises RedisError."""
-        now = await cluster_ms(self._client)  # clocks of machines need not agree
+        """Publish this persister's presence with its problem: `error`, or a failed write. Raises RedisError."""
+        now = await cluster_ms(self._client)  # by Redis' clock, because machines' clocks may differ
         await self._identify()
         own = Presence(now, self._identity, error or self._writes.error)
         await self._client.hset(keys.persisters(), self._name, encode_presence(own))
@@ -49,11 +49,11 @@ class Presences:
         self._compare({name: one for name, one in others.items() if now - one.at < SILENT_MS})
 
     async def leave(self) -> None:
-        """Say goodbye. Raises RedisError."""
+        """Remove this persister's presence. Raises RedisError."""
         await self._client.hdel(keys.persisters(), self._name)
 
     async def _identify(self) -> None:
-        """Find out once which database it is; a URL may come to name another one only after a restart."""
+        """Look up the database's id once. A URL can refer to another database only after a restart."""
         if self._identity is None:
             try:
                 self._identity = await self._database.identity()

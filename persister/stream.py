@@ -1,12 +1,12 @@
-"""The event streams as one queue, read by any number of workers.
+"""The event streams as one queue, read by any number of persisters.
 
-What callers may assume: an entry is delivered to one worker at a time and again to another when the first has
-not acknowledged it for a while, so at least once; entries of one room come in order within a read, but a claimed
-one may come late. Nothing leaves a stream before it was acknowledged.
+An entry is delivered to one persister at a time, and again to another if it is not acknowledged in time: at least once.
+Entries of one room come in order within a read, but a claimed one may come late. No entry leaves a stream before it is
+acknowledged.
 
-One Redis is read with one command that waits for the first entry. A cluster refuses a command over streams of several
-slots, so there each stream is asked by itself, all in one write to each server, again and again while there is nothing.
-Streams whose server is away are left out meanwhile.
+On a single Redis, one command reads all streams and waits for the first entry. On a cluster, no command can span
+streams of several slots. There each stream is polled separately, with one write per server, until there is an entry.
+Streams of an unreachable server are skipped meanwhile.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from keepline.room import keys
 GROUP = "persister"
 EVENT_FIELD = b"event"
 MAX_DEAD_LETTERS = 10_000
-"""Letters kept per partition; the oldest go beyond."""
+"""Dead letters kept per partition; beyond that, the oldest are dropped."""
 
 POLL_SECONDS = 0.1
-"""How long a worker waits before it asks the streams of a cluster again."""
+"""Interval of polling the streams of a cluster."""
 
 _GONE_MS = 3_600_000
 
 
 class StreamsLost(Exception):
-    """A stream or its consumer group is not there any more: Redis has lost data. Call `prepare` again."""
+    """A stream or its consumer group is missing: Redis has lost data. Call `prepare` again."""
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """One entry of a stream: an event as the nodes wrote it."""
+    """One entry of a stream: an event as a node wrote it."""
 
     partition: int
     id: bytes
@@ -53,11 +53,11 @@ class Entry(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is still to be done: entries nobody has read, entries read but not acknowledged, age of the oldest.
+    """The backlog: unread entries, unacknowledged entries, age of the oldest.
 
-    `oldest_seconds` is the age of the oldest of them, 0 when there is none; `oldest_pending_seconds` is the same of
-    those that were read. `fullest` is the length of the longest stream, which counts what is done and not
-    trimmed yet. `partitions` has for each partition the entries to be done and the age of the oldest.
+    `oldest_seconds` is the age of the oldest entry of both, 0 if there is none. `oldest_pending_seconds` is that of the
+    oldest unacknowledged entry. `fullest` is the length of the longest stream, including acknowledged entries that are
+    not trimmed yet. `partitions` has the number of entries and the age of the oldest, per partition.
     """
 
     unread: int
@@ -70,7 +70,7 @@ class Backlog:
 
 
 async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
-    """Return the number of partitions of this Redis: the one written first by anybody, else `wanted`."""
+    """Return the number of partitions of this Redis: the stored one, which is `wanted` if there was none."""
     await client.set(keys.partitions(), wanted, nx=True)
     written = await client.get(keys.partitions())
     count = int(written) if written is not None else wanted
@@ -80,9 +80,9 @@ async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITI
 
 
 class EventStreams:
-    """The event streams of all partitions, read under the name of one worker.
+    """The event streams of all partitions, read under the name of one persister.
 
-    Every method raises `redis.exceptions.RedisError` or OSError when Redis cannot be reached.
+    Every method raises `redis.exceptions.RedisError` or OSError if Redis cannot be reached.
     """
 
     def __init__(
@@ -91,14 +91,15 @@ class EventStreams:
         self._client = client
         self._consumer = consumer
         self._monotonic = monotonic
-        self._oldest: dict[bytes, tuple[bytes, float]] = {}  # and since when it is, by this machine's clock
+        # with the time since when, by this machine's clock
+        self._oldest: dict[bytes, tuple[bytes, float]] = {}
         self._partitions = 0
         self._streams: dict[bytes, int] = {}
         self._bury = Script(client, __package__, "bury.lua")
         self._prune = Script(client, __package__, "prune.lua")
 
     async def prepare(self) -> None:
-        """Create the consumer group where it is missing, from the very first entry. Raises CannotRun."""
+        """Create the consumer group if it is missing, from the first entry on. Raises CannotRun."""
         if not self._partitions:
             await require_for_persister(self._client)
         await adopt(self._client)
@@ -114,7 +115,7 @@ class EventStreams:
                     raise
 
     async def read(self, count: int, block_ms: int) -> list[Entry]:
-        """Return about `count` entries that nobody has read yet, waiting up to `block_ms` for the first.
+        """Return about `count` unread entries, waiting up to `block_ms` for the first.
 
         Raises StreamsLost.
         """
@@ -131,7 +132,7 @@ class EventStreams:
     async def read_own(self, count: int) -> list[Entry]:
         """Return about `count` entries that were read under this name before and never acknowledged.
 
-        The answer that brought them was lost, or its reader died. Raises StreamsLost.
+        The answer with them was lost, or their reader died. Raises StreamsLost.
         """
         each = -(-count // self._partitions)
         async with self._client.pipeline(transaction=False) as pipe:
@@ -164,16 +165,15 @@ class EventStreams:
             for stream, chunks in (reply or {}).items()
             for chunk in chunks
             for entry_id, fields in chunk
-            if fields  # else its content is gone; `claim` counts it
+            if fields  # otherwise its content is gone; `claim` counts it
         ]
 
     async def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], int]:
-        """Take over about `count` entries that were read `idle_ms` ago or earlier and never acknowledged.
+        """Claim about `count` entries that were read at least `idle_ms` ago and never acknowledged.
 
-        They come from workers that died, this one's former life included. Beside them: how many more there
-        were whose content is gone, because a stream ran into its limit. Redis counts by its own clock, and where that
-        was set back it takes entries for new that were read long ago: then the worker's clock decides.
-        Raises StreamsLost.
+        They come from dead persisters, including previous runs of this one. The second value is the number of entries
+        whose content is gone, because a stream reached its limit. Redis measures idle time by its own clock. If that
+        was set back, Redis takes old entries for new; then this process' clock decides. Raises StreamsLost.
         """
         each = -(-count // self._partitions)
         async with self._client.pipeline(transaction=False) as pipe:
@@ -192,7 +192,7 @@ class EventStreams:
         return entries, sum(len(reply[2]) for reply in replies if reply is not None)
 
     async def acknowledge(self, entries: Iterable[Entry]) -> None:
-        """Mark entries as done: they will not be delivered again."""
+        """Acknowledge entries, so that they are not delivered again."""
         by_partition: defaultdict[int, list[bytes]] = defaultdict(list)
         for entry in entries:
             by_partition[entry.partition].append(entry.id)
@@ -202,7 +202,7 @@ class EventStreams:
             await pipe.execute()
 
     async def bury(self, entry: Entry, reason: str) -> None:
-        """Move an entry that cannot be written to the dead letters, with the reason in words."""
+        """Move an entry that cannot be written to the dead letters, with the reason."""
         await self._bury.evaluate(
             [keys.events(entry.partition), keys.dead_letters(entry.partition)],
             [
@@ -219,7 +219,7 @@ class EventStreams:
         )
 
     async def trim(self) -> int:
-        """Delete what has been acknowledged and return how many entries that were. Raises StreamsLost."""
+        """Delete acknowledged entries and return their number. Raises StreamsLost."""
         trimmed = 0
         for stream in self._streams:
             position = await self._position(stream)
@@ -227,7 +227,7 @@ class EventStreams:
         return trimmed
 
     async def backlog(self) -> Backlog:
-        """Count what is still to be done. Raises StreamsLost."""
+        """Measure the backlog. Raises StreamsLost."""
         seconds, _ = await read_time(self._client)
         positions = [await self._position(stream) for stream in self._streams]
         ages = [
@@ -245,7 +245,9 @@ class EventStreams:
         )
 
     def _age(self, stream: bytes, oldest: bytes | None, redis_seconds: float) -> float:
-        """The age of the oldest entry of a stream, also where Redis' clock was set back since it was added."""
+        """The age of the oldest entry of a stream, correct even if Redis' clock was set back since the entry
+        was added.
+        """
         if oldest is None:
             self._oldest.pop(stream, None)
             return 0.0
@@ -254,16 +256,16 @@ class EventStreams:
         return max(redis_seconds - _ms_of(oldest) / 1_000, self._standing(stream))
 
     def _standing(self, stream: bytes) -> float:
-        """For how many seconds the oldest entry of a stream has been the same, as far as this worker knows."""
+        """For how many seconds this process has seen the same oldest entry in a stream."""
         now = self._monotonic()
         return now - self._oldest.get(stream, (b"", now))[1]
 
     async def remove_gone_consumers(self) -> int:
-        """Forget the names of workers that have been silent for an hour and own nothing; returns how many."""
+        """Remove consumers that were idle for an hour and have no pending entries, and return their number."""
         return sum([int(await self._prune.evaluate([stream], [GROUP, _GONE_MS])) for stream in self._streams])
 
     async def _position(self, stream: bytes) -> _Position:
-        """Look at one stream at one moment: group, pending entries and length in one transaction."""
+        """Read the state of one stream in one transaction: group, pending entries and length."""
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.xinfo_groups(stream)
             pipe.xpending(stream, GROUP)
@@ -277,7 +279,7 @@ class EventStreams:
         if group is None:
             raise StreamsLost("a consumer group is missing")
         read_to: bytes = group["last-delivered-id"]
-        # Redis cannot always tell the lag; the length of the stream is never less.
+        # Redis cannot always tell the lag. The length of the stream is an upper bound.
         unread = length if group["lag"] is None else group["lag"]
         read: bytes | None = pending["min"]
         oldest = read
@@ -313,15 +315,15 @@ def _ms_of(entry_id: bytes) -> int:
 
 
 def _after(entry_id: bytes) -> bytes:
-    """Return the smallest id that is greater."""
+    """Return the next greater id."""
     ms, _, sequence = entry_id.partition(b"-")
     return b"%s-%d" % (ms, int(sequence) + 1)
 
 
 def _answered(replies: list[Any]) -> tuple[list[Any], StreamsLost | None]:
-    """The replies, None in the place of errors, and what is to be raised unless there are entries among them.
+    """Return the replies, with None for errors, if there is any reply.
 
-    Raises the first error when there is nothing else.
+    Otherwise raises the first error.
     """
     errors = [_lost(reply) for reply in replies if isinstance(reply, RedisError)]
     lost = next((error for error in errors if isinstance(error, StreamsLost)), None)

@@ -1,13 +1,13 @@
-"""The worker: read, fold, write, acknowledge.
+"""The main loop of a persister: read, fold, write, acknowledge.
 
-An entry is acknowledged after the commit and never before, so a worker may die at any moment: its entries are
-claimed by another one, and writing them a second time changes nothing. While Postgres is busy with a batch the one
-before is acknowledged and the next one read and folded, but not more: while Postgres is away the worker keeps trying
-its batch, and the streams wait.
+An entry is acknowledged after the commit and never before. So a persister can die at any time: another one claims its
+entries, and writing them twice changes nothing. While Postgres works on a batch, the previous one is acknowledged and
+the next one is read and folded, but no more than that. While Postgres is away, the worker keeps retrying its batch, and
+the streams wait.
 
-No row holds up the others. A batch that is refused for a row is written by halves until the row stands alone, and that
-one is buried. So is a batch that waits for a lock, but there the row stays unacknowledged: it comes back when it is
-claimed, and the lock may be gone.
+No row delays the others. If a batch is rejected because of a row, it is written in halves until that row is alone, and
+its entry becomes a dead letter. The same happens if a batch waits for a lock, but then the entry stays unacknowledged:
+it returns when it is claimed, and the lock may be gone by then.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _log = structlog.get_logger(__name__)
 
 
 class Stopped(Exception):
-    """The worker was asked to stop while it waited; what it had read stays unacknowledged."""
+    """The worker was asked to stop while it waited. What it had read stays unacknowledged."""
 
 
 class Waiting(Exception):
-    """Something in a batch waits for a lock, or takes too long; the rest need not wait with it."""
+    """A row of the batch waits for a lock, or takes too long. The others need not wait with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much at once, and how long until an entry of a silent worker is claimed."""
+    """Batch sizes, and how long an entry of a silent persister stays unclaimed."""
 
     batch_entries: int
     claim_idle_seconds: float
@@ -62,7 +62,7 @@ class _Task(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A batch as it was read: what can be written, the same folded, and what cannot be written, with the reason."""
+    """A batch as it was read: the writable changes, their folded form, and unwritable entries with the reason."""
 
     tasks: Sequence[_Task]
     batch: Batch
@@ -83,7 +83,7 @@ class Worker:
         postgres: Probe,
         writes: LastTry,
     ) -> None:
-        """`redis` and `postgres` are told of every proof for and against the two servers, `writes` of every batch."""
+        """`redis` and `postgres` get each success and failure of the two servers, `writes` those of each batch."""
         self._streams = streams
         self._database = database
         self._metrics = metrics
@@ -92,14 +92,14 @@ class Worker:
         self._postgres = postgres
         self._writes = writes
         self._prepared = False
-        self._own_left = True  # entries may be this worker's without it knowing
+        self._own_left = True  # this consumer may have pending entries from before
         self._claim_at = 0.0
         self._backoff = Backoff(0.05, limits.retry_cap_seconds)
         self._ahead: asyncio.Task[_Work | None] | None = None
         self._acknowledging: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; what was read by then is finished first, unless Postgres is away."""
+        """Run until `stop` is set. Finishes what was read by then, unless Postgres is away."""
         try:
             await self._run(stop)
         finally:
@@ -132,15 +132,15 @@ class Worker:
                 _log.warning("batch_left_for_others", reason="stopped while Postgres was away")
 
     async def _next(self, stop: asyncio.Event) -> _Work | None:
-        """Return what comes next, if anything.
+        """Return the next batch, if there is one.
 
-        That is what was read ahead; or entries of a lost answer; or, every so often, what dead workers have left.
+        That is what was read ahead, entries of a lost answer, or, at intervals, entries of dead persisters.
         """
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             work = await ahead
         else:
-            await self._acknowledged()  # else its entries could be read again meanwhile
+            await self._acknowledged()  # otherwise its entries could be read again meanwhile
             if stop.is_set():
                 return None
             if not self._prepared:
@@ -151,7 +151,7 @@ class Worker:
         return work
 
     def _look_ahead(self, stop: asyncio.Event) -> None:
-        """Begin to read the next batch, unless there is more to ask for than what is new."""
+        """Start to read the next batch, unless other entries than new ones are due."""
         if not (stop.is_set() or self._own_left or time.monotonic() >= self._claim_at):
             self._ahead = asyncio.create_task(self._read_decoded())
 
@@ -177,7 +177,7 @@ class Worker:
             _log.error(
                 "entries_lost", count=lost, reason="a stream ran into its limit before they were written"
             )
-        if not entries:  # else there may be more: ask again right after this batch
+        if not entries:  # there may be more: ask again right after this batch
             self._claim_at = now + self._limits.claim_idle_seconds / 2
         self._metrics.entries_read.labels("claimed").inc(len(entries))
         return entries
@@ -188,7 +188,7 @@ class Worker:
         return entries
 
     async def _finish(self, work: _Work, stop: asyncio.Event) -> None:
-        """See every entry to its end: written or buried, and acknowledged. Raises Stopped."""
+        """Finish every entry: write it or make it a dead letter, and acknowledge it. Raises Stopped."""
         started = time.monotonic()
         for entry, reason in work.unreadable:
             await self._bury(entry, "event", reason)
@@ -197,19 +197,19 @@ class Worker:
         self._metrics.batch_seconds.observe(time.monotonic() - started)
 
     async def _write(self, work: _Work, stop: asyncio.Event) -> None:
-        """Write a batch; when a row is at fault or has to wait, all but that row."""
+        """Write a batch. If a row is at fault or has to wait, write all but that row."""
         try:
             await self._commit(work.batch, stop, timeouts=_TIMEOUTS_BEFORE_HALVING)
         except (RowFault, Waiting) as error:
-            # Sorted, for events of one room mostly have the same fault: fewer halves hold one then.
+            # Sorted, because events of one room usually share a fault, so that fewer halves contain it.
             await self._halve(sorted(work.tasks, key=_subject), error, stop)
         else:
             await self._acknowledge(work.tasks)
 
     async def _halve(self, tasks: Sequence[_Task], error: RowFault | Waiting, stop: asyncio.Event) -> None:
-        """Write tasks that were refused together by halves, until what is at fault stands alone.
+        """Write tasks that failed together in halves, until those at fault are alone.
 
-        Tasks that wait are those of one room, and wait for the same.
+        Tasks that wait belong to one room, and wait for the same lock.
         """
         if isinstance(error, Waiting) and _subject(tasks[0]) == _subject(tasks[-1]):
             self._postpone(tasks, error)
@@ -227,9 +227,9 @@ class Worker:
                 await self._acknowledge(half)
 
     async def _acknowledge(self, tasks: Sequence[_Task]) -> None:
-        """Begin to acknowledge what was committed, when the acknowledgement before is through.
+        """Start to acknowledge committed entries, once the previous acknowledgement has finished.
 
-        Raises what that one failed with; these entries are then not acknowledged either, and will be written again.
+        Raises the error of the previous one. These entries are then not acknowledged either, and will be written again.
         """
         await self._acknowledged()
         self._acknowledging = asyncio.create_task(self._mark_done(tasks))
@@ -238,22 +238,23 @@ class Worker:
         await self._streams.acknowledge(task.entry for task in tasks)
 
     async def _acknowledged(self) -> None:
-        """Wait until nothing is being acknowledged any more. Raises what it failed with."""
+        """Wait until no acknowledgement is in progress. Raises its error."""
         if self._acknowledging is not None:
             acknowledging, self._acknowledging = self._acknowledging, None
             await acknowledging
             self._backoff.reset()
 
     def _postpone(self, tasks: Sequence[_Task], reason: Waiting) -> None:
-        """Leave entries until they are claimed again, and let new ones come first."""
+        """Leave entries until they are claimed again, and process new ones first."""
         self._metrics.postponed.inc(len(tasks))
         self._claim_at = time.monotonic() + self._limits.claim_idle_seconds
         _log.warning("entries_postponed", count=len(tasks), reason=str(reason), **_room_of(tasks[0].change))
 
     async def _give_up(self, task: _Task, error: RowFault | Waiting, stop: asyncio.Event) -> None:
-        """Bury an entry. When only the history refused it, the room is written: a replay adds the history.
+        """Make an entry a dead letter. If only the history rejected it, the room is written, and a replay adds the
+        history.
 
-        `chat_history` may be the app's own, and refuse what the other tables take.
+        `chat_history` may belong to the app, and reject rows for its own reasons.
         """
         cause, reason = "row", str(error)
         if isinstance(task.change, Change) and task.change.history:
@@ -268,7 +269,9 @@ class Worker:
         await self._bury(task.entry, cause, reason, task.change)
 
     async def _commit(self, batch: Batch, stop: asyncio.Event, timeouts: int = 1) -> None:
-        """Write until it succeeds or cannot ever. Raises RowFault, Waiting after so many timeouts, or Stopped."""
+        """Write until it succeeds or can never succeed. Raises RowFault, Waiting after repeated timeouts, or
+        Stopped.
+        """
         backoff = Backoff(0.05, self._limits.retry_cap_seconds)
         while True:
             try:
@@ -290,7 +293,7 @@ class Worker:
                 return
 
     async def _wait_out(self, error: NotNow, delay: float, stop: asyncio.Event) -> None:
-        """Wait after a try that may succeed later. Raises Stopped."""
+        """Wait before a retry. Raises Stopped."""
         self._postgres.failed(error)
         self._writes.failed(str(error))
         self._metrics.retries.labels(error.cause).inc()
@@ -307,7 +310,7 @@ class Worker:
 
 
 def _decode(entries: Sequence[Entry]) -> _Work | None:
-    """Make work of what was read; None of nothing."""
+    """Convert entries to a batch; None for no entries."""
     if not entries:
         return None
     tasks, unreadable = [], []
@@ -332,7 +335,7 @@ def _place(entry: Entry) -> dict[str, Any]:
 
 
 async def _sleep(seconds: float, stop: asyncio.Event) -> None:
-    """Wait, but no longer than until `stop` is set."""
+    """Wait until `stop` is set, but no longer than the given time."""
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()

@@ -1,5 +1,5 @@
-"""Rooms, pure: what a room is and which changes it allows. No I/O, no clock, no asyncio.
+"""Rooms: their state and the transitions that they allow. Pure: no I/O, no clock, no asyncio.
 
-Read `record` for what a room is, `state` for what may happen to it and `deadlines` for when something
-must. `codec` and `rows` are its two written forms, `keys` names where they stand in Redis.
+Read `record` for the data of a room, `state` for its transitions and `deadlines` for its timers. `codec` and `rows` are
+its two serialized forms, and `keys` has its keys in Redis.
 """

@@ -1,7 +1,7 @@
-"""Failed logins of one address, as nodes tell the persister of them: an event in the streams of the rooms.
+"""Failed logins of one IP address: an event that nodes send to the persister in the event streams.
 
-It says how many there were when the last one came, not that there was one more: read twice, late or never, it does no
-harm, and of two about one address the later one counts.
+The event has the total count, not an increment, so reading it twice, late or never does no harm. Of two events about
+one address, the later one counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TIMES = ("first_at", "last_at", "expires_at")
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Failed logins within the window, times in ms since 1970. From `expires_at` on they count no more."""
+    """Failed logins within the window, with times in ms since 1970. They no longer count from `expires_at` on."""
 
     address: str
     attempts: int
@@ -30,12 +30,12 @@ class Attempts:
     expires_at: int
 
     def is_newer_than(self, other: Attempts) -> bool:
-        """Which of two about the same address counts."""
+        """Whether these attempts supersede `other`, which is about the same address."""
         return (self.last_at, self.attempts) > (other.last_at, other.attempts)
 
 
 def encode_attempts(attempts: Attempts) -> bytes:
-    """The event's JSON."""
+    """Encode the event as JSON."""
     body: dict[str, Any] = {
         "format": FORMAT,
         "kind": KIND,
@@ -47,18 +47,18 @@ def encode_attempts(attempts: Attempts) -> bytes:
 
 
 def decode_attempts(data: bytes | str) -> Attempts:
-    """The attempts behind an event's JSON. Raises BadRecord, also for a format of another release."""
+    """Decode an event. Raises BadRecord, also for a format of another release."""
     try:
         raw = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadRecord(f"not JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("kind") != KIND:
-        raise BadRecord("not an event about attempts")
+        raise BadRecord("not an event about failed logins")
     if raw.get("format") != FORMAT:
         raise BadRecord(f"attempts of format {raw.get('format')!r}; this release reads format {FORMAT}")
     address = raw.get("address")
     numbers = {name: raw.get(name) for name in ("attempts", *_TIMES)}
     wrong = [name for name, number in numbers.items() if type(number) is not int or number < 0]
     if not isinstance(address, str) or wrong:
-        raise BadRecord(f"not attempts: the address or {wrong} cannot be")
+        raise BadRecord(f"not failed logins: invalid address or {wrong}")
     return Attempts(address, **{name: int(raw[name]) for name in numbers})

@@ -1,4 +1,6 @@
-"""What a client has missed between two records of its room: for a cache that was deaf and finds a newer one."""
+"""What a client has missed between two records of its room, for a cache that missed notices and now has a
+newer record.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,13 @@ from keepline.room.rules import Rules
 def missed(
     before: Room, after: Room, number: SideNumber, messages: Iterable[Message], now: int, rules: Rules
 ) -> Iterator[Effect]:
-    """What side `number`, which was last told of `before`, is to be told of `after`, in order.
+    """Yield what side `number`, which knows `before`, has to be told about `after`, in order.
 
-    `messages` are lines of the room's chat; those that are new and the peer's are told. `now` is ms since 1970.
+    `messages` are messages of the room's chat. Those that are new and from the peer are included. `now` is ms since
+    1970.
     """
     peer = other(number)
-    if after.ended_at is None:  # an end vacates both sides, which is not news of the peer
+    if after.ended_at is None:  # an end vacates both sides, which is not a change of the peer
         yield from _presence(before.side(peer), after.side(peer), number, now)
     for message in messages:
         if message.seq > before.last_seq and message.sender == after.side(peer).user:
@@ -63,4 +66,4 @@ def _presence(before: Side, after: Side, told: SideNumber, now: int) -> Iterator
             case Presence.LEFT:
                 yield PeerChanged(told, "left", grace_ms)
             case Presence.ABSENT | Presence.JOINED:
-                pass  # nobody goes back to never having come, and a side without session is not there
+                pass  # no side returns to ABSENT, and a side without a session is never JOINED

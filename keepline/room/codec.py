@@ -1,11 +1,11 @@
-"""The JSON of a record, as it stands in Redis, and of the events that are made from it.
+"""The JSON of records, as stored in Redis, and of the events that are made from them.
 
-The fields and their types are those of `record`: what is spelled here is only where the written form differs. The users
-stand in the record itself and not in the sides, and what follows from other fields is written for readers of Redis, and
-computed again when it is read.
+`record` defines the fields and their types. This module defines only where the serialized form differs: the users are
+fields of the record instead of the sides, and derived fields are included for readers of Redis, but computed again when
+a record is read.
 
-Both carry the number of their format. A field marked as added may be missing. Fields that this release does not know
-are kept and written back, so that an old node in a rolling upgrade loses nothing that a newer one wrote.
+Records and events have a format number. Fields marked as added may be missing. Unknown fields are kept and written
+back, so that during a rolling upgrade an old node loses nothing that a newer one wrote.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ RECORD_FORMAT = 1
 EVENT_FORMAT = 1
 
 EVENT_FIELD = "event"
-"""The field of an entry of the event streams that holds the event's JSON."""
+"""The field of a stream entry that holds the event's JSON."""
 
 RESTORED = "restore"
-"""Kind of an event that is no transition: what Redis had lost is there again."""
+"""Kind of an event that is not a transition: data that Redis had lost was restored."""
 
 _DERIVED = ("status", "started_at", "grace_period_expires", "user_1_connected", "user_2_connected")
 
 
 class BadRecord(ValueError):
-    """A record or an event that cannot be read; the text says what is wrong with it."""
+    """A record or an event cannot be read. The message says what is wrong with it."""
 
 
 class Event(Struct, frozen=True, gc=False):
-    """What the persister is told of one transition: the record it led to and the message it added, if any."""
+    """One transition, as told to the persister: the resulting record, and the message it added, if any."""
 
     kind: str
     room: Room
@@ -55,11 +55,14 @@ def _is_added(field: FieldInfo) -> bool:
 _ADDED = {
     kind: {field.name: field.default for field in fields(kind) if _is_added(field)} for kind in (Room, Side)
 }
-"""Fields that may be missing, and are as long as they have these values."""
+"""Fields that may be missing from a record, with their defaults. They are not written while they have these values."""
 
 
 def _form(kind: type[Struct], apart: Collection[str], beside: Mapping[str, Any], *, strict: bool) -> Any:
-    """The written form of a struct: its fields but for some, and then some beside. `strict`: and no others."""
+    """A struct type for the serialized form of `kind`: its fields except `apart`, plus those of `beside`.
+
+    `strict` rejects unknown fields.
+    """
     own = [
         (field.name, field.type, field.default if _is_added(field) else NODEFAULT)
         for field in fields(kind)
@@ -84,7 +87,9 @@ _AnySide, _AnyRecord = _record_form(strict=False)
 _SIDE_FIELDS: tuple[str, ...] = _AnySide.__struct_fields__
 _RECORD_FIELDS: tuple[str, ...] = _AnyRecord.__struct_fields__
 _OWN_FIELDS = len(Room.__struct_fields__) - 3
-"""Fields of a room, without its sides and what is extra; the written form begins with them, in their order."""
+"""Number of a room's own fields, without sides and extra fields. The serialized form starts with them, in this
+order.
+"""
 
 
 class _Event(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -103,13 +108,13 @@ _NOT_USUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def record_to_dict(room: Room) -> dict[str, Any]:
-    """The record as JSON types, with the derived fields beside the kept ones."""
+    """The record as JSON types, with the derived fields."""
     own = _own_fields(room)
     for name in ("side_1", "side_2", "extra"):
         del own[name]
     return {
         "format": RECORD_FORMAT,
-        "version": room.version,  # so far in front for `is_of_version`
+        "version": room.version,  # must be near the front, for `is_of_version`
         **room.extra,
         **own,
         "user_1": room.side_1.user,
@@ -138,20 +143,20 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
 
 
 def encode_record(room: Room) -> bytes:
-    """The record's JSON. Raises nothing: a Room is well-formed."""
+    """Encode a record as JSON. Always succeeds, because a Room is well-formed."""
     return orjson.dumps(record_to_dict(room))
 
 
 def is_of_version(data: bytes, version: int) -> bool:
-    """Whether a record's JSON says that it is of that version, by its first bytes: True is certain, False is not."""
+    """Whether the first bytes of a record's JSON show that it has that version. False may be wrong; True never is."""
     return data.startswith(b'{"format":%d,"version":%d,' % (RECORD_FORMAT, version))
 
 
 def decode_record(data: bytes | str) -> Room:
-    """The room behind a record's JSON. Raises BadRecord.
+    """Decode a record. Raises BadRecord.
 
-    Nearly all are of this release, with nothing wrong, and read in one pass. What is not is read once more, to keep the
-    fields of a newer release and to name mistakes.
+    Nearly all records are valid and from this release, and take one pass. Others are read again, to keep the fields of
+    a newer release and to report errors.
     """
     try:
         return _room(_records.decode(data))
@@ -160,7 +165,7 @@ def decode_record(data: bytes | str) -> Room:
 
 
 def record_from_dict(raw: object) -> Room:
-    """The room behind a record's JSON object. Raises BadRecord, also for a format of another release."""
+    """Convert a record's JSON object to a room. Raises BadRecord, also for a format of another release."""
     raw = _object(raw, "a room record", RECORD_FORMAT)
     record = _convert(raw, _AnyRecord, "a room record")
     side_1, side_2 = (_rest(side, _SIDE_FIELDS) for side in raw["sides"])
@@ -174,7 +179,7 @@ def _room(
     extra_2: Mapping[str, object] = NO_EXTRA,
 ) -> Room:
     if (record.ended_at is None) is not (record.ended_reason is None):
-        raise BadRecord("not a room record: an end needs both its time and its reason")
+        raise BadRecord("not a room record: ended_at and ended_reason must be set together")
     own: tuple[Any, ...] = astuple(record)[:_OWN_FIELDS]
     side_1, side_2 = record.sides
     return Room(  # type: ignore[call-arg]
@@ -190,29 +195,29 @@ def _room(
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:
-    """A message as Postgres has it."""
+    """A message as stored in Postgres."""
     shown = {"seq": message.seq, "from": message.sender, "text": message.text, "at": message.at}
     return shown if message.key is None else {**shown, "key": message.key}
 
 
 def message_from_dict(raw: object) -> Message:
-    """The message behind its JSON object. Raises BadRecord."""
+    """Convert a message's JSON object. Raises BadRecord."""
     message: Message = _convert(raw, Message, "a message")
     return message
 
 
 def encode_message(message: Message) -> bytes:
-    """A message's JSON."""
+    """Encode a message as JSON."""
     return msgspec.json.encode(message)
 
 
 def decode_message(data: bytes | str) -> Message:
-    """The message behind its JSON. Raises BadRecord."""
+    """Decode a message. Raises BadRecord."""
     return message_from_dict(_load(data))
 
 
 def encode_event(event: Event) -> bytes:
-    """An event's JSON."""
+    """Encode an event as JSON."""
     body: dict[str, Any] = {
         **event.extra,
         "format": EVENT_FORMAT,
@@ -225,7 +230,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(data: bytes | str) -> Event:
-    """The event behind its JSON. Raises BadRecord, also for a format newer than this release."""
+    """Decode an event. Raises BadRecord, also for a format newer than this release."""
     try:
         event = _events.decode(data)
         return Event(event.kind, _room(event.room), event.message)
@@ -253,7 +258,7 @@ def _object(raw: object, what: str, expected_format: int) -> Mapping[str, Any]:
 
 
 def _convert(raw: object, form: Any, what: str) -> Any:
-    """The value in its form. Raises BadRecord, which shows no text of a value: it may be chat."""
+    """Convert a value to the type. Raises BadRecord, whose message never quotes a value, which may be chat."""
     try:
         return msgspec.convert(raw, form)
     except (msgspec.ValidationError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""What can be asked of a room. A command carries all that the decision needs, except the time.
+"""The commands of a room. A command has all the data that its transition needs, except the time.
 
-`kind` is what a command is called in events and traces, where later releases read it: it never changes.
+`kind` is the name of a command in events and traces. Later releases read it there, so it never changes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A session takes a side, from nobody or from the session that held it.
+    """A session takes a side, which is free or held by another session.
 
-    With `only_if_free` not from another session: for one that lost the side by mistake.
+    With `only_if_free`, the join has no effect if another session holds the side. It is for a session that was marked
+    as lost by mistake.
     """
 
     kind: ClassVar[str] = "join"
@@ -39,7 +40,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The session that holds a side steps out on purpose."""
+    """The session that holds a side leaves on purpose."""
 
     kind: ClassVar[str] = "leave"
     side: SideNumber
@@ -50,7 +51,7 @@ class Leave:
 class Lose:
     """The session that holds a side is gone: its connection was lost, or its node died (`with_node`).
 
-    `grace_ms` is how long a side of a video room has to come back where it is not what the rules say.
+    `grace_ms` overrides the grace period of the rules for a side of a video room.
     """
 
     kind: ClassVar[str] = "lose"
@@ -62,7 +63,9 @@ class Lose:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A side writes a line of chat; with a `key` that the room knows, it means the line that has it."""
+    """A side writes a chat message. With a `key` that the room already knows, it refers to the message with
+    that key.
+    """
 
     kind: ClassVar[str] = "post"
     side: SideNumber
@@ -72,7 +75,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class RequestVideo:
-    """A side of a text room asks for video. Both have to be there."""
+    """A side of a text room requests video. Both sides must be connected."""
 
     kind: ClassVar[str] = "requestvideo"
     side: SideNumber
@@ -80,7 +83,7 @@ class RequestVideo:
 
 @dataclass(frozen=True, slots=True)
 class AcceptVideo:
-    """The other side agrees."""
+    """The other side accepts video."""
 
     kind: ClassVar[str] = "acceptvideo"
     side: SideNumber
@@ -88,7 +91,7 @@ class AcceptVideo:
 
 @dataclass(frozen=True, slots=True)
 class DeclineVideo:
-    """The other side does not."""
+    """The other side declines video."""
 
     kind: ClassVar[str] = "declinevideo"
     side: SideNumber
@@ -96,7 +99,7 @@ class DeclineVideo:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The room is over, whatever it was doing."""
+    """End the room, in any state."""
 
     kind: ClassVar[str] = "end"
     reason: EndReason
@@ -104,7 +107,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Revive:
-    """The room comes back from Postgres after all that was in memory is gone: nobody is connected to it."""
+    """Restore a room from Postgres after the data in Redis and in all nodes was lost. No session is connected to it."""
 
     kind: ClassVar[str] = "revive"
     grace_ms: int
@@ -112,7 +115,7 @@ class Revive:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: do all that is due by now. `crowded`: the cluster is still taking in a crowd."""
+    """Carry out all deadlines that are due by now. `crowded`: the cluster is still letting in a crowd of clients."""
 
     crowded: bool = False
 

@@ -1,11 +1,11 @@
-"""When something is due in a room although nobody does anything.
+"""The deadlines of a room: what happens in it without a command from a client.
 
-Deadlines follow from the record, so a lost timer can always be set again from it. `due` names the next one;
+Deadlines are derived from the record, so a lost timer can always be restored from it. `due` returns the next one, and
 `state.apply` with a `Tick` carries it out.
 
-When a node dies all its clients come to the others at once, and the last of them may get in long after a grace period.
-A side that was lost that way is not given up while its client waits to be let in: while the cluster is *crowded*, the
-grace period is as long as `crowd_grace_ms`. The record does not say so, for whether the cluster is crowded changes.
+When a node dies, all its clients reconnect to the others at once, and the last of them may be let in long after a grace
+period. While the cluster is *crowded*, the grace period of sides that were lost with their node is therefore
+`crowd_grace_ms`. The record does not store this, because the crowd comes and goes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Kind = Literal["no_show", "grace", "ending", "duration", "idle", "inactivity"]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:
-    """`kind` is due at `at`, ms since 1970."""
+    """`kind` is due at `at`, in ms since 1970."""
 
     at: int
     kind: Kind
 
 
 def due(room: Room, rules: Rules, *, crowded: bool = False) -> Deadline | None:
-    """The earliest deadline of a room; None for one that has ended or waits for nothing."""
+    """The earliest deadline of a room; None if it has ended or waits for nothing."""
     if room.status is Status.ENDED:
         return None
     return min(_all(room, rules, crowded), default=None)

@@ -1,4 +1,4 @@
-"""What a transition wants told, and to whom. The room decides; a node performs."""
+"""The effects of a transition: whom to notify of what. The room decides; a node performs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PeerState = Literal["joined", "reconnecting", "reconnected", "away", "left"]
 
 @dataclass(frozen=True, slots=True)
 class PeerChanged:
-    """Tell side `to` that the other one changed. `grace_ms`: how long it has to come back."""
+    """Tell side `to` that the other side changed. `grace_ms`: how long that side has to return."""
 
     to: SideNumber
     state: PeerState
@@ -21,7 +21,7 @@ class PeerChanged:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """Tell side `to` the message that the other one wrote. Its `seq` is certain once it is committed."""
+    """Tell side `to` the message that the other side wrote. Its `seq` is certain once it is committed."""
 
     to: SideNumber
     message: Message
@@ -29,7 +29,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class ModeAsked:
-    """Tell side `to` what the other one did about video."""
+    """Tell side `to` that the other side requested, accepted or declined video."""
 
     to: SideNumber
     action: Literal["request", "accept", "decline"]
@@ -37,7 +37,9 @@ class ModeAsked:
 
 @dataclass(frozen=True, slots=True)
 class InactivityChanged:
-    """Tell both that a text room ends in `ends_in_ms` unless somebody writes, or that this is off."""
+    """Tell both sides that a text room ends in `ends_in_ms` unless one of them writes, or that this warning is
+    cleared.
+    """
 
     state: Literal["warning", "cleared"]
     ends_in_ms: int | None = None
@@ -45,21 +47,21 @@ class InactivityChanged:
 
 @dataclass(frozen=True, slots=True)
 class EndingSoon:
-    """Tell both that the agreed length of the call is nearly over."""
+    """Tell both sides that the agreed length of the call is almost over."""
 
     ends_in_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class RoomEnded:
-    """Tell both that the room is over."""
+    """Tell both sides that the room has ended."""
 
     reason: EndReason
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A session lost its side to a newer one of the same user."""
+    """A session lost its side to a newer session of the same user."""
 
     node: str
     session: str

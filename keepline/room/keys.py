@@ -1,9 +1,9 @@
-"""Where things stand in Redis. The only place that spells a key or a channel.
+"""The names of all keys and channels in Redis. No other module defines any.
 
-Every name begins with the prefix of this cluster, so that an app's keys and another cluster's are not met; a program
-sets it once, at its start. In every key of a room the partition follows as a hash tag, `{p07}`, so that on a Redis
-Cluster all keys that one commit touches live on one shard. The partition is the CRC-16 that Redis Cluster itself uses
-for its slots (CRC-16/XMODEM, Redis Cluster specification, appendix A) modulo the number of partitions.
+Every name starts with the prefix of this cluster, so that an app or another cluster can share the Redis. A program sets
+the prefix once, at startup. The keys of a room continue with their partition as a hash tag, `{p07}`, so that on a Redis
+Cluster all keys of one commit are on one shard. The partition is the CRC-16 that Redis Cluster itself uses for its
+slots (CRC-16/XMODEM, Redis Cluster specification, appendix A) modulo the number of partitions.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ _prefix = DEFAULT_PREFIX
 
 
 def use_prefix(prefix: str) -> None:
-    """Begin every name with this from now on. Without one the names are those of the first releases."""
+    """Set the prefix of all names. Without a prefix, the names are those of the first releases."""
     global _prefix  # noqa: PLW0603 - one program serves one cluster
     _prefix = prefix
 
 
 def prefix() -> str:
-    """What every name begins with."""
+    """The prefix of all names."""
     return _prefix
 
 
 def partitions() -> str:
-    """String: how many partitions this Redis was set up with; written once, at the first start."""
+    """String: the number of partitions of this Redis, written once, at the first start."""
     return f"{_prefix or DEFAULT_PREFIX}partitions"
 
 
 def persisters() -> str:
-    """Hash: what each persister says of itself, by its name."""
+    """Hash: the presence record of each persister, by name."""
     return f"{_prefix or DEFAULT_PREFIX}persisters"
 
 
 def partition_of(room_id: str, partitions: int) -> int:
-    """The partition of a room, or of an IP address or a referral; 0 to partitions - 1."""
+    """The partition of a room, an IP address or a referral, from 0 to `partitions` - 1."""
     return crc_hqx(room_id.encode(), 0) % partitions
 
 
@@ -53,12 +53,12 @@ def _in(partition: int) -> str:
 
 
 def room(partition: int, room_id: str) -> str:
-    """String: the record."""
+    """String: the record of a room."""
     return f"{_in(partition)}:room:{room_id}"
 
 
 def rooms(room_ids: Iterable[str], partitions: int) -> list[str]:
-    """The records of many rooms, whatever their partitions: `room` of each, in half the time."""
+    """The `room` keys of many rooms of any partitions, in half the time."""
     tags = [_in(partition) for partition in range(partitions)]
     return [f"{tags[partition_of(room_id, partitions)]}:room:{room_id}" for room_id in room_ids]
 
@@ -69,17 +69,17 @@ def chat(partition: int, room_id: str) -> str:
 
 
 def trace(partition: int, room_id: str) -> str:
-    """Stream with a TTL: what became of the room, transition by transition, for operators."""
+    """Stream with a TTL: the transitions of the room, for operators."""
     return f"{_in(partition)}:trace:{room_id}"
 
 
 def events(partition: int) -> str:
-    """Stream: what the persister consumes."""
+    """Stream: the events for the persister."""
     return f"{_in(partition)}:events"
 
 
 MAX_EVENTS = 200_000
-"""Events that a partition keeps while nobody consumes them, about; the oldest give way."""
+"""Approximate number of unread events that a partition keeps. Beyond it, the oldest are dropped."""
 
 
 def dead_letters(partition: int) -> str:
@@ -88,12 +88,12 @@ def dead_letters(partition: int) -> str:
 
 
 def deadlines(partition: int) -> str:
-    """Sorted set: room ids by the ms at which something is due."""
+    """Sorted set: room ids by the ms of their next deadline."""
     return f"{_in(partition)}:deadlines"
 
 
 def ended(partition: int) -> str:
-    """Sorted set: rooms that have ended by the ms at which they are forgotten."""
+    """Sorted set: ended rooms by the ms at which they are deleted."""
     return f"{_in(partition)}:ended"
 
 
@@ -103,17 +103,17 @@ def held(partition: int, node: str) -> str:
 
 
 def epoch(partition: int) -> str:
-    """String: there as long as this part of Redis has not lost its data."""
+    """String: exists as long as this partition has not lost its data."""
     return f"{_in(partition)}:epoch"
 
 
 def inbox(node: str, partition: int | None = None) -> str:
-    """Channel: what is meant for a node's clients; on a Redis Cluster there is one for each partition."""
+    """Channel: messages for a node's clients. On a Redis Cluster there is one per partition."""
     return f"{_prefix}inbox:{node}" if partition is None else f"{_in(partition)}:inbox:{node}"
 
 
 def user(user_id: str) -> str:
-    """String: the session that holds a user, and where."""
+    """String: the session that holds a user, and its node."""
     return f"{_prefix}user:{user_id}"
 
 
@@ -128,32 +128,32 @@ def node(node_id: str) -> str:
 
 
 def nodes() -> str:
-    """Sorted set: ids of nodes, those that died too until they are cleared away, by the ms of their last heartbeat."""
+    """Sorted set: ids of nodes by the ms of their last heartbeat, including dead ones that are not cleaned up yet."""
     return f"{_prefix}nodes"
 
 
 def scratch() -> str:
-    """A key that nobody uses: rights are tried on it."""
+    """An unused key, for testing rights."""
     return f"{_in(0)}:check"
 
 
 def addresses() -> str:
-    """Hash: the ops port of each node, known also while its heartbeat cannot be written."""
+    """Hash: the ops port of each node, known even while its heartbeat cannot be written."""
     return f"{_prefix}addresses"
 
 
 def clock() -> str:
-    """String: by how much the cluster's time differs from Redis' clock since that has stepped."""
+    """String: the correction of Redis' clock after it was stepped."""
     return f"{_prefix}clock"
 
 
 def lease(partition: int, name: str) -> str:
-    """String with a TTL: who does a piece of work on the partition that one node is to do at a time."""
+    """String with a TTL: the node that does a piece of exclusive work on the partition."""
     return f"{_in(partition)}:lease:{name}"
 
 
 def restored(partition: int) -> str:
-    """Set with a TTL: nodes that have put back what they hold of a partition that was lost."""
+    """Set with a TTL: nodes that have written back what they hold of a lost partition."""
     return f"{_in(partition)}:restored"
 
 
@@ -163,12 +163,12 @@ def referral(partition: int, code: str) -> str:
 
 
 def reports(partition: int, room_id: str, user_id: str) -> str:
-    """Set with a TTL: ids of what a user has reported of a room."""
+    """Set with a TTL: ids of a user's reports about a room."""
     return f"{_in(partition)}:limit:report:{room_id}:{user_id}"
 
 
 def reported_chat(partition: int, room_id: str) -> str:
-    """String with a TTL: up to which line the chat of a room has been reported, and in which report."""
+    """String with a TTL: the last chat message that a report contains, and that report's id."""
     return f"{_in(partition)}:reported:{room_id}"
 
 
@@ -178,11 +178,11 @@ def failed_logins(partition: int, address: str) -> str:
 
 
 def open_connections(partition: int, address: str) -> str:
-    """Hash with a TTL: how many connections of an address each process of a node has."""
+    """Hash with a TTL: number of connections of an address, per process of a node."""
     return f"{_in(partition)}:limit:conn:{address}"
 
 
-# For SCAN, which only the command of operators uses.
+# For SCAN, which only the operators' command uses.
 
 
 def all_rooms() -> str:
@@ -205,7 +205,7 @@ def user_in(name: str) -> str:
     return name.removeprefix(f"{_prefix}user:").removesuffix(":rooms")
 
 
-# What the first releases had, whose names had no prefix.
+# Names of the first releases, which had no prefix.
 
 UNPREFIXED_EPOCH = "{p00}:epoch"
 UNPREFIXED_NODES = "nodes"

@@ -1,6 +1,6 @@
-"""Events in the streams that are not about a room but about something beside it, told by their kind.
+"""The kinds of events that are not about a room.
 
-They travel in the streams of the rooms, because there they are as safe as those; each has a module of its own.
+They use the same streams as events about rooms, because they are as safe there. Each kind has its own module.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 def kind_of(data: bytes) -> str:
-    """The kind that an event says it is of, without decoding it; empty when it says none."""
+    """Read the kind of an event without decoding it; empty if it has none."""
     found = _KIND.search(data, 0, _WITHIN_BYTES)
     return found[1].decode() if found else ""
 
 
 def decode_as(form: type[T], data: bytes | str, what: str) -> T:
-    """The event of that form behind its JSON. Raises BadRecord, which shows no value: it may be chat."""
+    """Decode an event of that form. Raises BadRecord, whose message never quotes a value, which may be chat."""
     try:
         return msgspec.json.decode(data, type=form)
     except (msgspec.MsgspecError, ValueError) as error:

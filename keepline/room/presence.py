@@ -1,15 +1,15 @@
-"""What a persister says of itself in Redis, and how it is written there."""
+"""The presence record that a persister writes to Redis."""
 
 from __future__ import annotations
 
 import msgspec
 
 SILENT_MS = 30_000
-"""A persister that has said nothing for so long does not run."""
+"""A persister whose presence is older than this is not running."""
 
 
 class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`at` is when it was said, ms since 1970; `database` names the database itself, None as long as it is unknown."""
+    """`at` is when it was written, in ms since 1970. `database` identifies the database; None while it is unknown."""
 
     at: int = 0
     database: str | None = None
@@ -17,12 +17,12 @@ class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def encode_presence(presence: Presence) -> bytes:
-    """Return the JSON that `decode_presence` reads."""
+    """Encode the presence as JSON for `decode_presence`."""
     return msgspec.json.encode(presence)
 
 
 def decode_presence(data: bytes) -> Presence:
-    """Read a presence; what cannot be read is one that is long gone."""
+    """Decode a presence. An unreadable one counts as long expired."""
     try:
         return msgspec.json.decode(data, type=Presence)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,11 +1,10 @@
-"""The record of a room: the one value that memory, Redis and Postgres hold copies of.
+"""The record of a room, of which memory, Redis and Postgres have copies.
 
-A record is immutable; `state.apply` makes the next one from it. `version` orders all copies everywhere. What
-follows from other fields (status, the connected flags, the end of the grace period) is computed, never kept,
-so that no copy can contradict itself.
+A record is immutable; `state.apply` makes the next one. `version` orders all copies. Derived fields (status, the
+connected flags, the end of the grace period) are computed and never stored, so a record cannot contradict itself.
 
-Records are structs because a node may hold and read many: frozen data classes take several times as long to make, and
-these are no work for the garbage collector, since plain values cannot form cycles.
+Records are structs because a node may hold and read many. Frozen data classes take several times as long to create. The
+garbage collector can skip records, because plain values cannot form cycles.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ Count = Annotated[int, Meta(ge=0, le=_MOST)]
 NumberFrom1 = Annotated[int, Meta(ge=1, le=_MOST)]
 
 ChatKey = tuple[Name, NumberFrom1]
-"""The key of a line of chat, and the number of the line."""
+"""The key of a chat message, and the number of the message."""
 
 ADDED = Meta(extra={"added": True})
-"""Marks a field that came after the first release: records without it are read with its default."""
+"""Marks a field that was added after the first release. Records without it are read with its default."""
 
 
 class ChatMode(StrEnum):
-    """What the two members do in the room."""
+    """What the two members do in the room: video or text."""
 
     VIDEO = "video"
     TEXT = "text"
 
 
 class Status(StrEnum):
-    """Where a room is in its life."""
+    """The lifecycle of a room."""
 
     ACTIVE = "active"
     GRACE = "grace_period"
@@ -61,21 +60,21 @@ class EndReason(StrEnum):
 
 
 class Presence(StrEnum):
-    """What one side knows of the other."""
+    """The state of a side, as the other side sees it."""
 
-    ABSENT = "absent"  # has never come
+    ABSENT = "absent"  # has never joined
     JOINED = "joined"
-    RECONNECTING = "reconnecting"  # lost, and its grace period runs
-    AWAY = "away"  # lost from a text room, which has no grace period
-    LEFT = "left"  # stepped out on purpose
+    RECONNECTING = "reconnecting"  # lost its connection; its grace period is running
+    AWAY = "away"  # lost its connection in a text room, which has no grace period
+    LEFT = "left"  # left on purpose
 
 
 class Side(Struct, frozen=True, gc=False):
     """One of the two places in a room, and the session that holds it.
 
-    All times are ms since 1970. `session` is the fence of this side: a command that names another session
-    does not speak for it. `came` tells a side that was never held from one that was lost, `lost_with_node` one that was
-    lost because its node died from one whose own connection broke. `chat_keys` are those of its last lines (see
+    All times are ms since 1970. `session` is the fence of this side: commands from other sessions have no effect on it.
+    `came` distinguishes a side that was lost from one that nobody has held yet. `lost_with_node` distinguishes a side
+    whose node died from one that lost its own connection. `chat_keys` are the keys of its last messages (see
     `chat_keys`).
     """
 
@@ -99,7 +98,7 @@ class Side(Struct, frozen=True, gc=False):
 
     @property
     def presence(self) -> Presence:
-        """This side as the other one sees it."""
+        """The state of this side, as the other side sees it."""
         if self.session is not None:
             return Presence.JOINED
         if not self.came:
@@ -110,9 +109,9 @@ class Side(Struct, frozen=True, gc=False):
 
 
 class Message(Struct, frozen=True, gc=False, omit_defaults=True):
-    """One line of a room's text chat. `seq` counts 1, 2, 3 … within the room; `at` is ms since 1970.
+    """One chat message. `seq` counts 1, 2, 3 … within the room. `at` is ms since 1970.
 
-    `key` is what its writer calls it, if it has a name for it: by that it is found when it is asked for again.
+    `key` is the client's optional name for the message, by which a repeated request is recognised.
     """
 
     seq: NumberFrom1
@@ -125,11 +124,11 @@ class Message(Struct, frozen=True, gc=False, omit_defaults=True):
 class Room(Struct, frozen=True, gc=False):
     """A call between exactly two users. Times are ms since 1970 unless the name says otherwise.
 
-    `write_id` is unique to the change that made this version, `earlier_writes` are the last ones of other processes:
-    they let a commit whose answer was lost be found again (see `writes`). `waiting_from` is when both sides could first
-    have come: since then the room waits for them to meet. `extra` holds fields that a newer release wrote.
+    `write_id` is unique to the change that made this version, and `earlier_writes` are the last ones of other
+    processes. They identify a commit whose answer was lost (see `writes`). `waiting_from` is when both sides could
+    first have joined. `extra` holds fields that a newer release wrote.
 
-    These fields and their types are the format of the record in Redis, too; `codec` takes them from here.
+    These fields and their types also define the format of the record in Redis; `codec` takes them from here.
     """
 
     room_id: Name
@@ -155,7 +154,7 @@ class Room(Struct, frozen=True, gc=False):
 
     @property
     def status(self) -> Status:
-        """Follows from the sides and the end, so it cannot disagree with them."""
+        """Derived from the sides and the end, so it cannot contradict them."""
         if self.ended_at is not None:
             return Status.ENDED
         if self.side_1.grace_until is not None or self.side_2.grace_until is not None:
@@ -164,12 +163,12 @@ class Room(Struct, frozen=True, gc=False):
 
     @property
     def started_at(self) -> int:
-        """When both sides were there for the first time; before that, when the room was opened."""
+        """When both sides were present for the first time; before that, when the room was opened."""
         return self.opened_at if self.met_at is None else self.met_at
 
     @property
     def grace_period_expires(self) -> int | None:
-        """The earlier end of the absent sides' grace periods; None when none runs."""
+        """The earlier end of the absent sides' grace periods; None if none is running."""
         running = [side.grace_until for side in self.sides if side.grace_until is not None]
         return min(running) if running and self.ended_at is None else None
 
@@ -183,7 +182,7 @@ class Room(Struct, frozen=True, gc=False):
         return self.side_1 if number == 1 else self.side_2
 
     def side_of(self, user: str) -> SideNumber | None:
-        """Which side the user is a member of; None for a stranger."""
+        """The side of which the user is a member; None for any other user."""
         if user == self.side_1.user:
             return 1
         return 2 if user == self.side_2.user else None

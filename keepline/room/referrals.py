@@ -1,4 +1,4 @@
-"""A code that leads to a user, made by a user: as Redis keeps it, and as nodes tell the persister of it."""
+"""A referral: a code that refers to a user, in the form for Redis and in the form of an event for the persister."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FORMAT: Final = 1
 
 MAX_CODE = 50
 MAX_NAME = 200
-"""Characters in a code, and in each of the names."""
+"""Maximum characters in a code, and in each of the names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Referral:
-    """A referral; `created_at` in ms since 1970."""
+    """A referral; `created_at` is in ms since 1970."""
 
     referral_code: Annotated[str, Meta(min_length=1, max_length=MAX_CODE)]
     target_user_id: UUID
@@ -38,10 +38,10 @@ class _Event(Struct, frozen=True):
 
 
 def encode_referral(referral: Referral) -> bytes:
-    """The event's JSON."""
+    """Encode the event as JSON."""
     return msgspec.json.encode(_Event(FORMAT, KIND, referral))
 
 
 def decode_referral(data: bytes | str) -> Referral:
-    """The referral behind an event's JSON. Raises BadRecord, also for a format of another release."""
+    """Decode an event. Raises BadRecord, also for a format of another release."""
     return decode_as(_Event, data, "a referral").referral

@@ -1,7 +1,7 @@
-"""What one member of a room says about the other, as nodes tell the persister of it: an event in the room's stream.
+"""A report of one member about the other: an event in the room's stream, for the persister.
 
-Its id follows from who says what of which room. So the same report, sent again because its answer was lost, is the same
-row, and the one that came first stays.
+Its id is derived from reporter, room and reason. So a report that is sent again because its answer was lost maps to the
+same row, and the first one stays.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ KIND: Final = "report"
 FORMAT: Final = 1
 
 MAX_REASON = 500
-"""Characters in the reason of a report."""
+"""Maximum characters in the reason of a report."""
 
 _NAMESPACE = UUID("3e9d0c0a-5f3b-4b7e-9a35-6a0f7c1d2e44")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report; `reported_at` in ms since 1970. `session_data` is what was known of the room, as JSON types."""
+    """A report; `reported_at` is in ms since 1970. `session_data` is what was known of the room, as JSON types."""
 
     report_id: UUID
     room_id: UUID
@@ -44,15 +44,15 @@ class _Event(Struct, frozen=True):
 
 
 def report_id(room_id: UUID, reporter_id: UUID, reason: str) -> UUID:
-    """The id of what a user says about a room, the same whenever it is said."""
+    """The id of a user's report about a room, the same at any time."""
     return uuid5(_NAMESPACE, f"{room_id} {reporter_id} {reason}")
 
 
 def encode_report(report: Report) -> bytes:
-    """The event's JSON."""
+    """Encode the event as JSON."""
     return msgspec.json.encode(_Event(FORMAT, KIND, report))
 
 
 def decode_report(data: bytes | str) -> Report:
-    """The report behind an event's JSON. Raises BadRecord, also for a format of another release."""
+    """Decode an event. Raises BadRecord, also for a format of another release."""
     return decode_as(_Event, data, "a report").report

@@ -1,10 +1,10 @@
-"""A room as a row of `active_rooms`, and back, and as rows of the tables beside it. The only place that knows both.
+"""Converts rooms to rows of `active_rooms` and of related tables, and back. No other module knows both forms.
 
-What a row does not hold (which node and session had a side, the timers of the moment) is gone after a loss of
-Redis; a room read back from Postgres has nobody connected.
+A row does not contain which node and session held a side, or running timers. After Redis has lost its data they are
+gone, so a room read from Postgres has no connected sides.
 
-Database clients bring a class of their own for UUIDs, much faster than the standard library's and equal to it. Whoever
-makes many rows gives it as `uuid`.
+Database clients have their own class for UUIDs, which is much faster than the standard library's and equal to it. Pass
+it as `uuid` to create many rows.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from keepline.room.chat_keys import keys_of
 from keepline.room.record import ChatMode, EndReason, Message, Room, Side
 
 SHORTEST_CALL_MS = 5_000
-"""Calls in which both sides were connected for less leave nothing in the history."""
+"""Calls in which both sides were connected for less time do not appear in the history."""
 
 
 class RoomRow(Struct, frozen=True, gc=False):
-    """The columns of `active_rooms` that the cluster writes, as Postgres takes them. Messages go apart."""
+    """The columns of `active_rooms` that the cluster writes, without messages, which are written separately."""
 
     room_id: UUID
     user_1: UUID
@@ -43,11 +43,11 @@ class RoomRow(Struct, frozen=True, gc=False):
 
 
 COLUMNS = RoomRow.__struct_fields__
-"""The columns of `active_rooms` that a row of the cluster has, by their names."""
+"""The names of the columns of `active_rooms` that a row of the cluster has."""
 
 
 class ActivityRow(Struct, frozen=True, gc=False):
-    """A row of `text_room_activity`: who of a text room wrote when, in one version of the room."""
+    """A row of `text_room_activity`: when each user of a text room last wrote, as of one version of the room."""
 
     room_id: UUID
     user_1_last_message_at: datetime | None
@@ -57,7 +57,7 @@ class ActivityRow(Struct, frozen=True, gc=False):
 
 
 class HistoryRow(Struct, frozen=True, gc=False):
-    """A row of `chat_history`: a call that is over, as one of its two users had it."""
+    """A row of `chat_history`: a finished call, from the view of one of its two users."""
 
     room_id: UUID
     user_id: UUID
@@ -70,7 +70,7 @@ class HistoryRow(Struct, frozen=True, gc=False):
 
 
 def to_row(room: Room, uuid: type[UUID] = UUID) -> RoomRow:
-    """The row of a room. Raises ValueError when an id is no UUID."""
+    """The row of a room. Raises ValueError if an id is not a UUID."""
     return RoomRow(
         room_id=uuid(room.room_id),
         user_1=uuid(room.side_1.user),
@@ -90,7 +90,7 @@ def to_row(room: Room, uuid: type[UUID] = UUID) -> RoomRow:
 
 
 def to_activity(room: Room, uuid: type[UUID] = UUID) -> ActivityRow | None:
-    """The activity of a text room; None for a video room. Raises ValueError when its id is no UUID."""
+    """The activity of a text room; None for a video room. Raises ValueError if its id is not a UUID."""
     if room.chat_mode is not ChatMode.TEXT:
         return None
     return ActivityRow(
@@ -103,10 +103,10 @@ def to_activity(room: Room, uuid: type[UUID] = UUID) -> ActivityRow | None:
 
 
 def to_history(room: Room, uuid: type[UUID] = UUID) -> tuple[HistoryRow, ...]:
-    """What a room leaves in the history of its users: a row each, or nothing.
+    """The history rows of a room: one per user, or none.
 
-    Nothing while it lasts, when they never met, and when both were there for less than 5 s; the wait for one who does
-    not come back any more is not counted. Raises ValueError when an id is no UUID.
+    There are none while the room lasts, if the members never met, or if both were present for less than 5 s. The wait
+    for a member who does not return is not counted. Raises ValueError if an id is not a UUID.
     """
     if room.ended_at is None or room.met_at is None:
         return ()
@@ -130,26 +130,26 @@ def to_history(room: Room, uuid: type[UUID] = UUID) -> tuple[HistoryRow, ...]:
 
 
 class Columns(Protocol):
-    """A row as a database client or a dict gives it."""
+    """A row from a database client, or a dict."""
 
     def __getitem__(self, column: str, /) -> Any:
         """The value of a column."""
 
     def get(self, column: str, /) -> Any:
-        """The value of a column that need not be there; None then."""
+        """The value of an optional column; None if it is missing."""
 
 
 def from_row(row: Columns, messages: Sequence[Message] = ()) -> Room:
-    """The room of a row, with nobody connected. Raises ValueError.
+    """The room of a row, with no connected sides. Raises ValueError.
 
-    Both sides count as having come when the call had started; then a grace period that ran still does, and a
-    text room has been quiet since its last change. Postgres sets the column `updated_at` itself. When each side wrote
-    last is in the room's row of `text_room_activity`, if that is given with it.
+    If the call had started, both sides count as having joined. A grace period that was running continues, and a text
+    room counts as silent since its last change. Postgres itself sets the column `updated_at`. When each side last wrote
+    comes from the room's row of `text_room_activity`, if the row includes it.
     """
     opened_at, started_at = _to_ms(row["created_at"]), _to_ms(row["started_at"])
     updated_at = _to_ms(row["updated_at"])
     connected_1, connected_2 = row["user_1_connected"], row["user_2_connected"]
-    # One side alone may be there from the first moment; that is no meeting yet.
+    # One side may have been present from the start; that alone does not count as both having met.
     met = started_at != opened_at or (connected_1 and connected_2)
     grace_until = _to_ms_or_none(row["grace_period_expires"]) if met else None
     chat_mode, reason = row["chat_mode"], row["ended_reason"]

@@ -1,14 +1,14 @@
-"""The numbers that the rules of a room depend on."""
+"""The numbers in the rules of a room."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MAX_MESSAGES = 1_000
-"""Lines of chat that are kept of a room."""
+"""Number of chat messages that a room keeps."""
 
 MAX_TEXT = 500
-"""Characters in a line of chat."""
+"""Maximum characters in a chat message."""
 
 MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 60, 1_800
 """Bounds of the agreed length of a call; 0 means no limit."""
@@ -16,9 +16,9 @@ MIN_DURATION_SECONDS, MAX_DURATION_SECONDS = 60, 1_800
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long things may take, in ms.
+    """Durations, in ms.
 
-    `crowd_grace_ms` is how long a side that was lost with its node may be away while the cluster takes in a crowd.
+    `crowd_grace_ms` is the grace period of a side that was lost with its node, while the cluster is letting in a crowd.
     """
 
     no_show_ms: int = 60_000

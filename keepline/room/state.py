@@ -1,8 +1,8 @@
-"""The one function that decides what becomes of a room.
+"""The one function that decides all transitions of a room.
 
-`TRANSITIONS` is a table of status × command. A pair that is missing *is* the error: `IllegalTransition`.
-Every transition makes the next version; a command that changes nothing returns the very same room, so that
-`new is room` tells a caller that there is nothing to commit.
+`TRANSITIONS` is a table of status × command. A missing pair *is* the error: `IllegalTransition`. Every transition
+creates the next version. A command without effect returns the same room object, so `new is room` tells the caller that
+there is nothing to commit.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ Outcome = tuple[Room, tuple[Effect, ...]]
 
 
 class IllegalTransition(Exception):
-    """The room does not allow this command in the state it is in. The text says why, for the client.
+    """The room does not allow this command in its current state. The message is for the client and says why.
 
-    Of a room that has ended, `ended_reason` says why it has.
+    For a room that has ended, `ended_reason` says why.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class IllegalTransition(Exception):
 
 
 def apply(room: Room | None, command: Command, now: int, rules: Rules) -> Outcome:
-    """Carry out a command at `now` (ms since 1970): the next record and what is to be told to whom.
+    """Carry out a command at `now` (ms since 1970), and return the next record and the effects.
 
-    Raises IllegalTransition when the table has no row for it, or the row's own condition is not met.
+    Raises IllegalTransition if the table has no entry, or if the transition's own condition is not met.
     """
     status = None if room is None else room.status
     transition = TRANSITIONS.get((status, type(command)))
@@ -138,7 +138,7 @@ def _join(room: Room, command: Join, now: int, rules: Rules) -> Outcome:
 
 
 def _meet(room: Room, changes: dict[str, Any], now: int) -> dict[str, Any]:
-    """Both are there for the first time: the clocks of the call start."""
+    """Both sides are connected for the first time, which starts the clocks of the call."""
     return {
         "side_1": replace(changes.get("side_1", room.side_1), idle_from=now),
         "side_2": replace(changes.get("side_2", room.side_2), idle_from=now),
@@ -192,7 +192,7 @@ def _post(room: Room, command: Post, now: int, rules: Rules) -> Outcome:
     wrote = replace(writer, last_message_at=now, idle_from=now, chat_keys=keys)
     changes: dict[str, Any] = _with_side(command.side, wrote)
     if room.warning_started_at is not None:
-        # A line by either side shows that the room is alive: the clock starts anew for both.
+        # A message by either side shows that the room is active: restart the clock of both.
         reader = room.side(other(command.side))
         changes |= _with_side(other(command.side), replace(reader, idle_from=now))
         told.append(InactivityChanged("cleared"))
@@ -203,14 +203,14 @@ def _request_video(room: Room, command: RequestVideo, now: int, rules: Rules) ->
     if room.chat_mode is ChatMode.VIDEO:
         raise IllegalTransition(room.status, command, "the room is already a video room")
     if not room.side(command.side).connected:
-        # Late news: accepted, it would make a video room with a side that is absent and not awaited.
-        raise IllegalTransition(room.status, command, "the side that asks is not connected")
+        # A late command: accepting it would create a video room with an absent side that nothing waits for.
+        raise IllegalTransition(room.status, command, "the requesting side is not connected")
     if not room.side(other(command.side)).connected:
         raise IllegalTransition(room.status, command, "the other side is not connected and cannot accept")
     if room.mode_requested_by == command.side:
         return room, ()
     if room.mode_requested_by is not None:
-        # Both have asked: that is an agreement, and each hears of it.
+        # Both sides requested video, so they agree. Tell both.
         agreed, told = _accept_video(room, AcceptVideo(command.side), now, rules)
         return agreed, (*told, ModeAsked(command.side, "accept"))
     asked = _changed(room, now, mode_requested_by=command.side)
@@ -219,7 +219,7 @@ def _request_video(room: Room, command: RequestVideo, now: int, rules: Rules) ->
 
 def _accept_video(room: Room, command: AcceptVideo, now: int, rules: Rules) -> Outcome:
     if room.mode_requested_by != other(command.side):
-        raise IllegalTransition(room.status, command, "the other side has not asked for video")
+        raise IllegalTransition(room.status, command, "the other side has not requested video")
     changes: dict[str, Any] = {
         "chat_mode": ChatMode.VIDEO,
         "timed_from": now,
@@ -234,7 +234,7 @@ def _accept_video(room: Room, command: AcceptVideo, now: int, rules: Rules) -> O
 
 def _decline_video(room: Room, command: DeclineVideo, now: int, rules: Rules) -> Outcome:
     if room.mode_requested_by != other(command.side):
-        raise IllegalTransition(room.status, command, "the other side has not asked for video")
+        raise IllegalTransition(room.status, command, "the other side has not requested video")
     return _changed(room, now, mode_requested_by=None), (ModeAsked(other(command.side), "decline"),)
 
 
@@ -278,9 +278,9 @@ def _revive(room: Room, command: Revive, now: int, rules: Rules) -> Outcome:
 
 
 def _absent_again(side: Side, now: int, grace_ms: int | None, rules: Rules) -> Side:
-    """All clocks start anew: nobody is to pay for the time in which nobody could be reached.
+    """The side of a restored room. All clocks restart, so that no member pays for the time of the outage.
 
-    Who had not come yet gets no less time than after the opening of a room.
+    A side that had not joined yet gets at least the time that it gets after a room is opened.
     """
     if grace_ms is not None and not side.came:
         grace_ms = max(grace_ms, rules.no_show_ms)
@@ -342,7 +342,7 @@ TRANSITIONS: dict[tuple[Status | None, type[Any]], Callable[[Any, Any, int, Rule
     (Status.GRACE, End): _end,
     (Status.GRACE, Revive): _revive,
     (Status.GRACE, Tick): _tick,
-    # Late news of a room that is over change nothing and are nobody's mistake.
+    # Late commands for an ended room have no effect and are not errors.
     (Status.ENDED, Leave): _nothing,
     (Status.ENDED, Lose): _nothing,
     (Status.ENDED, Tick): _nothing,

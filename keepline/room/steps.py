@@ -1,7 +1,7 @@
-"""The steps of a room's trace: what operators are shown of each transition. Never a word of the chat.
+"""The steps of a room's trace, which shows operators each transition. They never contain chat.
 
-Written by the commit itself, so the trace of a call survives every node; the id of its entry in the stream is the time,
-on the clock of Redis.
+The commit itself writes them, so a trace survives the nodes. The id of a step's stream entry is its time, by Redis'
+clock.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from keepline.room.record import Room, Side
 from keepline.room.writes import node_of
 
 STEP_FIELD = b"step"
-"""The field of an entry of the trace that holds the step's JSON."""
+"""The field of a trace entry that holds the step's JSON."""
 
 SHORT = 6
-"""Characters of a session's id that are enough to tell it from another of the room."""
+"""Number of characters of a session id that distinguish it from others of the room."""
 
 
 class SideStep(Struct, frozen=True):
-    """One side after a step: `presence` as the peer sees it, and who holds it."""
+    """One side after a step: its `presence` as the peer sees it, and the session that holds it."""
 
     presence: str
     node: str | None
@@ -45,7 +45,7 @@ _decoder = msgspec.json.Decoder(Step)
 
 
 def encode_step(kind: str, room: Room) -> bytes:
-    """The JSON of the step that led to `room`."""
+    """Encode the step that led to `room` as JSON."""
     return orjson.dumps(
         {
             "kind": kind,
@@ -65,7 +65,7 @@ def _side(side: Side) -> dict[str, str | None]:
 
 
 def decode_step(data: bytes) -> Step:
-    """The step behind its JSON; fields of a newer release are left out. Raises BadRecord."""
+    """Decode a step, ignoring fields of newer releases. Raises BadRecord."""
     try:
         return _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError) as error:

@@ -1,8 +1,8 @@
-"""The ids of writes: by them a change whose answer was lost is found again in the record, and not made twice.
+"""Ids of writes. They identify a change whose answer was lost, so that it is not applied twice.
 
-An id is `node:process:count`. What stands before the count names the writer, one process of a node; it has one write of
-a room under way at a time. So the last write of each writer is enough to tell whether one was stored, however many
-others came after it. A record names the write that made it, and before that the last ones of the last few writers.
+An id is `node:process:count`. The part before the count identifies the writer: one process of a node. A writer has only
+one write of a room in progress, so its last write is enough to tell whether a change was stored, no matter how many
+others followed. A record has the id of the write that made it, and the last ids of the last few other writers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from msgspec.structs import replace
 from keepline.room.record import Room
 
 MAX_WRITERS = 8
-"""Writers whose last write a record names: a room has the nodes of its two sides, and now and then another."""
+"""Number of writers whose last write a record keeps. A room is written by the nodes of its two sides, and occasionally
+others.
+"""
 
 
 def write_ids(node: str, process: str) -> Callable[[], str]:
-    """A source of ids that are unique in the cluster; `process` tells the lives of a node apart."""
+    """A source of ids that are unique in the cluster. `process` distinguishes restarts of a node."""
     count = itertools.count(1)
     return lambda: f"{node}:{process}:{next(count)}"
 
@@ -34,7 +36,7 @@ def _writer_of(write_id: str) -> str:
 
 
 def written(before: Room | None, after: Room, write_id: str) -> Room:
-    """The record that a write makes of another one."""
+    """The record that a write stores on top of another one."""
     if before is None or not before.write_id:
         return replace(after, write_id=write_id)
     writer = _writer_of(write_id)
@@ -43,5 +45,5 @@ def written(before: Room | None, after: Room, write_id: str) -> Room:
 
 
 def has_write(room: Room, write_id: str) -> bool:
-    """Whether a write was stored that led to the record, as far as it names them."""
+    """Whether the record includes the write, as far as its ids show."""
     return room.write_id == write_id or write_id in room.earlier_writes

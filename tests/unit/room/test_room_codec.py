@@ -316,7 +316,7 @@ def test_a_side_is_an_object_with_its_fields(side: object) -> None:
 
 @pytest.mark.parametrize("half", [{"ended_at": T0}, {"ended_reason": "hangup"}])
 def test_an_end_has_both_a_time_and_a_reason(half: dict[str, object]) -> None:
-    with pytest.raises(BadRecord, match="both its time and its reason"):
+    with pytest.raises(BadRecord, match="ended_at and ended_reason"):
         record_from_dict(record_to_dict(text().room) | half)
 
 

@@ -181,10 +181,10 @@ def test_only_the_other_side_can_answer_and_only_what_was_asked(
     answer: type[AcceptVideo | DeclineVideo],
 ) -> None:
     call = text()
-    with pytest.raises(IllegalTransition, match="has not asked"):
+    with pytest.raises(IllegalTransition, match="has not requested"):
         call.do(answer(2))
     call.do(RequestVideo(1))
-    with pytest.raises(IllegalTransition, match="has not asked"):
+    with pytest.raises(IllegalTransition, match="has not requested"):
         call.do(answer(1))
 
 
@@ -196,7 +196,7 @@ def test_a_request_is_off_when_either_goes(goes: object, side: SideNumber) -> No
     call.lose(side) if goes is Call.lose else call.leave(side)
     assert call.room.mode_requested_by is None
     call.join(side)
-    with pytest.raises(IllegalTransition, match="has not asked"):
+    with pytest.raises(IllegalTransition, match="has not requested"):
         call.do(AcceptVideo(2))
 
 
@@ -206,7 +206,7 @@ def test_a_request_needs_both_to_be_there(side: SideNumber) -> None:
     call.lose(side)
     with pytest.raises(IllegalTransition, match="is not connected"):
         call.do(RequestVideo(other(side)))
-    with pytest.raises(IllegalTransition, match="the side that asks is not connected"):
+    with pytest.raises(IllegalTransition, match="the requesting side is not connected"):
         call.do(RequestVideo(side))
 
 
@@ -225,5 +225,5 @@ def test_an_answer_in_a_video_room_is_refused() -> None:
     call = text()
     call.do(RequestVideo(1))
     call.do(AcceptVideo(2))
-    with pytest.raises(IllegalTransition, match="has not asked"):
+    with pytest.raises(IllegalTransition, match="has not requested"):
         call.at(180 * SECOND).do(AcceptVideo(2))
