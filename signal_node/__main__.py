@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.errors import CannotRun
+from keepline.ops.garbage import Garbage
 from keepline.ops.health import Health, Probe
 from keepline.ops.redis.adoption import adopt
 from keepline.ops.redis.requirements import require_for_node
@@ -32,8 +33,9 @@ from signal_node.http.referral_api import ReferralApi
 from signal_node.http.rooms_api import RoomsApi
 from signal_node.metrics import NodeCollector
 from signal_node.rooms.archive import Archive, ArchiveUnavailable
+from signal_node.signaling.admission_queue import Line
 from signal_node.signaling.drain import Drains, DrainState
-from signal_node.transport.listener import Listener
+from signal_node.transport.listener import Door, Listener
 from signal_node.wiring.settings import secret_of
 
 _PROBE_SECONDS = 2.0
@@ -98,8 +100,9 @@ async def _start(
     health = _health(app, drain_state)
     stack.push_async_callback(tasks.aclose)
     stack.push_async_callback(app.around.batches.aclose)
-    stack.push_async_callback(app.clients.work.aclose)
+    stack.push_async_callback(app.work.aclose)
     redis_probe = health.probe("redis")
+    tasks.start("garbage", Garbage(loop.time()).run, restart=True)
     tasks.start("probe-redis", lambda: _watch(redis_probe, lambda: _prove_redis(client, app)), restart=True)
     if archive is not None:
         postgres_probe = health.probe("postgres")
@@ -121,7 +124,7 @@ def _listener(settings: NodeSettings, app: App, loop: asyncio.AbstractEventLoop)
         app.clients.handler.accept,
         settings.host,
         settings.port,
-        app.limits.sockets.admits,
+        Door(app.limits.sockets.admits, app.limits.sockets.gone, app.admission.turn_away),
         None if certificate is None else certificate.context,
     )
 
@@ -134,8 +137,8 @@ def _health(app: App, drain_state: DrainState) -> Health:
     health.require("inbox", lambda: "the inbox is silent" if inbox.silent else None)
     health.require("recovery", lambda: None if recovery.open else "Redis lost its data; recovery is running")
     # A warning: were it not ready, the last node that is left would turn away those who come back to their calls.
-    queue = app.clients.login.queue
-    health.warn("hellos", lambda: "many clients are coming in" if queue.is_full else None)
+    queue = app.admission.queue
+    health.warn("hellos", lambda: "many clients are coming in" if queue.is_full(Line.NEW) else None)
     health.pulse("inbox", inbox.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)
     health.pulse(
         "heartbeat",

@@ -18,8 +18,9 @@ from signal_node.http.repairs import Repairs
 from signal_node.ice.servers import run_refresh
 from signal_node.ice.turn_check import TurnChecks
 from signal_node.rooms.archive import Archive
-from signal_node.signaling.crowding import Crowding
+from signal_node.signaling.admission import Admission
 from signal_node.signaling.drain import Drain
+from signal_node.signaling.work import Work
 from signal_node.users.ownership import Users
 from signal_node.wiring.clients import ClientParts
 from signal_node.wiring.cluster import ClusterParts
@@ -65,8 +66,9 @@ class App:
         self.signals = signals = SignalParts(around, clients, rooms)
         self.ice = ice_of(settings)
         self.turn = TurnChecks(self.ice, node, settings.turn_check_seconds)
-        self.crowding = Crowding()
-        self.cluster = cluster = ClusterParts(around, clients, rooms, signals, self.turn, self.crowding)
+        self.work = Work(loop)
+        self.admission = Admission(self.work, settings.limit_hello_wait_seconds, loop.time)
+        self.cluster = cluster = ClusterParts(around, clients, rooms, signals, self.turn, self.admission)
         self.limits = limits = LimitParts(around, clients, cluster)
         self.users = Users(
             client, node, around.clock.now, around.batches, on_replaced=signals.takeover.replace
@@ -82,7 +84,8 @@ class App:
             self.users,
             self.recovery,
             self.ice,
-            self.crowding,
+            self.work,
+            self.admission,
         )
         self.drain = Drain(clients, rooms.cache, signals.negotiation_log.negotiated_at, uniform)
         self.referrals = Referrals(
@@ -123,7 +126,7 @@ class App:
             "failed-logins": self.limits.failed_logins.run,
             "connections": self.limits.open_connections.run,
             "census": rooms.gauges.run,
-            "hellos": clients.login.run,
+            "admission": self.admission.run,
             "users": self.users.run,
             "stalls": self.connections.stalls.run,
             "sweep": self.connections.run_sweep,

@@ -16,6 +16,7 @@ from keepline.room.record import ChatMode, EndReason, Status
 from signal_node.app import App
 from signal_node.protocol.close_codes import CLOSES
 from signal_node.protocol.error_codes import ErrorCode
+from signal_node.signaling.admission_queue import Line
 from signal_node.transport.listener import Listener
 
 _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
@@ -192,21 +193,26 @@ class NodeCollector(Collector):
                 "unavailable": logins.resume_unavailable,
             },
         )
-        queue = self._app.clients.login.queue
+        admission = self._app.admission
         yield GaugeMetricFamily(
             "keepline_hellos_full",
             "Whether so many hellos wait that somebody new is asked to come again later.",
-            value=queue.is_full,
+            value=admission.queue.is_full(Line.NEW),
         )
         yield CounterMetricFamily(
             "keepline_hellos_postponed",
-            "Hellos that were asked to come again because they could not be served in time.",
-            value=logins.postponed,
+            "Hellos and joins that were asked to come again because they could not be served in time.",
+            value=admission.counts.postponed,
+        )
+        yield CounterMetricFamily(
+            "keepline_handshakes_postponed",
+            "Sockets that were asked to come again, unread.",
+            value=admission.counts.handshakes,
         )
         waited = HistogramMetricFamily(
-            "keepline_hello_wait_seconds", "How long hellos waited for their turn."
+            "keepline_hello_wait_seconds", "How long hellos and joins waited for their turn."
         )
-        logins.waited.add_to(waited)
+        admission.counts.waited.add_to(waited)
         yield waited
         yield CounterMetricFamily(
             "keepline_replaced",
@@ -238,6 +244,8 @@ class NodeCollector(Collector):
             },
         )
         yield GaugeMetricFamily("keepline_sockets", "Sockets of clients.", value=sockets.count)
+        waiting = self._listener.waiting
+        yield GaugeMetricFamily("keepline_backlog", "Sockets that wait to be read.", value=waiting)
         yield GaugeMetricFamily("keepline_sockets_limit", "Sockets that there may be.", value=sockets.limit)
         yield CounterMetricFamily(
             "keepline_reads_paused",
@@ -298,12 +306,12 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(
             "keepline_crowded",
             "Whether the node is still taking in a crowd: hellos have waited, or were told to come back.",
-            value=app.crowding.crowded(app.around.loop.time()),
+            value=app.admission.crowding.crowded(app.around.loop.time()),
         )
         yield GaugeMetricFamily(
             "keepline_hellos_waiting",
             "Hellos that have no answer yet.",
-            value=app.crowding.waiting,
+            value=app.admission.crowding.waiting,
         )
         yield GaugeMetricFamily(
             "keepline_graces_extended",

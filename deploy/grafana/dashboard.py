@@ -185,7 +185,12 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     ("keepline_hellos_waiting", "{{instance}} waiting hellos"),
                     ("keepline_crowded == 1", "{{instance}} is crowded"),
                     ("keepline_hellos_full == 1", "{{instance}} defers new clients"),
-                    ("sum(rate(keepline_hellos_postponed_total[1m]))", "hellos deferred per second"),
+                    (
+                        "sum(rate(keepline_hellos_postponed_total[1m]))"
+                        " + sum(rate(keepline_handshakes_postponed_total[1m]))",
+                        "clients deferred per second",
+                    ),
+                    ("sum(keepline_backlog)", "sockets waiting to be read"),
                     ("sum(keepline_graces_extended)", "calls waiting for clients of a dead node"),
                 ],
             ),

@@ -281,8 +281,8 @@ class NodeSettings(CommonSettings):
     limit_reports_per_room: int = Field(default=5, ge=1, le=1000)
     limit_outgoing_bytes: int = Field(default=1_048_576, ge=65_536, le=1_073_741_824)
     limit_hello_seconds: float = Field(default=5, ge=0.1, le=300)
-    # How long a hello may wait for its turn when many come in at once: SDKs of the first releases give up after 10 s.
-    limit_hello_wait_seconds: float = Field(default=8, ge=0.1, le=300)
+    # How long a hello or a join may wait for its turn when many come in at once. Clients are told that they wait.
+    limit_hello_wait_seconds: float = Field(default=12, ge=0.1, le=300)
     limit_ping_seconds: float = Field(default=20, ge=0.1, le=600)
     limit_pong_seconds: float = Field(default=20, ge=0.1, le=600)
 

@@ -31,6 +31,12 @@ LOOK_SECONDS = 0.5
 LEASE_MS = 10_000
 AT_MOST = 500
 
+AT_ONCE = 16
+"""Rooms of a dead node that are worked on at a time: signals and hellos have their turn in between."""
+
+CROWD_SECONDS = 0.1
+"""The pause after each of these while clients wait to come in: most of a dead node's take their sides by themselves."""
+
 OWN_SECONDS = 30.0
 """How often a node looks for sides that it is said to hold and does not."""
 
@@ -53,9 +59,10 @@ class Burial:
         room_commands: RoomCommands,
         *,
         on_nodes: Callable[[Sequence[str]], None],
+        crowd_waits: Callable[[], bool],
         cold_start_grace_ms: int,
     ) -> None:
-        """Take `on_nodes(live)`, called when other nodes live than before.
+        """Take `on_nodes(live)`, called when other nodes live than before; `crowd_waits()`, whether clients wait here.
 
         `cold_start_grace_ms` is how long sides have to come back that were lost with the whole cluster.
         """
@@ -70,6 +77,7 @@ class Burial:
         self._sessions = sessions
         self._room_commands = room_commands
         self._on_nodes = on_nodes
+        self._crowd_waits = crowd_waits
         self._cold_start_grace_ms = cold_start_grace_ms
         self._own_at: float | None = None
 
@@ -114,9 +122,13 @@ class Burial:
     async def bury(self, dead: str, grace_ms: int | None = None) -> None:
         """Lose all sides that a dead node held; nodes share the partitions by leases. Raises StoreUnavailable.
 
-        It is forgotten when none is left, whoever has done the work.
+        It is forgotten when none is left, whoever has done the work. While clients wait to come in it goes slowly, and
+        is interrupted after a while to look at the other nodes.
         """
+        look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
         for partition in range(self._store.partitions):
+            if self._crowd_waits() and asyncio.get_running_loop().time() > look_at:
+                return
             if await self._registry.lease(partition, f"bury:{dead}", LEASE_MS):
                 await self._bury_partition(dead, partition, grace_ms)
         for partition in range(self._store.partitions):
@@ -145,14 +157,18 @@ class Burial:
         # A room that is there again was taken again, by a node that is not dead at all.
         while room_ids := set(await self._registry.held(partition, dead, AT_MOST)) - seen:
             seen |= room_ids
-            await asyncio.gather(
-                *(self._lose(dead, partition, room_id, grace_ms) for room_id in sorted(room_ids))
-            )
+            waiting = sorted(room_ids)
+            for start in range(0, len(waiting), AT_ONCE):
+                some = waiting[start : start + AT_ONCE]
+                await asyncio.gather(*(self._lose(dead, partition, room_id, grace_ms) for room_id in some))
+                if self._crowd_waits():
+                    await asyncio.sleep(CROWD_SECONDS)
 
     async def _lose(self, dead: str, partition: int, room_id: str, grace_ms: int | None) -> None:
         """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""
         try:
-            room, _ = await self._store.load(room_id)
+            lookups = self._store.lookups
+            room = await lookups.room_in(lookups.ask_record(room_id), room_id)
             held = [n for n in SIDES if room is not None and room.side(n).node == dead]
             for number in held:
                 session = None if room is None else room.side(number).session

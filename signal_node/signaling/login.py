@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 
 from keepline.ops import logs
-from keepline.ops.metrics import Timings
 from keepline.ops.redis.scripts import StoreUnavailable
 from signal_node.ice.servers import IceServers
 from signal_node.limits.address_limits import AddressLimits
 from signal_node.protocol import close_codes
-from signal_node.protocol.effects import Authenticate, RequestId
+from signal_node.protocol.effects import Authenticate
 from signal_node.protocol.session import Session
-from signal_node.signaling.crowding import Crowding
-from signal_node.signaling.hello_queue import HelloQueue
+from signal_node.signaling.admission import Admission
+from signal_node.signaling.admission_queue import Line
 from signal_node.signaling.local_sessions import LocalSessions
 from signal_node.signaling.rooms_of_users import RoomsOfUsers
 from signal_node.signaling.takeover import Takeover
@@ -29,15 +28,6 @@ from signal_node.users.ownership import Taken, Users
 from signal_node.users.tokens import KeysUnavailable, Unauthorized, Verifier
 
 AUTHENTICATE_SECONDS = 10.0
-
-HELLOS_AT_ONCE = 128
-"""Hellos under way; what they ask of Redis at the same time leaves in one write."""
-
-TICK_SECONDS = 0.25
-
-CROWDED = "many clients are coming in; try again"
-
-_WAIT_BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _log = structlog.get_logger(__name__)
 
@@ -51,9 +41,36 @@ class LoginCounts:
     resumed: int = 0
     stale: int = 0
     outdated: int = 0
-    postponed: int = 0
-    waited: Timings = field(default_factory=lambda: Timings(_WAIT_BOUNDS))
     resume_unavailable: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Hello:
+    """A client that asks to be let in (`admission.Visit`)."""
+
+    login: Login
+    connection: Connection
+    effect: Authenticate
+
+    @property
+    def line(self) -> Line:
+        """Clients on their way back to a call go before those who are new."""
+        return Line.NEW if self.effect.resume is None else Line.RESUME
+
+    async def serve(self) -> None:
+        """Let the client in, or say why not. Frames of peers wait until its hello is answered."""
+        self.connection.answer_pending()
+        await self.login.authenticate(self.connection, self.effect)
+
+    def refuse(self, message: str, retry_after_ms: int) -> None:
+        """The client may say hello again on the same connection."""
+        session, request_id = self.connection.session, self.effect.request_id
+        self.connection.hello_due_in(retry_after_ms / 1_000)
+        self.connection.perform(session.postponed(request_id, message, retry_after_ms))
+
+    def tell_queued(self, ahead: int, wait_ms: int) -> None:
+        """A client that is told so waits for longer."""
+        self.connection.perform(self.connection.session.queued(ahead, wait_ms))
 
 
 class Login:
@@ -71,15 +88,11 @@ class Login:
         ice: IceServers,
         limits: AddressLimits,
         work: Work,
-        crowding: Crowding,
+        admission: Admission,
         *,
         is_live: Callable[[str], bool],
-        patience: float,
-        now: Callable[[], float],
     ) -> None:
-        """Take `is_live(node)`, whether a node has shown itself recently, how many seconds a hello may wait, and the
-        loop's clock.
-        """
+        """Take `is_live(node)`, whether a node has shown itself recently."""
         self.counts = LoginCounts()
         self._node = node
         self._clients = clients
@@ -91,63 +104,21 @@ class Login:
         self._ice = ice
         self._limits = limits
         self._work = work
-        self.crowding = crowding
+        self._admission = admission
         self._is_live = is_live
-        self._now = now
-        self.queue: HelloQueue[Connection] = HelloQueue(HELLOS_AT_ONCE, patience)
-        self._hellos: dict[Connection, Authenticate] = {}  # of those who wait
 
     def begin(self, connection: Connection, effect: Authenticate) -> None:
-        """Let a client in when it is its turn, or tell it at once when to come again."""
-        now, comes_back = self._now(), effect.resume is not None
-        self.crowding.came(connection.session.id, now)
-        retry_after_ms = self.queue.add(connection, now, comes_back=comes_back)
-        if retry_after_ms is not None:
-            self._refuse(connection, effect.request_id, retry_after_ms)
-            return
-        self._hellos[connection] = effect
-        self._advance()
+        """Let a client in when it is its turn."""
+        self._admission.ask(Hello(self, connection, effect))
 
     def gone(self, connection: Connection) -> None:
-        """A connection has closed: its hello need not be answered, and its session holds nobody."""
-        if self._hellos.pop(connection, None) is not None:
-            self.queue.remove(connection)
-            self.crowding.went(connection.session.id, self._now())
+        """A connection has closed: its session holds nobody."""
         session = connection.session
         if session.user:
             self.session_over(session.user, session.id)
 
-    def _advance(self) -> None:
-        while (turn := self.queue.next(self._now())) is not None:
-            connection, waited = turn
-            self.counts.waited.observe(waited)
-            # Frames of peers wait until its hello is answered.
-            connection.answer_pending()
-            self._work.begin(self._authenticate(connection, self._hellos.pop(connection)))
-
-    def _refuse(self, connection: Connection, request_id: RequestId, retry_after_ms: int) -> None:
-        session, now, seconds = connection.session, self._now(), retry_after_ms / 1_000
-        self.counts.postponed += 1
-        self.crowding.went(session.id, now)
-        self.crowding.turned_away(now, seconds)
-        connection.hello_due_at(now + seconds)
-        connection.perform(session.postponed(request_id, CROWDED, retry_after_ms))
-
-    async def run(self) -> None:
-        """Tell those who wait that they do, and those who waited in vain to come again, until cancelled."""
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self.tell(self._now())
-
-    def tell(self, now: float) -> None:
-        """Tell those who wait what is to be told at `now`."""
-        for refusal in self.queue.expired(now):
-            effect = self._hellos.pop(refusal.key)
-            self._refuse(refusal.key, effect.request_id, refusal.retry_after_ms)
-        for notice in self.queue.notices(now):
-            notice.key.perform(notice.key.session.queued(notice.ahead, notice.wait_ms))
-
-    async def _authenticate(self, connection: Connection, effect: Authenticate) -> None:
+    async def authenticate(self, connection: Connection, effect: Authenticate) -> None:
+        """Answer a hello."""
         session = connection.session
         logs.bind(session=session.id)  # what this task logs, and nothing else
         try:
@@ -156,11 +127,7 @@ class Login:
             _log.exception("hello_failed")
             connection.perform(session.postponed(effect.request_id, AWAY, RETRY_AFTER_MS))
         finally:
-            now = self._now()
             connection.answered()
-            self.crowding.went(session.id, now)
-            self.queue.done(now)
-            self._advance()
 
     async def _let_in(self, connection: Connection, effect: Authenticate) -> None:
         """Three round trips to Redis: the address and the user's rooms, the user and the records, the sides."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -34,6 +35,8 @@ from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome, ignore_outcome
 from signal_node.rooms.lookups import Lookups
+from signal_node.signaling.admission import Admission
+from signal_node.signaling.admission_queue import Line
 from signal_node.signaling.login import Login
 from signal_node.signaling.reports import NoMember, NoSuchRoom, Reports, TooManyReports
 from signal_node.signaling.room_commands import RoomCommands
@@ -43,6 +46,37 @@ from signal_node.transport.connection import Connection
 ARCHIVE_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Join:
+    """A client that is in and asks for its side of a room (`admission.Visit`)."""
+
+    requests: Requests
+    connection: Connection
+    effect: JoinRequest
+
+    @property
+    def line(self) -> Line:
+        """Whoever is in goes first."""
+        return Line.JOIN
+
+    async def serve(self) -> None:
+        """Answer it."""
+        await self.requests.join(self.connection, self.effect)
+
+    def refuse(self, message: str, retry_after_ms: int) -> None:
+        """The client may ask again on the same connection."""
+        session, effect = self.connection.session, self.effect
+        error = session.answers.failed(
+            ErrorCode.UNAVAILABLE, message, effect.room_id, effect.request_id, retry_after_ms
+        )
+        self.connection.perform(error)
+        # Not from within: it begins the next join of the connection, which may be refused as well.
+        asyncio.get_running_loop().call_soon(self.connection.answered)
+
+    def tell_queued(self, ahead: int, wait_ms: int) -> None:
+        """Nobody waits for long who is in: joins go first."""
 
 
 class Requests:
@@ -56,6 +90,7 @@ class Requests:
         room_commands: RoomCommands,
         inbox: InboxHealth,
         login: Login,
+        admission: Admission,
         archive: Archive | None,
         reports: Reports,
         work: Work,
@@ -66,6 +101,7 @@ class Requests:
         self._room_commands = room_commands
         self._inbox = inbox
         self._login = login
+        self._admission = admission
         self._archive = archive
         self._reports = reports
         self._work = work
@@ -77,7 +113,7 @@ class Requests:
                 self._login.begin(connection, effect)
             case JoinRequest():
                 connection.answer_pending()
-                self._work.begin(self._join(connection, effect))
+                self._admission.ask(Join(self, connection, effect))
             case Act():
                 self._act(connection, effect)
             case LineRequest():
@@ -86,10 +122,12 @@ class Requests:
                 self._work.begin(self._report(connection, effect))
 
     def gone(self, connection: Connection) -> None:
-        """A connection has closed."""
+        """A connection has closed: nothing that it has asked for need be answered."""
+        self._admission.gone(connection)
         self._login.gone(connection)
 
-    async def _join(self, connection: Connection, effect: JoinRequest) -> None:
+    async def join(self, connection: Connection, effect: JoinRequest) -> None:
+        """Answer a join."""
         session = connection.session
         logs.bind(session=session.id, room=effect.room_id)
         try:

@@ -292,6 +292,7 @@ class Connection(asyncio.Protocol):
         self._gone = True
         self._transport = None
         self.websocket.entrance = None
+        self.websocket.release()
         self.session.stage = Stage.CLOSED
         self._held.clear()
         self._joins.clear()
@@ -315,9 +316,9 @@ class Connection(asyncio.Protocol):
 
     # --- what the node does with it ---
 
-    def hello_due_at(self, now: float) -> None:
-        """The client was asked to say hello at `now`: from then on it has the time that others have from the start."""
-        self.opened_at = now
+    def hello_due_in(self, seconds: float) -> None:
+        """The client was asked to say hello then: from that on it has the time that others have from the start."""
+        self.opened_at = self._loop.time() + seconds
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Carry out a session's effects in order."""

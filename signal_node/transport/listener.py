@@ -2,7 +2,7 @@
 
 Connections are accepted here rather than by the loop's server, which takes all that wait and makes each a transport
 before anybody is asked. So an address that has its share costs an `accept` and a `close`, a crowd comes in a few at a
-time, and there are always descriptors left for the port of the operators.
+time (`backlog`), and there are always descriptors left for the port of the operators.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
-BACKLOG = 1_024
+from signal_node.transport.backlog import Backlog
+
+BACKLOG = 4_096
+"""Connections that the system keeps for us; it may keep fewer (`net.core.somaxconn`)."""
 
 ACCEPTS = 8
 """Connections that are accepted before others have their turn."""
@@ -34,6 +38,19 @@ _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who may come in.
+
+    `admits(host)` is asked for each socket; one that was let in and never had a connection is told with `gone(host)`.
+    `turn_away()` says in how many seconds clients are to come again that would wait in vain now, None for nobody.
+    """
+
+    admits: Callable[[str | None], bool] = lambda host: True
+    gone: Callable[[str | None], None] = lambda host: None
+    turn_away: Callable[[], float | None] = lambda: None
+
+
 class Listener:
     """Where one node listens for clients."""
 
@@ -42,14 +59,15 @@ class Listener:
         accept: Callable[[str | None], asyncio.Protocol],
         host: str,
         port: int,
-        admits: Callable[[str | None], bool] = lambda host: True,
+        door: Door | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Take what makes the protocol of a connection from an IP address, and `admits(address)`, asked before."""
+        """Take what makes the protocol of a connection from an IP address."""
         self._accept = accept
         self._host = host
         self._port = port
-        self._admits = admits
+        self._door = door or Door()
+        self._backlog: Backlog | None = None
         self._tls = tls
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,11 +79,17 @@ class Listener:
         """Where it listens now, as `host:port`."""
         return [f"{host}:{port}" for host, port, *_ in (one.getsockname() for one in self._sockets)]
 
+    @property
+    def waiting(self) -> int:
+        """Sockets that are accepted and wait to be read."""
+        return 0 if self._backlog is None else len(self._backlog)
+
     async def open(self) -> None:
         """Let clients in. Raises OSError when the address is taken."""
         if self._sockets:
             return
         loop = asyncio.get_running_loop()
+        backlog = self._backlog = self._backlog or self._new_backlog(loop)
         found = await loop.getaddrinfo(
             self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -88,7 +112,17 @@ class Listener:
             raise
         self._sockets = opened
         for one in opened:
-            loop.add_reader(one, self._come, loop, one)
+            loop.add_reader(one, self._come, loop, one, backlog)
+
+    def _new_backlog(self, loop: asyncio.AbstractEventLoop) -> Backlog:
+        def take(client: socket.socket, host: str | None) -> None:
+            task = loop.create_task(self._take(loop, client, host))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        door = self._door
+        # Who speaks TLS would not understand a refusal in plain text.
+        return Backlog(loop, take, door.gone, door.turn_away if self._tls is None else Door().turn_away)
 
     def close(self) -> None:
         """Let nobody in any more: new connections are refused by the system."""
@@ -97,7 +131,7 @@ class Listener:
             asyncio.get_running_loop().remove_reader(one)
             one.close()
 
-    def _come(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+    def _come(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, backlog: Backlog) -> None:
         for _ in range(ACCEPTS):
             try:
                 client, address = listening.accept()
@@ -106,19 +140,17 @@ class Listener:
             except OSError as error:
                 if error.errno not in _SHORT:
                     raise
-                self._pause(loop, listening, error)
+                self._pause(loop, listening, backlog, error)
                 return
             host = address[0] if isinstance(address, tuple) else None
-            if self._admits(host):
-                task = loop.create_task(self._take(loop, client, host))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            if self._door.admits(host):
+                client.setblocking(False)
+                backlog.add(client, host)
             else:
                 client.close()
 
     async def _take(self, loop: asyncio.AbstractEventLoop, client: socket.socket, host: str | None) -> None:
         protocol = self._accept(host)
-        client.setblocking(False)
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             timeout = None if self._tls is None else TLS_SECONDS
@@ -129,15 +161,17 @@ class Listener:
             protocol.connection_lost(error)
             client.close()
 
-    def _pause(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, error: OSError) -> None:
+    def _pause(
+        self, loop: asyncio.AbstractEventLoop, listening: socket.socket, backlog: Backlog, error: OSError
+    ) -> None:
         """Let those who wait wait on: the system says every time that somebody does, and we could do nothing else."""
         self.short += 1
         if loop.time() >= self._tell_at:
             self._tell_at = loop.time() + TOLD_SECONDS
             _log.error("connections_not_accepted", error=str(error))
         loop.remove_reader(listening)
-        loop.call_later(PAUSE_SECONDS, self._go_on, loop, listening)
+        loop.call_later(PAUSE_SECONDS, self._go_on, loop, listening, backlog)
 
-    def _go_on(self, loop: asyncio.AbstractEventLoop, listening: socket.socket) -> None:
+    def _go_on(self, loop: asyncio.AbstractEventLoop, listening: socket.socket, backlog: Backlog) -> None:
         if listening in self._sockets:
-            loop.add_reader(listening, self._come, loop, listening)
+            loop.add_reader(listening, self._come, loop, listening, backlog)

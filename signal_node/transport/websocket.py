@@ -61,7 +61,7 @@ _DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
 
 _CONTROL = 0x08
 
-_OPEN = State.OPEN
+_CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 """Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
 
 
@@ -134,11 +134,12 @@ class WebSocket:
         "_doubtful",
         "_fragments",
         "_incomplete",
+        "_library",
         "_max_bytes",
         "_max_head",
         "_missing",
+        "_opened",
         "_outgoing",
-        "_protocol",
         "_slice",
         "behind",
         "entrance",
@@ -150,7 +151,8 @@ class WebSocket:
         self, max_message_bytes: int, max_head_bytes: int = MAX_HEAD_BYTES, slice_frames: int = SLICE_FRAMES
     ) -> None:
         """Take at most `slice_frames` frames at a time."""
-        self._protocol = _protocol(max_message_bytes, State.CONNECTING)
+        self._library: _Protocol | None = None  # made when it is needed, which for most clients is not soon
+        self._opened = False  # the handshake is through, and was none of the library's
         self._max_bytes = max_message_bytes
         self._max_head = max_head_bytes
         self._slice = range(slice_frames)
@@ -173,10 +175,27 @@ class WebSocket:
         self._missing -= len(data)
         self.behind = True
 
+    @property
+    def _protocol(self) -> _Protocol:
+        if self._library is None:
+            self._library = _protocol(self._max_bytes, self._state)
+        return self._library
+
+    @property
+    def _state(self) -> State:
+        if self._library is not None:
+            return self._library.state
+        return _OPEN if self._opened else _CONNECTING
+
+    def release(self) -> None:
+        """The connection is gone. The library's parser refers to what refers to it: that would have to be collected."""
+        if self._library is not None:
+            self._library.parser.close()
+
     def receive(self, data: bytes) -> Sequence[Event]:
         """Take what came from the network; what a slice of it means, in order."""
-        state = self._protocol.state
-        if state is not _OPEN and state is not State.CONNECTING:
+        state = self._state
+        if state is not _OPEN and state is not _CONNECTING:
             self.behind = False
             self._incomplete.clear()
             return ()
@@ -192,16 +211,15 @@ class WebSocket:
         events: list[Event] = []
         if state is _OPEN:
             at = self._whole_frames(data, events)
-            if at < len(data) and self._protocol.state is _OPEN:
+            if at < len(data) and self._state is _OPEN:
                 self._feed(data[at:], events)
-        elif state is State.CONNECTING:
+        elif state is _CONNECTING:
             self._opening(data, events)
         return events
 
     def _opening(self, data: bytes, events: list[Event]) -> None:
         """Take the handshake when it is whole; a frame that did not wait for the answer (RFC 6455, 4.1) is a breach."""
-        protocol = self._protocol
-        if protocol.handshake_exc is not None:
+        if self._library is not None and self._library.handshake_exc is not None:
             return  # answered already
         if not self._begun:
             data = self._past_header(data, events)
@@ -218,7 +236,7 @@ class WebSocket:
             events.append(self._refuse_head())
         else:
             self._shake_hands(data[:head], events)
-            if self._protocol.state is _OPEN and head < len(data):
+            if self._state is _OPEN and head < len(data):
                 self._violate(close_codes.BAD_FRAME, events)
 
     def _shake_hands(self, head: bytes, events: list[Event]) -> None:
@@ -228,7 +246,7 @@ class WebSocket:
             self._feed(head, events)
             return
         self.entrance = None
-        self._protocol = _protocol(self._max_bytes, _OPEN)
+        self._opened = True
         self._outgoing.append(accepted.response)
         events.append(Opened(accepted.origin, accepted.forwarded_for))
 
@@ -261,9 +279,9 @@ class WebSocket:
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
         """Take a slice of frames that are complete, keep the rest; returns where the library's part begins."""
-        at, end, protocol, limit = 0, len(data), self._protocol, self._size_left()
+        at, end, limit = 0, len(data), self._size_left()
         for _ in self._slice:
-            if at >= end or protocol.state is not _OPEN:
+            if at >= end or self._state is not _OPEN:
                 return at
             first = data[at]
             if first != _TEXT and first not in _DEFINED:
@@ -390,25 +408,25 @@ class WebSocket:
 
     def eof(self) -> None:
         """The client closed its half of the connection."""
-        if self._protocol.state is not State.CLOSED:
+        if self._state is not State.CLOSED:
             self._protocol.receive_eof()
             self._outgoing += self._protocol.data_to_send()
 
     def send(self, text: bytes) -> None:
         """Queue a text message; nothing happens on a connection that is closing."""
-        if self._protocol.state is _OPEN:
+        if self._state is _OPEN:
             size = len(text)
             self._outgoing.append((_HEADS[size] if size < _LISTED else _head(size)) + text)
 
     def ping(self) -> None:
         """Queue a ping."""
-        if self._protocol.state is State.OPEN:
+        if self._state is _OPEN:
             self._protocol.send_ping(b"")
             self._outgoing += self._protocol.data_to_send()
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close and the end of the stream: whatever the client still sends is not read any more."""
-        if self._protocol.state is State.OPEN:
+        if self._state is _OPEN:
             self._protocol.fail(code, reason)
             self._outgoing += self._protocol.data_to_send()
 
@@ -428,9 +446,11 @@ class WebSocket:
 
         `handshake` when it never was a WebSocket.
         """
-        protocol = self._protocol
-        if protocol.handshake_exc is not None or protocol.state is State.CONNECTING:
+        protocol = self._library
+        if self._state is _CONNECTING or (protocol is not None and protocol.handshake_exc is not None):
             return "handshake"
+        if protocol is None:
+            return "lost"
         if protocol.close_sent is None:
             return "lost" if protocol.close_rcvd is None else "client"
         return "client" if protocol.close_rcvd_then_sent else str(int(protocol.close_sent.code))
@@ -438,12 +458,12 @@ class WebSocket:
     @property
     def connecting(self) -> bool:
         """Whether the handshake is still to come."""
-        return self._protocol.state is State.CONNECTING
+        return self._state is _CONNECTING
 
     @property
     def closing(self) -> bool:
         """Whether the close has begun, by either end."""
-        return self._protocol.state in (State.CLOSING, State.CLOSED)
+        return self._state in (State.CLOSING, State.CLOSED)
 
 
 def _head(size: int) -> bytes:

@@ -6,7 +6,7 @@ import time
 
 from signal_node.cluster.recovery import Recovery
 from signal_node.ice.servers import IceServers
-from signal_node.signaling.crowding import Crowding
+from signal_node.signaling.admission import Admission
 from signal_node.signaling.handler import ConnectionHandler
 from signal_node.signaling.login import Login
 from signal_node.signaling.reports import Reports
@@ -38,11 +38,11 @@ class ClientParts:
         users: Users,
         recovery: Recovery,
         ice: IceServers,
-        crowding: Crowding,
+        work: Work,
+        admission: Admission,
     ) -> None:
         node, settings, loop = around.node, around.settings, around.loop
         lookups, log = rooms.store.lookups, signals.negotiation_log
-        self.work = Work(loop)
         self.jwks = None if settings.jwks_url is None else Jwks(settings.jwks_url, time.monotonic)
         self.login = Login(
             node,
@@ -51,16 +51,14 @@ class ClientParts:
             users,
             signals.takeover,
             RoomsOfUsers(
-                node, lookups, rooms.commands, log, self.work, recovery.bring_back_rooms_of, now=loop.time
+                node, lookups, rooms.commands, log, work, recovery.bring_back_rooms_of, now=loop.time
             ),
             verifier_of(settings, self.jwks),
             ice,
             limits.addresses,
-            self.work,
-            crowding,
+            work,
+            admission,
             is_live=cluster.view.is_recently_live,
-            patience=settings.limit_hello_wait_seconds,
-            now=loop.time,
         )
         reports = Reports(around.client, rooms.store, settings.limit_reports_per_room, around.clock.now)
         self.requests = Requests(
@@ -70,9 +68,10 @@ class ClientParts:
             rooms.commands,
             signals.inbox.health,
             self.login,
+            admission,
             around.archive,
             reports,
-            self.work,
+            work,
         )
         self.handler = ConnectionHandler(
             clients,

@@ -12,7 +12,7 @@ from signal_node.cluster.heartbeat import Heartbeat
 from signal_node.cluster.registry import Registry
 from signal_node.cluster.view import ClusterView
 from signal_node.ice.turn_check import TurnChecks
-from signal_node.signaling.crowding import Crowding
+from signal_node.signaling.admission import Admission
 from signal_node.transport.connections import Connections
 from signal_node.wiring.rooms import RoomParts
 from signal_node.wiring.settings import advertised
@@ -31,7 +31,7 @@ class NodeStatus:
         signals: SignalParts,
         deadlines: DeadlineWorker,
         turn: TurnChecks,
-        crowding: Crowding,
+        admission: Admission,
     ) -> None:
         self._around = around
         self._clients = clients
@@ -39,7 +39,7 @@ class NodeStatus:
         self._inbox = signals.inbox.health
         self._deadlines = deadlines
         self._turn = turn
-        self._crowding = crowding
+        self._crowding = admission.crowding
         self._ops_url = advertised(around.settings, around.settings.ops_port)
 
     def ops_port_opened(self, host: str, port: int) -> None:
@@ -75,7 +75,7 @@ class ClusterParts:
         rooms: RoomParts,
         signals: SignalParts,
         turn: TurnChecks,
-        crowding: Crowding,
+        admission: Admission,
     ) -> None:
         node, clock = around.node, around.clock
         self.registry = Registry(around.client, node)
@@ -83,7 +83,7 @@ class ClusterParts:
         self.deadlines = DeadlineWorker(
             node, rooms.cache, rooms.commands, rooms.store, rooms.rules, self.view.crowded, clock.now
         )
-        self.status = NodeStatus(around, clients, rooms, signals, self.deadlines, turn, crowding)
+        self.status = NodeStatus(around, clients, rooms, signals, self.deadlines, turn, admission)
         self.heartbeat = Heartbeat(node, self.registry, clock, self.status)
         self.burial = Burial(
             node,
@@ -96,5 +96,6 @@ class ClusterParts:
             rooms.sessions,
             rooms.commands,
             on_nodes=self.deadlines.use_nodes,
+            crowd_waits=admission.crowd_waits,
             cold_start_grace_ms=around.cold_start_grace_ms,
         )

@@ -208,7 +208,7 @@ def _node(world: World, node: SimulatedNode) -> Iterator[str]:
     left = {
         "waiting changes": app.rooms.cache.waiting,
         "dirty rooms": len(app.rooms.cache.committer),
-        "requests": len(app.clients.work),
+        "requests": len(app.work),
         "frames to send": app.signals.outbox.queued,
         "rooms to compare": len(app.rooms.reconciler.suspicions),
     }

@@ -170,7 +170,7 @@ class SimulatedNode:
             self._around.trace.note(self.name, f"could not leave: {error}")
         self._around.trace.note(self.name, "has drained")
         await self._tasks.aclose()
-        await self.app.clients.work.aclose()
+        await self.app.work.aclose()
         self._around.loop.call_soon(self.kill, context=Process("end").context())
 
     def cached(self) -> dict[str, Room]:

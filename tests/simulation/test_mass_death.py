@@ -16,7 +16,7 @@ import pytest
 
 from keepline.room import commands
 from keepline.room.record import ChatMode, Status
-from signal_node.signaling import login
+from signal_node.signaling import admission
 from tests.simulation.devices import Device, Request
 from tests.simulation.nodes import SimulatedNode
 from tests.simulation.run import clear_away
@@ -25,7 +25,7 @@ from tests.simulation.world import World, patched
 
 ROOMS = 150
 CALLBACK_SECONDS = 0.004
-HELLOS_AT_ONCE = 8
+AT_ONCE = 8
 """Few, as the crowd is small: all others wait for their turn."""
 
 START_SECONDS = 8.0
@@ -134,7 +134,7 @@ def play(seed: int) -> tuple[float, int, int]:
     SdkDevice.given_up = 0
     world = World(seed, verbose=False)
     world.shape = replace(world.shape, nodes=2, text_idle_seconds=600.0, clock_off_by=0.0)
-    with patched(world, verbose=False), mock.patch.object(login, "HELLOS_AT_ONCE", HELLOS_AT_ONCE):
+    with patched(world, verbose=False), mock.patch.object(admission, "AT_ONCE", AT_ONCE):
         asyncio.events.set_event_loop(world.loop)
         try:
             seconds, crowd = world.loop.run_until_complete(mass_death(world))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
+
 from keepline.room.commands import Command, Lose
-from keepline.room.record import Message, Room
+from keepline.room.record import Room
+from signal_node.cluster import burial
 from signal_node.cluster.burial import Burial
 from signal_node.cluster.clock import Clock
 from signal_node.cluster.view import ClusterView
@@ -28,6 +31,8 @@ class SharedRedis:
         self.sets = [{room.room_id} for room in rooms]
         self.lost: list[Command] = []
         self.retaken = False
+        self.crowd = False
+        self.lookups = self
 
     async def lease(self, partition: int, name: str, ttl_ms: int) -> bool:
         return partition not in self.leased_by_others
@@ -41,8 +46,11 @@ class SharedRedis:
     async def forget(self, node: str) -> None:
         del self.nodes_known[node]
 
-    async def load(self, room_id: str) -> tuple[Room, list[Message]]:
-        return self.rooms[room_id], []
+    def ask_record(self, room_id: str) -> str:
+        return room_id
+
+    async def room_in(self, asked: str, room_id: str) -> Room:
+        return self.rooms[room_id]
 
     def has(self, session: str) -> bool:
         return False
@@ -62,7 +70,7 @@ class SharedRedis:
 async def bury(redis: SharedRedis) -> None:
     """One look of a node that may bury."""
     fake = cast(Any, redis)
-    burial = Burial(
+    one = Burial(
         "here",
         ClusterView("here"),
         fake,
@@ -73,9 +81,10 @@ async def bury(redis: SharedRedis) -> None:
         fake,
         fake,
         on_nodes=lambda nodes: None,
+        crowd_waits=lambda: redis.crowd,
         cold_start_grace_ms=0,
     )
-    await burial.bury("dead")
+    await one.bury("dead")
 
 
 async def test_the_sides_of_a_dead_node_are_lost_and_it_is_forgotten() -> None:
@@ -102,3 +111,16 @@ async def test_a_node_that_takes_its_sides_again_is_not_fought_over_them() -> No
     await bury(redis)
     assert redis.lost == [LOST_2, LOST_2]
     assert redis.nodes_known == {"dead": 0}
+
+
+async def test_while_clients_wait_to_come_in_it_is_interrupted_to_look_at_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(burial, "LOOK_SECONDS", -1)
+    redis = SharedRedis(met("here", "dead", ROOM), met("here", "dead", OTHER_ROOM))
+    redis.crowd = True
+    await bury(redis)
+    assert redis.lost == []
+    redis.crowd = False
+    await bury(redis)
+    assert redis.nodes_known == {}

@@ -75,6 +75,7 @@ class Member:
             fake,
             fake,
             on_nodes=lambda nodes: None,
+            crowd_waits=lambda: False,
             cold_start_grace_ms=0,
         )
 

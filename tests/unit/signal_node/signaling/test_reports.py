@@ -112,7 +112,7 @@ class FakeConnection:
 async def answer_to_a_report(reports: FakeReports) -> dict[str, Any]:
     no: Any = None
     work = Work(asyncio.get_running_loop())
-    requests = Requests("here", no, no, no, no, no, None, cast(Reports, reports), work)
+    requests = Requests("here", no, no, no, no, no, no, None, cast(Reports, reports), work)
     connection = FakeConnection()
     requests.begin(cast(Connection, connection), ReportRequest(ROOM, "rude", "7"))
     async with asyncio.timeout(5):

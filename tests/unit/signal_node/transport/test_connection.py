@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.unit.signal_node.calls import ROOM, USER_1
 from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_clients
 
 OK = encode(Ok())
+OURS = ("Connection", "Session", "WebSocket", "_Protocol")
 HELLO = {"type": "hello", "token": "t"}
 
 
@@ -60,6 +63,31 @@ def node() -> Node:
 
 
 # --- coming and going ---
+
+
+def alive() -> Counter[str]:
+    """How many there are of what each connection has."""
+    return Counter(type(each).__qualname__ for each in gc.get_objects() if type(each).__qualname__ in OURS)
+
+
+def test_who_has_gone_leaves_no_garbage_in_cycles(node: Node) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for _ in range(3):
+            browser = node.ready()
+            browser.send({"type": "ping"})
+            browser.connection.ping(0.0)
+            browser.drop()
+        node.notes.closed_ones.clear()
+        node.loop.tick()
+        del browser
+        assert alive() == before, (
+            "what is left would stay until everything is looked at, which is an hour away"
+        )
+    finally:
+        gc.enable()
 
 
 def test_a_connection_counts_once_its_handshake_is_done(node: Node) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from keepline.ops.settings import NodeSettings, SettingsError, load
 from keepline.ops.tls import Certificate
-from signal_node.transport.listener import Listener
+from signal_node.transport.listener import Door, Listener
 from signal_node.wiring.settings import advertised
 from tests.helpers.certificates import self_signed
 from tests.helpers.waiting import eventually
@@ -102,7 +102,7 @@ async def test_who_is_not_admitted_gets_no_protocol() -> None:
         asked.append(host)
         return len(asked) < 2
 
-    listener = Listener(lambda host: Sink(notes), "127.0.0.1", 0, admits)
+    listener = Listener(lambda host: Sink(notes), "127.0.0.1", 0, Door(admits))
     await listener.open()
     try:
         first = await asyncio.open_connection(*address_of(listener))
