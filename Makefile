@@ -17,6 +17,8 @@ IMAGE ?= keepline:0.1.0
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Less, for those who only run it: no test tools, browsers' drivers or media libraries.
+UP_INSTALLED := .venv/.installed-up
 JS_TOOLS := clients/js/node_modules/.installed
 
 .PHONY: help install up test lint system-packages python-tests js-tools js-tests bundle chaos rolling-restart attack fuzz simulate simulate-nightly outage storm images stack bench lock clean
@@ -24,28 +26,37 @@ JS_TOOLS := clients/js/node_modules/.installed
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## install .venv from the lock, if the lock or pyproject.toml changed
+install: $(INSTALLED) ## set up .venv for development from the lock, again only when the lock or pyproject.toml changed
+
+# A .venv with pip that works: an upgrade of the system's Python may break one.
+define MAKE_VENV
+@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+  rm -rf .venv; \
+  for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+    echo "making .venv with $$("$$python" --version)"; \
+    "$$python" -m venv .venv; \
+    break; \
+  done; \
+  if [ ! -x $(BIN)/python ]; then \
+    echo "make: no Python 3.11 or newer with venv found: install one" \
+      "(Debian, Ubuntu: apt-get install python3 python3-venv), or set its path: make install PYTHON=/path/to/python3.12" >&2; \
+    exit 1; \
+  fi; \
+fi
+endef
 
 $(INSTALLED): requirements/dev.txt pyproject.toml
-	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-	  rm -rf .venv; \
-	  for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
-	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
-	    echo "making .venv with $$("$$python" --version)"; \
-	    "$$python" -m venv .venv; \
-	    break; \
-	  done; \
-	  if [ ! -x $(BIN)/python ]; then \
-	    echo "make: no Python 3.11 or newer with venv found: install one" \
-	      "(Debian, Ubuntu: apt-get install python3 python3-venv), or set its path: make install PYTHON=/path/to/python3.12" >&2; \
-	    exit 1; \
-	  fi; \
-	fi
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(MAKE_VENV)
+	@$(BIN)/python requirements/install.py requirements/dev.txt
+	@touch $(UP_INSTALLED) $@
+
+$(UP_INSTALLED): requirements/up.txt pyproject.toml
+	$(MAKE_VENV)
+	@$(BIN)/python requirements/install.py requirements/up.txt
 	@touch $@
 
-up: $(INSTALLED) ## run a whole cluster on this machine: keepline up $(ARGS)
+up: $(UP_INSTALLED) ## run a whole cluster on this machine: keepline up $(ARGS)
 	@exec $(BIN)/keepline up $(ARGS)
 
 test: lint system-packages python-tests js-tests ## run everything that CI runs
@@ -117,6 +128,8 @@ lock: ## regenerate requirements/ from pyproject.toml (needs uv)
 	  --quiet -o requirements/production.txt
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra embedded --group dev --quiet -o requirements/dev.txt
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra embedded --group editable --constraint requirements/dev.txt --quiet -o requirements/up.txt
 	$(UV) pip compile --group pyproject.toml:build --universal --python-version 3.11 --generate-hashes --no-header \
 	  --constraint requirements/dev.txt --quiet -o requirements/build.txt
 
