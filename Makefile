@@ -76,7 +76,7 @@ chaos: $(INSTALLED) ## kill nodes under 100 calls for two minutes; CHAOS_SEED=�
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/faults/test_chaos.py
 
 attack: $(INSTALLED) ## run attacks over real sockets, from one and twenty connections; ATTACK_SECONDS=… each
-	ATTACK_SECONDS=$${ATTACK_SECONDS:-5} ATTACK_CONNECTIONS=$${ATTACK_CONNECTIONS:-1,20} ATTACK_FACTOR=$${ATTACK_FACTOR:-2} \
+	ATTACK_SECONDS=$${ATTACK_SECONDS:-5} ATTACK_CONNECTIONS=$${ATTACK_CONNECTIONS:-1,20} ATTACK_FACTOR=$${ATTACK_FACTOR:-2} ATTACK_NICE=19 \
 	  $(BIN)/pytest -s $(wildcard tests/security/test_attacks*.py) $(PYTEST)
 
 fuzz: $(INSTALLED) ## fuzz framing, handshakes and frames; FUZZ_SECONDS=… each, FUZZ_SEED=… repeats a run

@@ -241,7 +241,13 @@ class NodeCollector(Collector):
                 "address": sockets.refused["address"],
                 "full": sockets.refused["full"],
                 "descriptors": self._listener.short,
+                "before_hello": clients.strangers.dropped,
             },
+        )
+        yield GaugeMetricFamily(
+            "keepline_connections_before_hello",
+            "Connections that have not said hello.",
+            value=len(clients.strangers),
         )
         yield GaugeMetricFamily("keepline_sockets", "Sockets of clients.", value=sockets.count)
         waiting = self._listener.waiting

@@ -196,7 +196,11 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Sockets",
-                [("sum(keepline_sockets)", "open"), ("sum(keepline_sockets_limit)", "limit")],
+                [
+                    ("sum(keepline_sockets)", "open"),
+                    ("sum(keepline_connections_before_hello)", "before hello"),
+                    ("sum(keepline_sockets_limit)", "limit"),
+                ],
             ),
             Panel(
                 "Connections to ops ports",

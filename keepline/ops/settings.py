@@ -275,6 +275,10 @@ class NodeSettings(CommonSettings):
     limit_connections: int | None = Field(default=None, ge=1, le=10_000_000)
     # Logins with good tokens of one address on a node; if not set, a quarter of its connections each second.
     limit_logins_per_second: float | None = Field(default=None, gt=0, le=1_000_000)
+    # Logins with good tokens of one user on a node; bursts are 20 times that.
+    limit_user_logins_per_second: float = Field(default=1, gt=0, le=1_000_000)
+    # Connections of this process that have not said hello; beyond it the one that has waited for longest is dropped.
+    limit_connections_before_hello: int = Field(default=5_000, ge=1, le=10_000_000)
     limit_connections_per_ip: int = Field(default=100, ge=1, le=1_000_000)
     limit_failed_logins: int = Field(default=6, ge=1, le=10_000)
     limit_failed_login_window_seconds: float = Field(default=600, ge=1, le=86_400)

@@ -5,12 +5,13 @@ Nothing here is on the path of a signal, and no socket waits for Redis: a hello 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from keepline.ops.settings import Network
-from signal_node.limits.addresses import client_address, is_trusted
+from signal_node.limits.addresses import client_address, is_trusted, networks_of
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.open_connections import OpenConnections
 from signal_node.limits.rates import Rates
@@ -65,14 +66,15 @@ class AddressLimits:
         if address is not None:
             connection.budget.belongs_to(self.rates.budget_of(address))
             connection.spend(COSTS.handshake)
-        if address is not None and not self.connections.opened(address, connection.session.id):
+        opened = [self.connections.opened(network, connection.session.id) for network in networks_of(address)]
+        if not all(opened):
             self.refusals.too_many_connections(connection)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
         self.sockets.gone(connection.socket_host)
-        if connection.address is not None:
-            self.connections.closed(connection.address, connection.session.id)
+        for network in networks_of(connection.address):
+            self.connections.closed(network, connection.session.id)
 
     async def admit(self, connection: Connection, is_known: Callable[[], Awaitable[bool]]) -> None:
         """Let a hello have its token looked at, or refuse it: then the session is closed.
@@ -80,11 +82,12 @@ class AddressLimits:
         From an address that is blocked only those come in who show that they have been here: one who guesses tokens
         must not lock out a whole office, nor learn from the answer which guess was right.
         """
-        address = connection.address
-        if address is None:
+        networks = networks_of(connection.address)
+        for network in networks:
+            await self.connections.answered(network, connection.session.id)
+        if not networks or connection.session.closed():
             return
-        await self.connections.answered(address, connection.session.id)
-        wait_ms = 0 if connection.session.closed() else await self.logins.wait_ms(address)
+        wait_ms = max(await asyncio.gather(*map(self.logins.wait_ms, networks)))
         if wait_ms and not await is_known():
             self.refusals.too_many_failures(connection, wait_ms)
 
@@ -98,8 +101,8 @@ class AddressLimits:
 
     async def login_failed(self, connection: Connection) -> None:
         """Count a token that was not good."""
-        if connection.address is not None:
-            await self.logins.failed(connection.address, connection.session.id)
+        attempt = connection.session.id
+        await asyncio.gather(*(self.logins.failed(one, attempt) for one in networks_of(connection.address)))
 
     async def put_back(self) -> None:
         """Write again what Redis may have lost. Raises StoreUnavailable."""

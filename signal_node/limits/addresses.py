@@ -24,6 +24,8 @@ _WIDER_PREFIXES = (_CLIENT_PREFIX, 56, 48)
 WIDER = (1, 4, 16)
 """How many times the limit of one address those networks have."""
 
+_TIMES = {str(prefix): times for prefix, times in zip(_WIDER_PREFIXES, WIDER, strict=True)}
+
 _NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are the IPv4 address of the one at the other end."""
 
@@ -58,6 +60,11 @@ def networks_of(host: str | None) -> tuple[str, ...]:
     if isinstance(address, IPv4Address):
         return (str(address),)
     return tuple(str(IPv6Network((address, prefix), strict=False)) for prefix in _WIDER_PREFIXES)
+
+
+def limit_of(network: str, limit: int) -> int:
+    """What of `limit` for an address one of its networks has, by its name in `networks_of`."""
+    return limit * _TIMES.get(network.rpartition("/")[2], 1)
 
 
 def _forwarded(proxy: IPAddress, forwarded: str, trusted: Sequence[Network]) -> IPAddress:

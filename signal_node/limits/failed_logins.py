@@ -1,4 +1,4 @@
-"""Failed logins by address: after so many within a window no more are tried until the window has passed.
+"""Failed logins by address, and by network of IPv6: after so many no more are tried until a window has passed.
 
 All nodes count in Redis. Each also remembers its own and who is blocked, and decides by that alone when Redis does not
 answer; what it could not write there it writes when Redis is back. A refused login is not counted, so a block ends.
@@ -19,6 +19,7 @@ from keepline.ops.redis.client import Client
 from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value
 from keepline.room import keys
 from keepline.room.attempts import Attempts, encode_attempts
+from signal_node.limits.addresses import limit_of
 
 ANSWER_SECONDS = 1.0
 """How long a login waits for Redis before this node decides alone, and for how long it then does not ask again."""
@@ -109,7 +110,7 @@ class FailedLogins:
         known = self._remember(address)
         known.own[attempt] = self.now()
         known.unsent.add(attempt)
-        if len(known.own) > self.limit:
+        if len(known.own) > self._limit_of(address):
             known.drop_oldest()
         if self.now() >= self._alone_until:
             await self._tell(address)
@@ -127,7 +128,7 @@ class FailedLogins:
         for one in archived:
             left = one.last_at + self.window_ms - now
             if left > 0 and self._partition(one.address) in partitions:
-                count = min(one.attempts, self.limit)
+                count = min(one.attempts, self._limit_of(one.address))
                 calls.append(([self._key(one.address)], [count, one.first_at, one.last_at, left]))
         _whole(await self._restore.run_many(calls) if calls else [])
 
@@ -145,6 +146,9 @@ class FailedLogins:
 
     # --- what this node knows ---
 
+    def _limit_of(self, address: str) -> int:
+        return limit_of(address, self.limit)
+
     def _remember(self, address: str) -> _Known:
         known = self._known.pop(address, None) or _Known()
         self._known[address] = known
@@ -157,7 +161,7 @@ class FailedLogins:
         if known is None:
             return 0
         now = self.now()
-        if len(known.own) == self.limit:
+        if len(known.own) == self._limit_of(address):
             known.blocked_until = max(known.blocked_until, known.oldest_at + self.window_ms)
         return max(0, known.blocked_until - now)
 
@@ -183,7 +187,7 @@ class FailedLogins:
         """Tell Redis of failures that it does not know, and ask how many there are; also the ids of those."""
         known = self._known.get(address) or _Known()
         told = {attempt: at for attempt, at in known.own.items() if attempt in known.unsent}
-        arguments: list[Value] = [self.now(), self.window_ms, self.limit]
+        arguments: list[Value] = [self.now(), self.window_ms, self._limit_of(address)]
         for attempt, at in told.items():
             arguments += [at, attempt]
         return ([self._key(address)], arguments), list(told)
@@ -202,7 +206,7 @@ class FailedLogins:
 
     def _learn(self, address: str, told: Sequence[str], answer: Sequence[int]) -> None:
         count, first_at, last_at = answer
-        if count >= self.limit:
+        if count >= self._limit_of(address):
             known = self._remember(address)
             known.blocked_until = max(known.blocked_until, first_at + self.window_ms)
         if told:

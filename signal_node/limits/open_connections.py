@@ -1,4 +1,4 @@
-"""Open connections by address, counted over all nodes.
+"""Open connections by address, and by network of IPv6, counted over all nodes.
 
 Each process keeps its own count of an address in Redis: with every connection that opens or closes, and now and then so
 that its lease goes on. The answer is what the other processes have; so one round trip settles all connections that
@@ -18,6 +18,7 @@ import structlog
 from keepline.ops.redis.client import Client
 from keepline.ops.redis.scripts import Call, Script, StoreUnavailable
 from keepline.room import keys
+from signal_node.limits.addresses import limit_of
 
 ANSWER_SECONDS = 1.0
 TICK_SECONDS = 1.0
@@ -78,7 +79,7 @@ class OpenConnections:
         share = self._shares.get(address)
         if share is None:
             share = self._shares[address] = _Share(address)
-        if len(share) >= self._limit:
+        if len(share) >= limit_of(address, self._limit):
             return False
         if self._alone:
             share.counted.add(session)
@@ -180,7 +181,7 @@ class OpenConnections:
             settling = share.waiting.pop(session, None)
             if settling is None:
                 continue  # closed meanwhile
-            if len(share.counted) + answer < self._limit:
+            if len(share.counted) + answer < limit_of(share.address, self._limit):
                 share.counted.add(session)
             else:
                 self._changed(share)

@@ -19,7 +19,7 @@ from signal_node.transport.budget import Allowances
 MAX_KNOWN = 10_000
 
 USER_LOGINS_PER_SECOND = 1.0
-USER_LOGINS_BURST = 20
+USER_BURST_SECONDS = 20
 """A page that is loaded again and again, and SDKs that lose every connection at once, stay below that."""
 
 T = TypeVar("T")
@@ -48,12 +48,18 @@ class Rates:
     """What is counted of addresses and users beyond the life of a connection."""
 
     def __init__(
-        self, work: Allowances, frames: Callable[[], Bucket], logins_per_second: float, logins_burst: int
+        self,
+        work: Allowances,
+        frames: Callable[[], Bucket],
+        logins_per_second: float,
+        logins_burst: int,
+        user_logins_per_second: float = USER_LOGINS_PER_SECOND,
     ) -> None:
-        """Take what `frames()` makes: the bucket of frames of a user. An address may log in so often."""
+        """Take what `frames()` makes: the bucket of frames of a user. An address, and a user, may log in so often."""
         self._budgets = Recent(partial(Budget, work.address, work.address_burst))
         self._frames = Recent(frames)
-        self._users = Recent(partial(Bucket, USER_LOGINS_PER_SECOND, USER_LOGINS_BURST))
+        user_burst = max(1, round(user_logins_per_second * USER_BURST_SECONDS))
+        self._users = Recent(partial(Bucket, user_logins_per_second, user_burst))
         self._networks = [
             Recent(partial(Bucket, times * logins_per_second, times * logins_burst)) for times in WIDER
         ]

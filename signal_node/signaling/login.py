@@ -109,6 +109,7 @@ class Login:
 
     def begin(self, connection: Connection, effect: Authenticate) -> None:
         """Let a client in when it is its turn."""
+        self._clients.strangers.known(connection)
         self._admission.ask(Hello(self, connection, effect))
 
     def gone(self, connection: Connection) -> None:

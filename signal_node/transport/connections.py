@@ -18,7 +18,10 @@ from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import Allowances
 from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
 from signal_node.transport.stalls import Stalls
+from signal_node.transport.strangers import Strangers
 from signal_node.transport.websocket import MAX_HEAD_BYTES, WebSocket
+
+MAX_STRANGERS = 5_000
 
 LIMITED_SECONDS = 1.0
 """How long a connection that is to be refused may take to say hello."""
@@ -44,12 +47,14 @@ class Connections:
         ping_seconds: float,
         pong_seconds: float,
         max_head: int = MAX_HEAD_BYTES,
+        max_strangers: int = MAX_STRANGERS,
         work: Allowances | None = None,
     ) -> None:
         self._loop = loop
         self._writer = Writer(loop)
         self.turns = Turns(loop)
         self.stalls = Stalls()
+        self.strangers = Strangers(max_strangers)
         self._limits = limits
         self.work = work or Allowances()
         self._max_frame = max_frame
@@ -90,6 +95,7 @@ class Connections:
             origins=self._origins,
         )
         self._accepted[connection] = None
+        self.strangers.came(connection)
         return connection
 
     def new_bucket(self) -> Bucket:
@@ -110,6 +116,7 @@ class Connections:
         session = connection.session
         self.closed_ones[connection.websocket.ended_by] += 1
         self._accepted.pop(connection, None)
+        self.strangers.known(connection)
         self._by_session.pop(session.id, None)
         if self._by_user.get(session.user) == session.id:
             del self._by_user[session.user]

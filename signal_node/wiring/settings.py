@@ -59,6 +59,7 @@ def connections_of(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> C
         ping_seconds=settings.limit_ping_seconds,
         pong_seconds=settings.limit_pong_seconds,
         max_head=settings.limit_header_bytes,
+        max_strangers=settings.limit_connections_before_hello,
         work=_allowances(settings),
     )
 
@@ -79,6 +80,7 @@ def rates_of(settings: NodeSettings, clients: Connections) -> Rates:
         clients.new_bucket,
         settings.limit_logins_per_second or settings.limit_connections_per_ip / 4,
         settings.limit_connections_per_ip,
+        settings.limit_user_logins_per_second,
     )
 
 

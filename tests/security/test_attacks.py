@@ -23,6 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PROXY = "127.0.0.13"
 REFUSED = 'keepline_sockets_refused_total{reason="address"'
+LIMITED = 'keepline_limited_total{limit="connections"'
 OPS = ["chunks of a byte", "slow requests", "garbage", "metrics", "wrong keys"]
 
 
@@ -99,6 +100,18 @@ async def test_bad_tokens_are_counted_over_all_nodes(attacked: Attacked) -> None
     seen = await attacked.by("bad tokens", 20, source="127.0.0.15")
     assert 0 < seen["4401"] < 60
     assert seen["4429"] > 0
+
+
+async def test_a_network_of_ipv6_cannot_rotate_through_its_addresses(attacked: Attacked) -> None:
+    limited = await attacked.metric(LIMITED)
+    await attacked.by("rotating networks", 2_000, source=PROXY)
+    assert await attacked.metric(LIMITED) - limited >= 2_000 - 16 * 100
+
+
+async def test_bad_tokens_of_a_network_of_ipv6_are_counted_together(attacked: Attacked) -> None:
+    seen = await attacked.by("bad tokens of rotating networks", 40, source=PROXY)
+    assert seen["4401"] < 6 * 16 + 40, seen
+    assert seen["4429"] > 0, seen
 
 
 @pytest.mark.parametrize("name", ["joins of a full chat", "joins that nobody reads", "reports"])

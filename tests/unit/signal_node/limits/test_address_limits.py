@@ -170,6 +170,31 @@ def test_one_that_closes_makes_room_for_another_and_one_that_was_refused_does_no
     assert isinstance(node.begun[-1], Authenticate)
 
 
+@pytest.mark.parametrize(("bits", "times"), [(56, 4), (48, 16)])
+def test_connections_of_a_network_of_ipv6_are_counted_together(
+    node: Node, monkeypatch: pytest.MonkeyPatch, bits: int, times: int
+) -> None:
+    hosts = itertools.count(1)
+    monkeypatch.setattr(
+        Pipe, "get_extra_info", lambda *_: (f"2001:db8:0:{next(hosts) << (56 - bits):x}::1", 0)
+    )
+    browsers = [node.browser() for _ in range(2 * times + 1)]
+    assert [one.connection.session._refusal is None for one in browsers] == [True] * 2 * times + [False]
+
+
+async def test_failures_of_a_network_of_ipv6_are_counted_together(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = itertools.count(1)
+    monkeypatch.setattr(Pipe, "get_extra_info", lambda *_: (f"2001:db8::{next(hosts):x}:0:0:0:1", 0))
+    for _ in range(4 * LIMIT):
+        one = node.browser()
+        await node.limits.login_failed(one.connection)
+        one.drop()
+    waits = [await node.limits.logins.wait_ms(f"2001:db8::/{bits}") for bits in (64, 56, 48)]
+    assert waits == [0, WINDOW_MS, 0]
+
+
 async def nobody() -> bool:
     return False
 

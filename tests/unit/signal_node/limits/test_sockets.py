@@ -8,7 +8,7 @@ import pytest
 
 from signal_node.limits import rates as rates_module
 from signal_node.limits.addresses import client_address, networks_of
-from signal_node.limits.rates import USER_LOGINS_BURST, Rates
+from signal_node.limits.rates import USER_BURST_SECONDS, Rates
 from signal_node.limits.sockets import TOLD, Sockets
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import Allowances
@@ -91,8 +91,8 @@ def new_rates(per_second: float = 10.0, burst: int = 30) -> Rates:
 
 def test_a_user_logs_in_so_often() -> None:
     rates = new_rates(1_000, 1_000)
-    waits = [rates.login_wait_ms("alice", f"192.0.2.{n}", 100.0) for n in range(USER_LOGINS_BURST + 1)]
-    assert waits == [0] * USER_LOGINS_BURST + [1_000]
+    waits = [rates.login_wait_ms("alice", f"192.0.2.{n}", 100.0) for n in range(USER_BURST_SECONDS + 1)]
+    assert waits == [0] * USER_BURST_SECONDS + [1_000]
     assert rates.login_wait_ms("bob", "192.0.2.1", 100.0) == 0
     assert rates.login_wait_ms("alice", "192.0.2.1", 101.0) == 0
 

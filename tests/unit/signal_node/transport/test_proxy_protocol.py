@@ -214,7 +214,7 @@ def test_limits_count_by_the_clients_address(
     request = handshake(f"X-Forwarded-For: {forwarded}") if forwarded else HANDSHAKE
     connection, _ = node.reached(header + request)
     assert connection.address == counted_as
-    assert node.counted == [counted_as]
+    assert node.counted[0] == counted_as
     assert connection.websocket.entrance is None
 
 
