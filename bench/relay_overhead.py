@@ -44,7 +44,7 @@ class BareRelay(SignalRelay):
         if peer.node != self._node:
             self._outbox.send(peer.node, peer.session, relay.data)
         elif (receiver := self._clients.get(peer.session)) is not None:
-            receiver.relay(relay.data)
+            receiver.outgoing.relay(relay.data)
 
 
 def _room(node_2: str) -> Room:
@@ -62,7 +62,7 @@ def _room(node_2: str) -> Room:
 def _ready(
     kind: type[SignalRelay], room: Room, loop: asyncio.AbstractEventLoop, log: Any = None
 ) -> SignalRelay:
-    receiver = SimpleNamespace(relay=lambda data: True)
+    receiver = SimpleNamespace(outgoing=SimpleNamespace(relay=lambda data: True))
     clients = cast(Any, SimpleNamespace(get=lambda session: receiver))
     outbox = cast(Any, SimpleNamespace(send=lambda *_: True, time_latency=lambda node: None))
     rooms = cast(Any, {ROOM: room})

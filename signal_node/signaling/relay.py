@@ -88,7 +88,7 @@ class SignalRelay:
                 self._outbox.time_latency(node)
         elif (receiver := self._clients.get(session)) is None:
             counts.dropped += 1
-        elif receiver.relay(data):
+        elif receiver.outgoing.relay(data):
             counts.relayed_here = number = counts.relayed_here + 1
             if not number % SAMPLED:
                 # The connections' flush is due before this: it was asked for when the frame was forwarded.
@@ -107,7 +107,7 @@ class SignalRelay:
         receiver = self._clients.get(session)
         if receiver is None:
             self.counts.dropped += 1
-        elif not receiver.relay(data):
+        elif not receiver.outgoing.relay(data):
             self.counts.dropped += 1
             self._tell_slow(receiver)
 

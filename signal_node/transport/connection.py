@@ -1,7 +1,6 @@
 """One client's connection: an asyncio protocol that joins framing and session. No task per connection.
 
-All that is written to one connection within a tick of the loop leaves in one write: `Writer` collects the
-connections that have something to send and flushes them when the tick is over.
+What comes in is read by `Reading`'s leave, what goes out is `Outgoing`'s.
 """
 
 from __future__ import annotations
@@ -27,19 +26,13 @@ from signal_node.protocol.effects import (
 from signal_node.protocol.session import Session, Stage
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import COSTS
+from signal_node.transport.outgoing import LARGE_ANSWER, Outgoing, Writer
+from signal_node.transport.reading import MAX_OWED, Reading
 from signal_node.transport.stalls import Stalls
 from signal_node.transport.websocket import Event, Misled, Opened, Refused, Violated, WebSocket
 
 CLOSE_SECONDS = 5.0
 """How long a client may take to answer a close."""
-
-MAX_HELD_FRAMES = 1_000
-"""Frames from peers that wait while the answer to a join is on its way."""
-
-MAX_HELD_BYTES = 1_048_576
-
-MAX_OWED = 1.0
-"""Milliseconds of work that are noted with the budget together: to do so costs a twentieth of a frame."""
 
 MAX_JOINS = 1
 """Joins of one connection under way: each may bring a long chat into memory. Others wait, in order."""
@@ -60,9 +53,6 @@ _FRAME, _BYTE, _ANSWERED = COSTS.frame, COSTS.kib_received / 1_024, COSTS.kib_an
 
 _READY = Stage.READY
 """Looked up once, as in `Session`."""
-
-LARGE_ANSWER = 65_536
-"""Bytes from which on an answer does not count as unread: the snapshots of rooms with a long chat."""
 
 
 class Handler(Protocol):
@@ -96,60 +86,29 @@ class Handler(Protocol):
         """The connection is gone; called once, also for those that never opened."""
 
 
-class Writer:
-    """Flushes, once a tick, the connections that have something to send."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[Connection] = []
-
-    def add(self, connection: Connection) -> None:
-        """Flush `connection` at the end of this tick."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append(connection)
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            connection.flush()
-
-
 class Connection(asyncio.Protocol):
     """A client's connection and its session."""
 
     __slots__ = (
-        "_answers",
-        "_continuing",
         "_credited",
-        "_dirty",
         "_discarded",
         "_gone",
         "_handler",
-        "_held",
-        "_held_bytes",
         "_joins",
-        "_largest_answer",
         "_loop",
-        "_max_outgoing",
         "_origins",
         "_other_frames",
-        "_owed",
-        "_paused",
-        "_pending_answers",
-        "_room",
+        "_reading",
         "_stalls",
         "_transport",
-        "_turns",
-        "_writer",
         "address",
-        "budget",
         "closed_as",
         "closing_since",
         "forwarded_for",
         "heard_at",
         "leaving",
         "opened_at",
+        "outgoing",
         "pinged_at",
         "replaced",
         "session",
@@ -176,6 +135,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.session = session
         self.websocket = websocket
+        self.outgoing = Outgoing(websocket, writer, max_outgoing)
+        self._reading = Reading(self, budget, turns, loop)
         self.opened_at = self.heard_at = loop.time()
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
@@ -185,38 +146,25 @@ class Connection(asyncio.Protocol):
         self.replaced = False  # its session has lost the user
         self.forwarded_for = ""
         self.address: str | None = None
-        self.budget = budget
         self.socket_host = socket_host  # the other end of the socket, as it counts from `accept` on
         self._handler = handler
-        self._writer = writer
-        self._turns = turns
         self._stalls = stalls
         self._credited = stalls.number
         self._other_frames = other_frames
-        self._paused = False  # nothing is read
-        self._continuing = False  # a turn, or a timer, will go on with what is left
         self._discarded = 0
-        self._owed = 0.0  # work that the budget does not know of yet
         self._gone = False
         self._joins: deque[JoinRequest] = deque()
         self._loop = loop
-        self._max_outgoing = max_outgoing
         self._origins = origins
         self._transport: asyncio.Transport | None = None
-        self._dirty = False
-        self._pending_answers = 0
-        self._largest_answer = LARGE_ANSWER
-        self._answers = 0  # what the largest of them may be unread beside the limit
-        self._room = max_outgoing  # bytes that peers may still send before the client has to read
-        self._held: list[bytes] = []
-        self._held_bytes = 0
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio has accepted the connection; the handshake is still to come."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=2 * self._max_outgoing)
+        self.outgoing.connected(self._transport)
+        self._reading.connected(self._transport)
         self.websocket.entrance = self
         self.opened_at = self.heard_at = self._loop.time()
 
@@ -226,14 +174,14 @@ class Connection(asyncio.Protocol):
         self.pinged_at = None
         if self._credited != self._stalls.number:
             self._credit()
-        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not self._continuing:
+        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not self._reading.waits:
             self._read(data, now)
         elif self.websocket.closing:
             self._discard(data)
         else:
             self.websocket.keep(data)
-            self._owed += len(data) * _BYTE
-            self._rest(0.0)
+            self._reading.owed += len(data) * _BYTE
+            self._reading.rest(0.0)
 
     def _read(self, data: bytes, now: float) -> None:
         """Read a slice: feed the websocket, then the session with each message, and perform what it decides.
@@ -250,16 +198,14 @@ class Connection(asyncio.Protocol):
         if others := websocket.other_frames:
             self._count_other_frames(others, now)
         if websocket.pending:
-            self._wake()
+            self.outgoing.wake()
         if not events and websocket.closing:
             self._discard(data)
             return
-        self._owed += (len(events) + others) * _FRAME + len(data) * _BYTE
-        if websocket.behind or self._owed > MAX_OWED:
-            owed, self._owed = self._owed, 0.0
-            wait = self.budget.spend(owed, now)
-            if wait or websocket.behind:
-                self._rest(wait)
+        reading = self._reading
+        reading.owed += (len(events) + others) * _FRAME + len(data) * _BYTE
+        if websocket.behind or reading.owed > MAX_OWED:
+            reading.settle(now, behind=websocket.behind)
 
     def _happened(self, event: Event) -> None:
         """What is no message."""
@@ -278,7 +224,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client will send no more."""
         self.websocket.eof()
-        self.flush()
+        self.outgoing.flush()
         return False
 
     def pause_writing(self) -> None:
@@ -294,9 +240,19 @@ class Connection(asyncio.Protocol):
         self.websocket.entrance = None
         self.websocket.release()
         self.session.stage = Stage.CLOSED
-        self._held.clear()
+        self.outgoing.lost()
+        self._reading.lost()
         self._joins.clear()
         self._handler.closed(self)
+
+    @property
+    def budget(self) -> Budget:
+        """What the client may still make this node do."""
+        return self._reading.budget
+
+    def spend(self, cost: float) -> None:
+        """Count work that is done for the client; if it was too much, read later."""
+        self._reading.spend(cost)
 
     @property
     def peer_host(self) -> str | None:
@@ -343,47 +299,15 @@ class Connection(asyncio.Protocol):
         """Send a frame that answers the client."""
         if len(data) > LARGE_ANSWER:
             self.spend(len(data) * _ANSWERED)
-            if len(data) > self._largest_answer:
-                self._make_room(len(data))
-        self.websocket.send(data)
-        self._wake()
-
-    def relay(self, data: bytes) -> bool:
-        """Send what the peer sends; False when too much is unread already: then it is the peer that has to wait."""
-        if self._room <= 0 and not self._has_room():
-            return False
-        self._room -= len(data)
-        if self._pending_answers:
-            self.forward(data)
-            return True
-        self.websocket.send(data)
-        if not self._dirty:
-            self._wake()
-        return True
-
-    def forward(self, data: bytes) -> None:
-        """Send a frame that comes from the peer or the room: after `joined`, if a join is on its way."""
-        if self._pending_answers:
-            if len(self._held) < MAX_HELD_FRAMES and self._held_bytes < MAX_HELD_BYTES:
-                self._held.append(data)
-                self._held_bytes += len(data)
-            return
-        self.websocket.send(data)
-        if not self._dirty:
-            self._wake()
+        self.outgoing.answer(data)
 
     def answer_pending(self) -> None:
         """Keep frames of the room back until its `joined` has been written."""
-        self._pending_answers += 1
+        self.outgoing.hold_back()
 
     def answered(self) -> None:
         """The answer to a join is written: now what was kept back."""
-        self._pending_answers -= 1
-        if not self._pending_answers:
-            held, self._held, self._held_bytes = self._held, [], 0
-            for data in held:
-                self.websocket.send(data)
-            self._wake()
+        self.outgoing.answered()
         self._begin_joins()
 
     def close(self, close: close_codes.CloseCode) -> None:
@@ -394,62 +318,28 @@ class Connection(asyncio.Protocol):
         """Ask whether the client is still there."""
         self.pinged_at = now
         self.websocket.ping()
-        self._wake()
+        self.outgoing.wake()
 
     def abort(self) -> None:
         """Drop the connection without another word."""
         if self._transport is not None:
             self._transport.abort()
 
-    def flush(self) -> None:
-        """Write what is queued, in one go."""
-        self._dirty = False
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        chunks = self.websocket.to_send()
-        if not chunks:
-            return
-        transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        if not chunks[-1] and transport.can_write_eof():
-            # Not close(): what the client is still sending would be answered with a reset, and the reset could
-            # overtake the close frame. The client closes; if it does not, the sweep does.
-            transport.write_eof()
-
-    # --- turns: who sends much is read a slice at a time, who is over its budget later ---
+    # --- turns.Reader ---
 
     def go_on(self) -> None:
         """Read another slice of what is there, or of what comes."""
-        self._continuing = False
+        reading = self._reading
+        reading.waits = False
         if self._transport is None:
             return
         if self.websocket.behind:
             self._read(b"", self.heard_at)
-        elif wait := self.budget.spend(0.0, self._loop.time()):
-            self._rest(wait)
-        if not self._continuing and self._paused and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        else:
+            reading.spend(0.0)
+        reading.resume()
 
-    def _rest(self, wait: float) -> None:
-        """Read nothing until others have had their turn, or for so many seconds."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        if not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-        if not self._continuing:
-            self._continuing = True
-            if wait:
-                self._turns.pauses += 1
-                self._loop.call_later(wait, self._turns.ask, self)
-            else:
-                self._turns.ask(self)
-
-    def spend(self, cost: float) -> None:
-        """Count work that is done for the client; if it was too much, read later."""
-        if wait := self.budget.spend(cost, self._loop.time()):
-            self._rest(wait)
+    # --- inside ---
 
     def _credit(self) -> None:
         """Whatever comes first after a stall was sent during it."""
@@ -474,29 +364,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()  # over TLS there is no half-close, and the client waits for the end
 
     def _begin_joins(self) -> None:
-        while self._joins and self._pending_answers < MAX_JOINS:
+        while self._joins and self.outgoing.pending_answers < MAX_JOINS:
             self._handler.perform(self, self._joins.popleft())
-
-    # --- inside ---
-
-    def _make_room(self, answer: int) -> None:
-        """Let an answer wait beside what else may: a long chat, which the client asked for, makes nobody slow."""
-        self._largest_answer = self._answers = answer
-        if self._transport is not None:
-            self._transport.set_write_buffer_limits(high=2 * self._max_outgoing + answer)
-
-    def _has_room(self) -> bool:
-        """Look again how much is unread: most of what was counted has been read since."""
-        if self._dirty:
-            self.flush()
-        if self._transport is not None:
-            self._room = self._max_outgoing + self._answers - self._transport.get_write_buffer_size()
-        return self._room > 0
-
-    def _wake(self) -> None:
-        if not self._dirty:
-            self._dirty = True
-            self._writer.add(self)
 
     def _open(self, opened: Opened) -> None:
         self.forwarded_for = opened.forwarded_for
@@ -508,4 +377,4 @@ class Connection(asyncio.Protocol):
     def _begin_close(self, close: close_codes.CloseCode) -> None:
         self.closed_as = close
         self.websocket.close(close.code, close.reason)
-        self._wake()
+        self.outgoing.wake()

@@ -16,7 +16,8 @@ from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.session import SESSION_ID_BYTES, Session, SessionLimits, Stage
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import Allowances
-from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler, Writer
+from signal_node.transport.connection import CLOSE_SECONDS, Connection, Handler
+from signal_node.transport.outgoing import Writer
 from signal_node.transport.stalls import Stalls
 from signal_node.transport.strangers import Strangers
 from signal_node.transport.websocket import MAX_HEAD_BYTES, WebSocket
@@ -138,7 +139,7 @@ class Connections:
         connection = self._by_session.get(session)
         if connection is None:
             return False
-        connection.forward(data)
+        connection.outgoing.forward(data)
         return True
 
     async def run_sweep(self, seconds: float = 0.5) -> None:

@@ -16,7 +16,8 @@ from signal_node.protocol import close_codes
 from signal_node.protocol.effects import Act, Authenticate, JoinRequest, Relay
 from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.server_frames import Ok, encode
-from signal_node.transport.connection import CLOSE_SECONDS, MAX_HELD_FRAMES
+from signal_node.transport.connection import CLOSE_SECONDS
+from signal_node.transport.outgoing import MAX_HELD_FRAMES
 from signal_node.transport.connections import Connections, new_session_id
 from tests.unit.signal_node.calls import ROOM, USER_1
 from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_clients
@@ -268,18 +269,18 @@ def test_a_client_that_does_not_read_has_to_go(node: Node) -> None:
 def test_peers_have_to_wait_for_a_client_that_reads_slowly(node: Node) -> None:
     """Who sends too much to somebody is refused; the one who cannot read it stays."""
     browser = node.ready()
-    assert browser.connection.relay(b"x" * 600_000)
-    assert browser.connection.relay(b"x" * 600_000), "the limit was not reached before"
+    assert browser.connection.outgoing.relay(b"x" * 600_000)
+    assert browser.connection.outgoing.relay(b"x" * 600_000), "the limit was not reached before"
     browser.pipe.unread = 1_200_000
-    assert not browser.connection.relay(OK)
+    assert not browser.connection.outgoing.relay(OK)
     node.clients.forward(browser.session, OK)  # what the room says comes all the same
     node.loop.tick()
-    assert not browser.connection.relay(OK)
+    assert not browser.connection.outgoing.relay(OK)
     browser.pipe.unread = 1_000_000
-    assert browser.connection.relay(OK)
+    assert browser.connection.outgoing.relay(OK)
     browser.pipe.unread = 1_100_000
-    assert browser.connection.relay(b"x" * 100_000), "it is not looked at with each frame"
-    assert not browser.connection.relay(OK)
+    assert browser.connection.outgoing.relay(b"x" * 100_000), "it is not looked at with each frame"
+    assert not browser.connection.outgoing.relay(OK)
     assert browser.connection.closed_as is None
 
 

@@ -1,0 +1,160 @@
+"""What is written to one client.
+
+All that is written to one connection within a tick of the loop leaves in one write: `Writer` collects the
+connections that have something to send and flushes them when the tick is over. What a client has not read is limited: a
+peer that sends more is told to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from signal_node.transport.websocket import WebSocket
+
+MAX_HELD_FRAMES = 1_000
+"""Frames from peers that wait while the answer to a join is on its way."""
+
+MAX_HELD_BYTES = 1_048_576
+
+LARGE_ANSWER = 65_536
+"""Bytes from which on an answer does not count as unread: the snapshots of rooms with a long chat."""
+
+
+class Writer:
+    """Flushes, once a tick, the connections that have something to send."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Outgoing] = []
+
+    def add(self, outgoing: Outgoing) -> None:
+        """Flush `outgoing` at the end of this tick."""
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(outgoing)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for outgoing in waiting:
+            outgoing.flush()
+
+
+class Outgoing:
+    """The frames that wait to be written to one client."""
+
+    __slots__ = (
+        "_answers",
+        "_dirty",
+        "_held",
+        "_held_bytes",
+        "_largest_answer",
+        "_max_bytes",
+        "_room",
+        "_transport",
+        "_websocket",
+        "_writer",
+        "pending_answers",
+    )
+
+    def __init__(self, websocket: WebSocket, writer: Writer, max_bytes: int) -> None:
+        """Take how many bytes of its peers a client may have unread."""
+        self._websocket = websocket
+        self._writer = writer
+        self._max_bytes = max_bytes
+        self._transport: asyncio.Transport | None = None
+        self._dirty = False
+        self.pending_answers = 0
+        self._largest_answer = LARGE_ANSWER
+        self._answers = 0  # what the largest of them may be unread beside the limit
+        self._room = max_bytes  # bytes that peers may still send before the client has to read
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    def connected(self, transport: asyncio.Transport) -> None:
+        """There is a client to write to."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=2 * self._max_bytes)
+
+    def lost(self) -> None:
+        """There is none any more."""
+        self._transport = None
+        self._held.clear()
+
+    def answer(self, data: bytes) -> None:
+        """Send a frame that answers the client."""
+        if len(data) > self._largest_answer:
+            self._make_room(len(data))
+        self._websocket.send(data)
+        self.wake()
+
+    def relay(self, data: bytes) -> bool:
+        """Send what the peer sends; False when too much is unread already: then it is the peer that has to wait."""
+        if self._room <= 0 and not self._has_room():
+            return False
+        self._room -= len(data)
+        if self.pending_answers:
+            self.forward(data)
+            return True
+        self._websocket.send(data)
+        if not self._dirty:
+            self.wake()
+        return True
+
+    def forward(self, data: bytes) -> None:
+        """Send a frame that comes from the peer or the room: after `joined`, if a join is on its way."""
+        if self.pending_answers:
+            if len(self._held) < MAX_HELD_FRAMES and self._held_bytes < MAX_HELD_BYTES:
+                self._held.append(data)
+                self._held_bytes += len(data)
+            return
+        self._websocket.send(data)
+        if not self._dirty:
+            self.wake()
+
+    def hold_back(self) -> None:
+        """Keep frames of the room back until an answer has been written."""
+        self.pending_answers += 1
+
+    def answered(self) -> None:
+        """An answer is written: after the last one goes what was kept back."""
+        self.pending_answers -= 1
+        if not self.pending_answers:
+            held, self._held, self._held_bytes = self._held, [], 0
+            for data in held:
+                self._websocket.send(data)
+            self.wake()
+
+    def wake(self) -> None:
+        """The websocket has something to send."""
+        if not self._dirty:
+            self._dirty = True
+            self._writer.add(self)
+
+    def flush(self) -> None:
+        """Write what is queued, in one go."""
+        self._dirty = False
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        chunks = self._websocket.to_send()
+        if not chunks:
+            return
+        transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        if not chunks[-1] and transport.can_write_eof():
+            # Not close(): what the client is still sending would be answered with a reset, and the reset could
+            # overtake the close frame. The client closes; if it does not, the sweep does.
+            transport.write_eof()
+
+    def _make_room(self, answer: int) -> None:
+        """Let an answer wait beside what else may: a long chat, which the client asked for, makes nobody slow."""
+        self._largest_answer = self._answers = answer
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=2 * self._max_bytes + answer)
+
+    def _has_room(self) -> bool:
+        """Look again how much is unread: most of what was counted has been read since."""
+        if self._dirty:
+            self.flush()
+        if self._transport is not None:
+            self._room = self._max_bytes + self._answers - self._transport.get_write_buffer_size()
+        return self._room > 0
