@@ -64,8 +64,8 @@ class AddressLimits:
         address = client_address(host, connection.forwarded_for, self._trusted_proxies)
         connection.address = address
         if address is not None:
-            connection.budget.belongs_to(self.rates.budget_of(address))
-            connection.spend(COSTS.handshake)
+            connection.reading.budget.belongs_to(self.rates.budget_of(address))
+            connection.reading.spend(COSTS.handshake)
         opened = [self.connections.opened(network, connection.session.id) for network in networks_of(address)]
         if not all(opened):
             self.refusals.too_many_connections(connection)

@@ -59,7 +59,7 @@ class Hello:
 
     async def serve(self) -> None:
         """Let the client in, or say why not. Frames of peers wait until its hello is answered."""
-        self.connection.answer_pending()
+        self.connection.outgoing.hold_back()
         await self.login.authenticate(self.connection, self.effect)
 
     def refuse(self, message: str, retry_after_ms: int) -> None:

@@ -112,7 +112,7 @@ class Requests:
             case Authenticate():
                 self._login.begin(connection, effect)
             case JoinRequest():
-                connection.answer_pending()
+                connection.outgoing.hold_back()
                 self._admission.ask(Join(self, connection, effect))
             case Act():
                 self._act(connection, effect)

@@ -26,10 +26,11 @@ from signal_node.protocol.effects import (
 from signal_node.protocol.session import Session, Stage
 from signal_node.protocol.token_bucket import Bucket
 from signal_node.transport.budget import COSTS
+from signal_node.transport.events import Event, Misled, Opened, Refused, Violated
 from signal_node.transport.outgoing import LARGE_ANSWER, Outgoing, Writer
 from signal_node.transport.reading import MAX_OWED, Reading
 from signal_node.transport.stalls import Stalls
-from signal_node.transport.websocket import Event, Misled, Opened, Refused, Violated, WebSocket
+from signal_node.transport.websocket import WebSocket
 
 CLOSE_SECONDS = 5.0
 """How long a client may take to answer a close."""
@@ -98,7 +99,6 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_origins",
         "_other_frames",
-        "_reading",
         "_stalls",
         "_transport",
         "address",
@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         "opened_at",
         "outgoing",
         "pinged_at",
+        "reading",
         "replaced",
         "session",
         "slow_told_at",
@@ -136,7 +137,7 @@ class Connection(asyncio.Protocol):
         self.session = session
         self.websocket = websocket
         self.outgoing = Outgoing(websocket, writer, max_outgoing)
-        self._reading = Reading(self, budget, turns, loop)
+        self.reading = Reading(self, budget, turns, loop)
         self.opened_at = self.heard_at = loop.time()
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
@@ -164,8 +165,7 @@ class Connection(asyncio.Protocol):
         """asyncio has accepted the connection; the handshake is still to come."""
         self._transport = cast(asyncio.Transport, transport)
         self.outgoing.connected(self._transport)
-        self._reading.connected(self._transport)
-        self.websocket.entrance = self
+        self.reading.connected(self._transport)
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -174,14 +174,14 @@ class Connection(asyncio.Protocol):
         self.pinged_at = None
         if self._credited != self._stalls.number:
             self._credit()
-        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not self._reading.waits:
+        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not self.reading.waits:
             self._read(data, now)
         elif self.websocket.closing:
             self._discard(data)
         else:
             self.websocket.keep(data)
-            self._reading.owed += len(data) * _BYTE
-            self._reading.rest(0.0)
+            self.reading.owed += len(data) * _BYTE
+            self.reading.rest(0.0)
 
     def _read(self, data: bytes, now: float) -> None:
         """Read a slice: feed the websocket, then the session with each message, and perform what it decides.
@@ -189,37 +189,24 @@ class Connection(asyncio.Protocol):
         Nothing is the rest of what came last, and came when that did.
         """
         websocket = self.websocket
-        events = websocket.receive(data)
+        events = websocket.receive(data, self)
         for event in events:
             if type(event) is str:
                 self.perform(self.session.receive(event, now))
             else:
-                self._happened(event)
-        if others := websocket.other_frames:
-            self._count_other_frames(others, now)
+                _happened(self, event, self._handler, self._origins)
+        others = websocket.other_frames
+        if others and not all(self._other_frames.take(now) for _ in range(others)):
+            self.close(close_codes.RATE_LIMITED)
         if websocket.pending:
             self.outgoing.wake()
         if not events and websocket.closing:
             self._discard(data)
             return
-        reading = self._reading
+        reading = self.reading
         reading.owed += (len(events) + others) * _FRAME + len(data) * _BYTE
         if websocket.behind or reading.owed > MAX_OWED:
             reading.settle(now, behind=websocket.behind)
-
-    def _happened(self, event: Event) -> None:
-        """What is no message."""
-        match event:
-            case Opened():
-                self._open(event)
-            case Violated():
-                self.session.stage = Stage.CLOSED
-            case Refused(status, why):
-                self.session.stage = Stage.CLOSED
-                self._handler.refused(self, status, why)
-            case Misled(why):
-                self._handler.misled(self, why)
-                self.abort()
 
     def eof_received(self) -> bool:
         """The client will send no more."""
@@ -237,22 +224,12 @@ class Connection(asyncio.Protocol):
             return
         self._gone = True
         self._transport = None
-        self.websocket.entrance = None
         self.websocket.release()
         self.session.stage = Stage.CLOSED
         self.outgoing.lost()
-        self._reading.lost()
+        self.reading.lost()
         self._joins.clear()
         self._handler.closed(self)
-
-    @property
-    def budget(self) -> Budget:
-        """What the client may still make this node do."""
-        return self._reading.budget
-
-    def spend(self, cost: float) -> None:
-        """Count work that is done for the client; if it was too much, read later."""
-        self._reading.spend(cost)
 
     @property
     def peer_host(self) -> str | None:
@@ -260,7 +237,7 @@ class Connection(asyncio.Protocol):
         peer = None if self._transport is None else self._transport.get_extra_info("peername")
         return peer[0] if isinstance(peer, tuple) else None
 
-    # --- websocket.Entrance ---
+    # --- events.Entrance ---
 
     def draining(self) -> bool:
         """Whether the node takes no clients now."""
@@ -288,22 +265,18 @@ class Connection(asyncio.Protocol):
                 case CloseConnection(close):
                     self._begin_close(close)
                 case JoinRequest():
-                    self.spend(COSTS.read + COSTS.change)
+                    self.reading.spend(COSTS.read + COSTS.change)
                     self._joins.append(effect)
                     self._begin_joins()
                 case _:
-                    self.spend(COSTS.change if isinstance(effect, Act) else COSTS.read)
+                    self.reading.spend(COSTS.change if isinstance(effect, Act) else COSTS.read)
                     self._handler.perform(self, effect)
 
     def write(self, data: bytes) -> None:
         """Send a frame that answers the client."""
         if len(data) > LARGE_ANSWER:
-            self.spend(len(data) * _ANSWERED)
+            self.reading.spend(len(data) * _ANSWERED)
         self.outgoing.answer(data)
-
-    def answer_pending(self) -> None:
-        """Keep frames of the room back until its `joined` has been written."""
-        self.outgoing.hold_back()
 
     def answered(self) -> None:
         """The answer to a join is written: now what was kept back."""
@@ -329,7 +302,7 @@ class Connection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Read another slice of what is there, or of what comes."""
-        reading = self._reading
+        reading = self.reading
         reading.waits = False
         if self._transport is None:
             return
@@ -339,8 +312,6 @@ class Connection(asyncio.Protocol):
             reading.spend(0.0)
         reading.resume()
 
-    # --- inside ---
-
     def _credit(self) -> None:
         """Whatever comes first after a stall was sent during it."""
         self._credited = self._stalls.number
@@ -348,12 +319,6 @@ class Connection(asyncio.Protocol):
             return
         self._other_frames.missed(self._stalls.seconds)
         self.session.stalled(self._stalls.seconds)
-
-    def _count_other_frames(self, count: int, now: float) -> None:
-        for _ in range(count):
-            if not self._other_frames.take(now):
-                self.close(close_codes.RATE_LIMITED)
-                return
 
     def _discard(self, data: bytes) -> None:
         """Who goes on sending after our close is cut off, at the latest when it must have seen it."""
@@ -367,14 +332,26 @@ class Connection(asyncio.Protocol):
         while self._joins and self.outgoing.pending_answers < MAX_JOINS:
             self._handler.perform(self, self._joins.popleft())
 
-    def _open(self, opened: Opened) -> None:
-        self.forwarded_for = opened.forwarded_for
-        self._handler.opened(self)
-        if opened.origin is not None and not self._origins.allow(opened.origin):
-            self._handler.origin_refused(self, opened.origin)
-            self.close(close_codes.ORIGIN_REFUSED)
-
     def _begin_close(self, close: close_codes.CloseCode) -> None:
         self.closed_as = close
         self.websocket.close(close.code, close.reason)
         self.outgoing.wake()
+
+
+def _happened(connection: Connection, event: Event, handler: Handler, origins: Origins) -> None:
+    """What is no message: the handshake, or its end."""
+    match event:
+        case Opened(origin, forwarded_for):
+            connection.forwarded_for = forwarded_for
+            handler.opened(connection)
+            if origin is not None and not origins.allow(origin):
+                handler.origin_refused(connection, origin)
+                connection.close(close_codes.ORIGIN_REFUSED)
+        case Violated():
+            connection.session.stage = Stage.CLOSED
+        case Refused(status, why):
+            connection.session.stage = Stage.CLOSED
+            handler.refused(connection, status, why)
+        case Misled(why):
+            handler.misled(connection, why)
+            connection.abort()

@@ -20,7 +20,7 @@ class Reading:
         self.budget = budget
         self.owed = 0.0  # work that the budget does not know of yet
         self.waits = False  # a turn, or a timer, will go on with what is left
-        self._reader = reader
+        self._reader: Reader | None = reader
         self._turns = turns
         self._loop = loop
         self._paused = False  # nothing is read
@@ -31,8 +31,8 @@ class Reading:
         self._transport = transport
 
     def lost(self) -> None:
-        """There is none any more."""
-        self._transport = None
+        """There is none any more. The reader is forgotten: it refers to this, and would have to be collected."""
+        self._transport = self._reader = None
 
     def spend(self, cost: float) -> None:
         """Count work that is done for the client; if it was too much, read later."""
@@ -48,7 +48,8 @@ class Reading:
 
     def rest(self, wait: float) -> None:
         """Read nothing until others have had their turn, or for so many seconds."""
-        if self._transport is None or self._transport.is_closing():
+        reader = self._reader
+        if reader is None or self._transport is None or self._transport.is_closing():
             return
         if not self._paused:
             self._paused = True
@@ -57,9 +58,9 @@ class Reading:
             self.waits = True
             if wait:
                 self._turns.pauses += 1
-                self._loop.call_later(wait, self._turns.ask, self._reader)
+                self._loop.call_later(wait, self._turns.ask, reader)
             else:
-                self._turns.ask(self._reader)
+                self._turns.ask(reader)
 
     def resume(self) -> None:
         """Read what comes, unless there is still something to wait for."""

@@ -29,7 +29,8 @@ from signal_node.protocol.effects import (
     Send,
 )
 from signal_node.protocol.session import Session, SessionLimits
-from signal_node.transport.websocket import Event, Opened, Violated, WebSocket
+from signal_node.transport.events import Event, Opened, Violated
+from signal_node.transport.websocket import WebSocket
 from tests.security.plans import REQUEST, frame
 from tests.unit.signal_node.calls import ROOM, USER_1
 

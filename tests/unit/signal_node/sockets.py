@@ -138,7 +138,7 @@ class Notes:
     def perform(self, connection: Connection, effect: Request) -> None:
         self.begun.append(effect)
         if self.answers_later:
-            connection.answer_pending()
+            connection.outgoing.hold_back()
 
     def closed(self, connection: Connection) -> None:
         self.closed_ones.append(connection)

@@ -18,7 +18,8 @@ from signal_node.limits.refusals import RETRY_AFTER_MS, Refusals
 from signal_node.protocol.effects import Authenticate
 from signal_node.protocol.session import Session, SessionLimits
 from signal_node.transport.connections import LIMITED_SECONDS
-from signal_node.transport.websocket import Opened, WebSocket
+from signal_node.transport.events import Opened
+from signal_node.transport.websocket import WebSocket
 from tests.helpers.virtual_time import run_virtual
 from tests.unit.signal_node.calls import ROOM, T0
 from tests.unit.signal_node.protocol.test_session import text, told

@@ -13,8 +13,8 @@ from signal_node.protocol.effects import JoinRequest
 from signal_node.protocol.session import SessionLimits
 from signal_node.transport.budget import COSTS, Allowances
 from signal_node.transport.connection import AT_ONCE_BYTES, MAX_DISCARDED, MAX_JOINS
+from signal_node.transport.framing import SLICE_FRAMES
 from signal_node.transport.outgoing import MAX_HELD_BYTES
-from signal_node.transport.websocket import SLICE_FRAMES
 from tests.unit.signal_node.calls import ROOM, USER_1
 from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_clients
 
@@ -229,7 +229,7 @@ def test_so_many_joins_of_a_connection_are_under_way() -> None:
 def test_what_is_held_back_for_a_join_is_bounded_in_bytes() -> None:
     place = Place()
     browser = place.ready()
-    browser.connection.answer_pending()
+    browser.connection.outgoing.hold_back()
     for _ in range(100):
         browser.connection.outgoing.forward(b"x" * 60_000)
     browser.connection.answered()

@@ -17,8 +17,8 @@ from signal_node.protocol.effects import Act, Authenticate, JoinRequest, Relay
 from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.server_frames import Ok, encode
 from signal_node.transport.connection import CLOSE_SECONDS
-from signal_node.transport.outgoing import MAX_HELD_FRAMES
 from signal_node.transport.connections import Connections, new_session_id
+from signal_node.transport.outgoing import MAX_HELD_FRAMES
 from tests.unit.signal_node.calls import ROOM, USER_1
 from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_clients
 
@@ -235,8 +235,8 @@ def test_what_is_written_within_a_tick_leaves_in_one_write(node: Node) -> None:
 
 def test_frames_of_the_room_wait_for_the_answer_to_a_join(node: Node) -> None:
     browser = node.ready()
-    browser.connection.answer_pending()
-    browser.connection.answer_pending()
+    browser.connection.outgoing.hold_back()
+    browser.connection.outgoing.hold_back()
     node.clients.forward(browser.session, b'{"type":"peer"}')
     browser.connection.write(b'{"type":"joined"}')
     browser.connection.answered()
@@ -249,7 +249,7 @@ def test_frames_of_the_room_wait_for_the_answer_to_a_join(node: Node) -> None:
 
 def test_only_so_many_frames_are_held_back(node: Node) -> None:
     browser = node.ready()
-    browser.connection.answer_pending()
+    browser.connection.outgoing.hold_back()
     for _ in range(MAX_HELD_FRAMES + 1):
         node.clients.forward(browser.session, OK)
     browser.connection.answered()

@@ -16,8 +16,9 @@ from signal_node.limits.refusals import Refusals
 from signal_node.protocol.session import Stage
 from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
+from signal_node.transport.events import Event, Misled, Opened, Refused
 from signal_node.transport.proxy_header import MAX_BLOCK
-from signal_node.transport.websocket import Event, Misled, Opened, Refused, WebSocket
+from signal_node.transport.websocket import WebSocket
 from tests.unit.signal_node.sockets import Notes, Pipe, StillLoop, new_clients, new_limits
 from tests.unit.signal_node.transport.test_proxy_header import (
     BROKEN,
@@ -66,8 +67,7 @@ class Socket:
 def reached(*pieces: bytes, trusted: bool = True) -> tuple[WebSocket, list[Event], Socket]:
     """A framing that has got the pieces, what it made of them, and its socket."""
     websocket, socket = WebSocket(65_536), Socket(trusted=trusted)
-    websocket.entrance = socket
-    return websocket, [event for piece in pieces for event in websocket.receive(piece)], socket
+    return websocket, [event for piece in pieces for event in websocket.receive(piece, socket)], socket
 
 
 def said(websocket: WebSocket) -> bytes:
@@ -113,7 +113,6 @@ def test_from_anybody_else_a_header_is_a_broken_request(header: bytes) -> None:
 def test_who_sends_no_header_is_not_looked_at(trusted: bool) -> None:
     websocket, events, socket = reached(HANDSHAKE[:1], HANDSHAKE[1:], trusted=trusted)
     assert (events, websocket.source, socket.asked) == ([Opened(None)], None, 0)
-    assert websocket.entrance is None, "what is open holds on to nothing of its beginning"
 
 
 @pytest.mark.parametrize("header", BROKEN.values(), ids=BROKEN)
@@ -215,7 +214,6 @@ def test_limits_count_by_the_clients_address(
     connection, _ = node.reached(header + request)
     assert connection.address == counted_as
     assert node.counted[0] == counted_as
-    assert connection.websocket.entrance is None
 
 
 def test_from_anybody_else_a_header_is_closed_and_not_logged(node: Node) -> None:
@@ -238,7 +236,6 @@ def test_a_broken_header_is_dropped_without_an_answer(node: Node, header: bytes)
     assert len(node.misled_by) == 1
     connection.connection_lost(None)
     assert connection.session.stage is Stage.CLOSED
-    assert connection.websocket.entrance is None
     assert node.here.closed_ones == {"handshake": 1}
     assert (len(node.here), node.here.opened_ones) == (0, 0)
 

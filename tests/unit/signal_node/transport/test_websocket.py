@@ -17,7 +17,9 @@ from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
 from signal_node.protocol import close_codes
-from signal_node.transport.websocket import SLICE_FRAMES, Event, Opened, Refused, Violated, WebSocket
+from signal_node.transport.events import Event, Opened, Refused, Violated
+from signal_node.transport.framing import SLICE_FRAMES
+from signal_node.transport.websocket import WebSocket
 
 MAX = 1024
 

@@ -1,0 +1,288 @@
+"""Frames of the WebSocket protocol: bytes in, texts out, and the other way round.
+
+Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time;
+whatever else comes (control frames, fragments, breaches) is the library's, which gets whole frames and so is always
+between two of them. Compression is not offered: signals are small, and a compressor per connection costs 60 times its
+memory.
+
+One packet can hold 40,000 empty frames, each of which costs as much as a signal. So a slice of frames is taken at a
+time and the rest is kept; whoever calls comes back for that when others have had their turn.
+"""
+
+from __future__ import annotations
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from signal_node.protocol import close_codes
+from signal_node.protocol.error_codes import ErrorCode
+from signal_node.protocol.fields import SUBPROTOCOL
+from signal_node.protocol.server_frames import Error, encode
+from signal_node.transport.events import Event, Violated
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+SLICE_FRAMES = 32
+"""Frames of one connection that are read before others have their turn."""
+
+_TEXT = 0x81
+"""The first byte of a text in one frame."""
+
+_MASKED = 0x80
+_SIZE_IN_2, _SIZE_IN_8 = 126, 127
+_MASK_BYTES = 4
+
+_BINARY = (0x82, 0x02)
+_DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
+"""First bytes of frames that may come: others have reserved bits or kinds, or are control frames in fragments."""
+
+_CONTROL = 0x08
+
+_CONNECTING, _OPEN = State.CONNECTING, State.OPEN
+"""Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
+
+
+class _Protocol(ServerProtocol):
+    """Speaks of a message that is too large with the close code that our clients know."""
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """Fail the connection (RFC 6455, 7.1.7)."""
+        if code == CloseCode.MESSAGE_TOO_BIG:
+            if self.state is State.OPEN:
+                self.send_text(
+                    encode(Error(code=ErrorCode.TOO_LARGE, message="the frame is larger than the limit"))
+                )
+            code, reason = close_codes.TOO_LARGE.code, close_codes.TOO_LARGE.reason
+        super().fail(code, reason)
+
+
+def _new_protocol(max_bytes: int, state: State) -> _Protocol:
+    return _Protocol(subprotocols=[Subprotocol(SUBPROTOCOL)], state=state, max_size=max_bytes)
+
+
+class Framing:
+    """The frames of one connection. Never raises on what a client sends."""
+
+    __slots__ = (
+        "_fragments",
+        "_incomplete",
+        "_library",
+        "_max_bytes",
+        "_missing",
+        "_opened",
+        "_outgoing",
+        "_slice",
+        "behind",
+        "other_frames",
+    )
+
+    def __init__(self, max_message_bytes: int, slice_frames: int = SLICE_FRAMES) -> None:
+        """Take at most `slice_frames` frames at a time."""
+        self._library: _Protocol | None = None  # made when it is needed, which for most clients is not soon
+        self._opened = False  # the handshake is through, and was none of the library's
+        self._max_bytes = max_message_bytes
+        self._slice = range(slice_frames)
+        self._incomplete = bytearray()
+        self._missing = 0
+        self._outgoing: list[bytes] = []
+        self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
+        self.behind = False  # the last slice may have left whole frames: receive(b"") takes the next one
+        self.other_frames = 0  # control frames and fragments of the last slice
+
+    @property
+    def _protocol(self) -> _Protocol:
+        if self._library is None:
+            self._library = _new_protocol(self._max_bytes, self._state)
+        return self._library
+
+    @property
+    def _state(self) -> State:
+        if self._library is not None:
+            return self._library.state
+        return _OPEN if self._opened else _CONNECTING
+
+    def release(self) -> None:
+        """The connection is gone. The library's parser refers to what refers to it: that would have to be collected."""
+        if self._library is not None:
+            self._library.parser.close()
+
+    def _whole_frames(self, data: bytes, events: list[Event]) -> int:
+        """Take a slice of frames that are complete, keep the rest; returns where the library's part begins."""
+        at, end, limit = 0, len(data), self._size_left()
+        for _ in self._slice:
+            if at >= end or self._state is not _OPEN:
+                return at
+            first = data[at]
+            if first != _TEXT and first not in _DEFINED:
+                return self._refuse_frame(first, end, events)
+            if end - at < 2:
+                return self._keep(data[at:], 0, end)
+            size, body = data[at + 1] - _MASKED, at + 2 + _MASK_BYTES
+            if size < 0:
+                return at  # refused by its header
+            if size == _SIZE_IN_2:
+                if first & _CONTROL:
+                    return self._refuse_frame(first, end, events)
+                if end - at < 4:
+                    return self._keep(data[at:], 0, end)
+                size, body = data[at + 2] << 8 | data[at + 3], body + 2
+            elif size == _SIZE_IN_8:
+                if first & _CONTROL:
+                    return self._refuse_frame(first, end, events)
+                if end - at < 10:
+                    return self._keep(data[at:], 0, end)
+                size, body = int.from_bytes(data[at + 2 : at + 10], "big"), body + 8
+            if size > limit:
+                return at
+            stop = body + size
+            if stop > end:
+                return self._keep(data[at:], stop - end, end)
+            if first == _TEXT and self._fragments is None:
+                try:
+                    events.append(str(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]), "utf-8"))
+                except UnicodeDecodeError:
+                    self._violate(close_codes.BAD_FRAME, events)
+            else:
+                self.other_frames += 1
+                self._feed(data[at:stop], events)
+                limit = self._size_left()
+            at = stop
+        if at < end:
+            self.behind = True
+            return self._keep(data[at:], 0, end)
+        return at
+
+    def _size_left(self) -> int:
+        """How large the next frame may be: fragments of one message count together."""
+        return self._max_bytes if self._fragments is None else self._max_bytes - len(self._fragments)
+
+    def _refuse_frame(self, first: int, end: int, events: list[Event]) -> int:
+        """Refuse a frame by its first two bytes, however long it is going to be."""
+        if first in _BINARY:
+            self._violate(close_codes.BAD_FRAME, events)
+        else:
+            self._protocol.fail(
+                CloseCode.PROTOCOL_ERROR, "reserved bits, a reserved kind or a long control frame"
+            )
+            self._outgoing += self._protocol.data_to_send()
+        return end
+
+    def _keep(self, incomplete: bytes, missing: int, end: int) -> int:
+        """Wait for `missing` bytes of a frame at least: what comes in small pieces is looked at once."""
+        self._incomplete += incomplete
+        self._missing = missing
+        return end
+
+    def _feed(self, data: bytes, events: list[Event]) -> None:
+        """Let the library look at a frame, or at what is no frame."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame(event, events)
+        self._outgoing += protocol.data_to_send()
+
+    def _frame(self, frame: Frame, events: list[Event]) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT:
+            if frame.fin:
+                self._text(frame.data, events)
+            else:
+                self._fragments = bytearray(frame.data)
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments += frame.data
+            if frame.fin:
+                text, self._fragments = self._fragments, None
+                self._text(text, events)
+        elif opcode is Opcode.BINARY or opcode is Opcode.CONT:
+            self._violate(close_codes.BAD_FRAME, events)
+
+    def _text(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
+        """Text is UTF-8 (RFC 6455, 5.6): what is not would break the connection of the peer it is sent on to."""
+        try:
+            events.append(str(data, "utf-8"))
+        except UnicodeDecodeError:
+            self._violate(close_codes.BAD_FRAME, events)
+
+    def _violate(self, close: close_codes.CloseCode, events: list[Event]) -> None:
+        self._fragments = None
+        self.close(close.code, close.reason)
+        events.append(Violated(close))
+
+    def eof(self) -> None:
+        """The client closed its half of the connection."""
+        if self._state is not State.CLOSED:
+            self._protocol.receive_eof()
+            self._outgoing += self._protocol.data_to_send()
+
+    def send(self, text: bytes) -> None:
+        """Queue a text message; nothing happens on a connection that is closing."""
+        if self._state is _OPEN:
+            size = len(text)
+            self._outgoing.append((_HEADS[size] if size < _LISTED else _head(size)) + text)
+
+    def ping(self) -> None:
+        """Queue a ping."""
+        if self._state is _OPEN:
+            self._protocol.send_ping(b"")
+            self._outgoing += self._protocol.data_to_send()
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue a close and the end of the stream: whatever the client still sends is not read any more."""
+        if self._state is _OPEN:
+            self._protocol.fail(code, reason)
+            self._outgoing += self._protocol.data_to_send()
+
+    def to_send(self) -> list[bytes]:
+        """What is queued for the network; an empty item at the end means that the connection is to be closed."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is queued for the network."""
+        return bool(self._outgoing)
+
+    @property
+    def ended_by(self) -> str:
+        """How the connection has ended: the code of our close, `client` when it closed first, `lost` without a close.
+
+        `handshake` when it never was a WebSocket.
+        """
+        protocol = self._library
+        if self._state is _CONNECTING or (protocol is not None and protocol.handshake_exc is not None):
+            return "handshake"
+        if protocol is None:
+            return "lost"
+        if protocol.close_sent is None:
+            return "lost" if protocol.close_rcvd is None else "client"
+        return "client" if protocol.close_rcvd_then_sent else str(int(protocol.close_sent.code))
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the handshake is still to come."""
+        return self._state is _CONNECTING
+
+    @property
+    def closing(self) -> bool:
+        """Whether the close has begun, by either end."""
+        return self._state in (State.CLOSING, State.CLOSED)
+
+
+def _head(size: int) -> bytes:
+    """What goes before a text of `size` bytes."""
+    if size < _SIZE_IN_2:
+        return bytes((_TEXT, size))
+    if size <= 0xFFFF:
+        return bytes((_TEXT, _SIZE_IN_2)) + size.to_bytes(2, "big")
+    return bytes((_TEXT, _SIZE_IN_8)) + size.to_bytes(8, "big")
+
+
+_LISTED = 1_024
+_HEADS = [_head(size) for size in range(_LISTED)]
+"""Of all sizes that candidates have: to put such a header together takes longer than to write what follows it."""
