@@ -212,11 +212,13 @@ var Call = class extends Emitter {
     this.#active.typing();
   }
   /**
-   * Sends any JSON value to the peer, who gets it as a `data` event, in order and at most once. The last 256 wait while
-   * we or the peer are not connected.
+   * Sends any JSON value to the peer, who gets it as a `data` event, once and in order, also after reconnects. The
+   * promise, which may be ignored, resolves when the peer has it, and rejects when it never will: `room_ended`, `closed`,
+   * `peer_gone` (its page was closed or loaded again), `too_large`, or `queue_full` when 256 wait already. A peer without
+   * an SDK, or with one of an older release, gets it at most once, and counts as having it when it was sent.
    */
   send(data) {
-    this.#active.send(data);
+    return this.#active.send(data);
   }
   /** Ends the call for both sides. Media stops at once. */
   hangUp() {
@@ -908,108 +910,467 @@ var ReadyEvent = class {
   }
 };
 
-// src/delivery.js
-var MAX_OUT_OF_ORDER = 256;
-var MAX_RETIRED_STREAMS = 8;
-var Delivery = class {
-  #sent = 0;
-  #inOrder = 0;
-  #outOfOrder = /* @__PURE__ */ new Set();
-  #retired = [];
-  constructor(stream) {
+// src/incoming.js
+var WINDOW = 128;
+var ACK_DELAY_MS = 50;
+var ACK_EVERY = 16;
+var MAX_PAST = 8;
+var Incoming = class {
+  /** The peer's instance, and its stream as it was last named; null before anything has come. */
+  instance = null;
+  stream = null;
+  duplicates = 0;
+  #epoch = 0;
+  #position = 0;
+  #early = /* @__PURE__ */ new Map();
+  #unacked = 0;
+  #ackAt = 0;
+  #past = /* @__PURE__ */ new Map();
+  #retired = /* @__PURE__ */ new Set();
+  /** Whether an instance is listened to: not one that another has replaced. */
+  hears(instance) {
+    return !this.#retired.has(instance);
+  }
+  /** The peer is this instance from now on. One that was heard before goes on where it was. */
+  follow(instance) {
+    if (this.instance !== null) this.#retire(this.instance);
+    this.instance = instance;
+    [this.#epoch, this.#position] = this.#past.get(instance) ?? [0, 0];
+    this.#past.delete(instance);
+    this.#early.clear();
+    this.#unacked = 0;
+  }
+  #retire(instance) {
+    this.#past.set(instance, [this.#epoch, this.#position]);
+    this.#retired.add(instance);
+    const [oldest] = this.#past.keys();
+    if (this.#past.size <= MAX_PAST) return;
+    this.#past.delete(oldest);
+    this.#retired.delete(oldest);
+  }
+  /** The peer's side was taken back, perhaps by an instance that was followed before. */
+  hearRetired() {
+    this.#retired.clear();
+  }
+  /** Takes a signal of a reliable stream: what can be delivered now, in order. */
+  take(stream, epoch, n, data, now) {
+    if (epoch < this.#epoch) return [];
+    if (epoch > this.#epoch) this.#begin(epoch);
     this.stream = stream;
-    this.peerStream = null;
+    if (!this.#unacked) this.#ackAt = now + ACK_DELAY_MS;
+    this.#unacked += 1;
+    const isKnown = n <= this.#position || this.#early.has(n);
+    this.duplicates += isKnown;
+    if (isKnown || n > this.#position + WINDOW) return [];
+    this.#early.set(n, data);
+    return [...this.#inOrder()];
   }
-  /** What names the next signal of our stream. */
-  number() {
-    return { stream: this.stream, n: ++this.#sent };
+  /** Takes a signal of a stream that nobody repeats: whether it is new. */
+  takePlain(stream, n) {
+    this.stream = stream;
+    const isNew = n > this.#position;
+    if (isNew) this.#position = n;
+    else this.duplicates += 1;
+    return isNew;
   }
-  /**
-   * What to do with a signal: `deliver` it, `drop` it as seen before, or deliver it knowing that the peer's
-   * instance `changed`. Clients without an SDK send neither `stream` nor `n`; what they send is delivered.
-   */
-  accept({ stream, n }) {
-    if (stream === void 0) return "deliver";
-    if (this.#retired.includes(stream)) return "drop";
-    const changed = this.peerStream !== null && stream !== this.peerStream;
-    if (stream !== this.peerStream) this.#follow(stream);
-    if (n !== void 0 && this.#seen(n)) return "drop";
-    return changed ? "changed" : "deliver";
+  /** When an acknowledgement is due; null for never. */
+  get ackAt() {
+    if (!this.#unacked || !this.#position) return null;
+    return this.#unacked < ACK_EVERY ? this.#ackAt : 0;
   }
-  /** The peer's side was taken over: perhaps by a device that was followed before, and is to be heard again. */
-  forgetRetired() {
-    this.#retired.length = 0;
+  /** The stream, and up to where all of it has come. */
+  takeAck() {
+    this.#unacked = 0;
+    return { stream: this.stream, n: this.#position };
   }
-  #follow(stream) {
-    if (this.peerStream !== null) this.#retired.push(this.peerStream);
-    if (this.#retired.length > MAX_RETIRED_STREAMS) this.#retired.shift();
-    this.peerStream = stream;
-    this.#inOrder = 0;
-    this.#outOfOrder.clear();
+  #begin(epoch) {
+    this.#epoch = epoch;
+    this.#position = this.#unacked = 0;
+    this.#early.clear();
   }
-  #seen(n) {
-    if (n <= this.#inOrder || this.#outOfOrder.has(n)) return true;
-    this.#outOfOrder.add(n);
-    if (this.#outOfOrder.size > MAX_OUT_OF_ORDER) this.#inOrder = Math.min(...this.#outOfOrder) - 1;
-    while (this.#outOfOrder.delete(this.#inOrder + 1)) this.#inOrder += 1;
-    return false;
+  *#inOrder() {
+    while (this.#early.has(this.#position + 1)) {
+      this.#position += 1;
+      yield this.#early.get(this.#position);
+      this.#early.delete(this.#position);
+    }
   }
 };
 
 // src/outbox.js
-var MAX_APP_SIGNALS = 256;
-var MAX_MEDIA_SIGNALS = 64;
+var MAX_SIGNALS = 256;
 var MAX_BYTES = 1024 * 1024;
 var Outbox = class {
-  #app = new Queue(MAX_APP_SIGNALS);
-  #media = new Queue(MAX_MEDIA_SIGNALS);
+  #app = new Queue();
+  #media = new Queue();
   get isEmpty() {
     return this.#app.length + this.#media.length === 0;
   }
-  push(data) {
-    ("app" in data ? this.#app : this.#media).push(JSON.stringify(data));
+  /** Whether the next signal is one of the negotiation. */
+  get hasMedia() {
+    return this.#media.length > 0;
   }
+  /** Appends a signal {text, settle}. Throws `queue_full`. */
+  push(signal, media) {
+    (media ? this.#media : this.#app).push(signal);
+  }
+  /** The next signal. */
   shift() {
     return this.#media.shift() ?? this.#app.shift();
   }
   /** Forgets what was said about an RTCPeerConnection that is gone. */
   dropMedia() {
-    this.#media = new Queue(MAX_MEDIA_SIGNALS);
+    this.#media = new Queue();
   }
 };
 var Queue = class {
-  #texts = [];
-  #limit;
+  #signals = [];
   #size = 0;
-  constructor(limit) {
-    this.#limit = limit;
-  }
   get length() {
-    return this.#texts.length;
+    return this.#signals.length;
   }
-  push(text) {
-    this.#texts.push(text);
-    this.#size += text.length;
-    while (this.#texts.length > this.#limit || this.#size > MAX_BYTES) this.shift();
+  push(signal) {
+    if (this.length >= MAX_SIGNALS || this.#size + signal.text.length > MAX_BYTES) {
+      throw new KeeplineError("queue_full", `${this.length} signals are waiting already`);
+    }
+    this.#size += signal.text.length;
+    this.#signals.push(signal);
   }
   shift() {
-    const text = this.#texts.shift();
-    this.#size -= text?.length ?? 0;
-    return text;
+    const signal = this.#signals.shift();
+    this.#size -= signal?.text.length ?? 0;
+    return signal;
+  }
+};
+
+// src/retransmission_timeout.js
+var FIRST_MS = 1e3;
+var MIN_MS = 500;
+var MAX_MS = 8e3;
+var MAX_DOUBLINGS = 10;
+var RetransmissionTimeout = class {
+  #smoothed = null;
+  #variation = 0;
+  #doublings = 0;
+  /** A signal that was sent once was acknowledged after so long. */
+  measured(ms) {
+    if (this.#smoothed === null) {
+      this.#smoothed = ms;
+      this.#variation = ms / 2;
+    } else {
+      this.#variation += (Math.abs(ms - this.#smoothed) - this.#variation) / 4;
+      this.#smoothed += (ms - this.#smoothed) / 8;
+    }
+  }
+  /** Something was acknowledged, or the way is another one. */
+  progressed() {
+    this.#doublings = 0;
+  }
+  /** Nothing came in time. */
+  passed() {
+    this.#doublings = Math.min(this.#doublings + 1, MAX_DOUBLINGS);
+  }
+  /** How long to wait. */
+  get ms() {
+    const base = this.#smoothed === null ? FIRST_MS : Math.max(MIN_MS, this.#smoothed + 4 * this.#variation);
+    return Math.min(MAX_MS, base * 2 ** this.#doublings);
+  }
+};
+
+// src/delivery.js
+var WINDOW_BYTES = 512 * 1024;
+var WINDOW2 = 64;
+var MEDIA_WINDOW = 112;
+var PROBES_MS = [1e3, 2e3, 4e3];
+var STREAM = /^r1\.([^.]+)\.(\d{1,9})$/;
+var Delivery = class {
+  kind = "unknown";
+  incoming = new Incoming();
+  resent = 0;
+  frameBytes = 65536;
+  #room;
+  #instance;
+  #onOutdated;
+  #epoch = 1;
+  #last = 0;
+  #outbox;
+  #unacked = [];
+  // one after the other by `n`
+  #unackedBytes = 0;
+  #resend = [];
+  #noteDue = false;
+  #flows = false;
+  #heard = true;
+  // the peer, since both are there: new signals wait, for its page may have been loaded anew
+  #heldUntil = 0;
+  #timeout = new RetransmissionTimeout();
+  #timer = null;
+  #probes = 0;
+  /**
+   * @param {string} room
+   * @param {string} instance random
+   * @param {Outbox} [outbox] holds what waits to be numbered
+   * @param {() => void} [onOutdated] the peer has talked to another device of our user since
+   */
+  constructor(room, instance, outbox = new Outbox(), onOutdated = () => {
+  }) {
+    this.#room = room;
+    this.#instance = instance;
+    this.#outbox = outbox;
+    this.#onOutdated = onOutdated;
+  }
+  // --- what the app and the room say ---
+  /** The name of our stream to the peer as it is now. */
+  get stream() {
+    return `r1.${this.#instance}.${this.#epoch}`;
+  }
+  /** Whether both are there. */
+  get flows() {
+    return this.#flows;
+  }
+  /** Whether a stream is one of ours. */
+  isOurs(stream) {
+    return typeof stream === "string" && stream.startsWith(`r1.${this.#instance}.`);
+  }
+  /** Sends a signal, whose JSON is given; `settle` is called with null once the peer has it. Throws `queue_full`. */
+  push(text, settle = () => {
+  }, { media = false } = {}) {
+    this.#outbox.push({ text, settle }, media);
+  }
+  /** Forgets what was said about a connection of media that is gone, as far as it was not sent. */
+  dropMedia() {
+    this.#outbox.dropMedia();
+  }
+  /** Both are there, or there again: what may have been lost on the way is sent again. */
+  flow(now) {
+    this.#flows = this.#noteDue = true;
+    this.#probes = 0;
+    this.#heldUntil = 0;
+    this.#timeout.progressed();
+    this.#timer = null;
+    if (this.kind !== "reliable") return;
+    this.#heard = false;
+    this.#sendAgain(now);
+  }
+  /** One of the two is away: everything waits. */
+  pause() {
+    this.#flows = false;
+  }
+  /** The peer reads too slowly: nothing goes out before that time. */
+  hold(until) {
+    this.#heldUntil = until;
+  }
+  /** The peer stepped out on purpose: whoever comes next is another instance. */
+  peerLeft() {
+    this.#beginAnew();
+    this.kind = "unknown";
+  }
+  /** It is over: nothing that waits will arrive. */
+  fail(code) {
+    this.#flows = false;
+    this.#giveUp(code);
+    while (!this.#outbox.isEmpty) this.#outbox.shift().settle(code);
+  }
+  // --- what comes in ---
+  /** Takes a signal: what it brings the app, in order, and whether the peer is another instance than before. */
+  receive({ stream, n, data }, now) {
+    if (stream === void 0 || n === void 0) {
+      this.#isPlain();
+      return { data: this.#withoutNotes([data]), changed: false };
+    }
+    const named = STREAM.exec(stream);
+    const instance = named ? named[1] : stream;
+    if (!this.incoming.hears(instance)) return { data: [], changed: false };
+    let changed = false;
+    if (instance !== this.incoming.instance) {
+      changed = this.incoming.instance !== null;
+      if (changed) this.#beginAnew();
+      this.incoming.follow(instance);
+      this.#noteDue ||= named !== null;
+    }
+    this.#heard = true;
+    if (named) {
+      this.#isReliable(now);
+      return { data: this.#withoutNotes(this.incoming.take(stream, Number(named[2]), n, data, now)), changed };
+    }
+    this.#isPlain();
+    return { data: this.#withoutNotes(this.incoming.takePlain(stream, n) ? [data] : []), changed };
+  }
+  /** The peer has everything of a stream of ours up to `n`. */
+  acknowledged({ stream, n }, now) {
+    if (stream !== this.stream || n > this.#last) return;
+    this.#isReliable(now);
+    this.#heard = true;
+    if (!this.#unacked.length || n < this.#unacked[0].n) return;
+    while (this.#unacked.length && this.#unacked[0].n <= n) {
+      const sent = this.#unacked.shift();
+      this.#unackedBytes -= sent.text.length;
+      if (sent.times === 1) this.#timeout.measured(now - sent.sentAt);
+      sent.settle(null);
+    }
+    this.#timeout.progressed();
+    this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
+  }
+  // --- what goes out ---
+  /** The text of the frame to write now; null when there is none before `wakeAt`. */
+  next(now) {
+    if (!this.#flows || now < this.#heldUntil) return null;
+    this.#heldUntil = 0;
+    const { ackAt } = this.incoming;
+    if (ackAt !== null && ackAt <= now && this.kind === "reliable") {
+      return JSON.stringify({ type: "ack", room: this.#room, ...this.incoming.takeAck() });
+    }
+    this.#lookAtTheTimer(now);
+    const again = this.#nextAgain(now);
+    if (again !== null) return again;
+    if (this.#noteDue) {
+      this.#noteDue = false;
+      return this.#send({ text: this.#note, settle: () => {
+      }, isNote: true }, now);
+    }
+    return this.#canSend ? this.#send(this.#outbox.shift(), now) : null;
+  }
+  /** Whether `next` has something to do now. */
+  isDue(now) {
+    if (!this.#flows || now < this.#heldUntil) return false;
+    const wakeAt = this.wakeAt();
+    if (wakeAt !== null && wakeAt <= now) return true;
+    return this.#resend.length > 0 || this.#noteDue || this.#canSend;
+  }
+  /** When `next` is to be asked although nothing has happened; null for never. */
+  wakeAt() {
+    if (!this.#flows) return null;
+    const times = [this.#timer, this.kind === "reliable" ? this.incoming.ackAt : null].filter((at) => at !== null);
+    if (!times.length) return this.#heldUntil || null;
+    return Math.max(this.#heldUntil, Math.min(...times));
+  }
+  // --- inside ---
+  get #note() {
+    return JSON.stringify({ here: this.incoming.stream });
+  }
+  get #canSend() {
+    if (this.#outbox.isEmpty || !this.#heard) return false;
+    if (!this.#unacked.length) return true;
+    const isMedia = this.#outbox.hasMedia;
+    return this.#unacked.length < (isMedia ? MEDIA_WINDOW : WINDOW2) && (isMedia || this.#unackedBytes < WINDOW_BYTES);
+  }
+  #send(signal, now) {
+    const sent = { ...signal, n: ++this.#last, sentAt: now, times: 1 };
+    if (this.kind === "plain") {
+      const text = this.#written(sent);
+      sent.settle(null);
+      return text;
+    }
+    this.#unacked.push(sent);
+    this.#unackedBytes += sent.text.length;
+    if (this.#timer === null) this.#setTimer(now);
+    return this.#written(sent);
+  }
+  #setTimer(now) {
+    if (this.kind === "reliable") this.#timer = now + this.#timeout.ms;
+    else if (this.kind === "unknown") this.#timer = now + PROBES_MS[this.#probes];
+  }
+  #written(sent) {
+    const frame = JSON.stringify({ type: "signal", room: this.#room, stream: this.stream, n: sent.n });
+    const written = `${frame.slice(0, -1)},"data":${sent.text}}`;
+    if (sent.isNote || utf8Length(written, this.frameBytes) <= this.frameBytes) return written;
+    sent.settle("too_large");
+    const text = this.#note;
+    if (this.#unacked.includes(sent)) this.#unackedBytes += text.length - sent.text.length;
+    Object.assign(sent, { text, settle: () => {
+    }, isNote: true });
+    return this.#written(sent);
+  }
+  #nextAgain(now) {
+    while (this.#resend.length) {
+      const n = this.#resend.shift();
+      const sent = this.#unacked.length ? this.#unacked[n - this.#unacked[0].n] : void 0;
+      if (!sent) continue;
+      sent.times += 1;
+      sent.sentAt = now;
+      this.resent += 1;
+      return this.#written(sent);
+    }
+    return null;
+  }
+  #sendAgain(now) {
+    this.#resend = this.#unacked.map(({ n }) => n);
+    this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
+  }
+  #lookAtTheTimer(now) {
+    if (this.#timer === null || now < this.#timer) return;
+    if (this.kind === "reliable") {
+      this.#timeout.passed();
+      return this.#sendAgain(now);
+    }
+    this.#probes += 1;
+    if (this.#probes === PROBES_MS.length) return this.#isPlain();
+    this.#setTimer(now);
+    const note = this.#unacked.findLast(({ isNote }) => isNote);
+    this.#resend = note ? [note.n] : [];
+  }
+  #isReliable(now) {
+    if (this.kind === "reliable") return;
+    if (this.kind === "plain") this.#countAnew();
+    this.kind = "reliable";
+    this.#timer = null;
+    if (this.#unacked.length) this.#setTimer(now);
+  }
+  #isPlain() {
+    if (this.kind === "plain") return;
+    this.kind = "plain";
+    this.#giveUp(null);
+  }
+  /** The peer is another instance: what was on its way to the other one is lost, and this one counts from 1. */
+  #beginAnew() {
+    this.#giveUp("peer_gone");
+    this.#heard = true;
+    if (this.kind !== "plain") this.#countAnew();
+  }
+  #countAnew() {
+    if (!this.#last) return;
+    this.#epoch += 1;
+    this.#last = 0;
+  }
+  #giveUp(code) {
+    const given = this.#unacked;
+    this.#unacked = [];
+    this.#unackedBytes = 0;
+    this.#resend = [];
+    this.#timer = null;
+    for (const { settle } of given) settle(code);
+  }
+  /** Takes the presence notes out of what is delivered. */
+  #withoutNotes(signals) {
+    return signals.filter((data) => {
+      const isNote = typeof data === "object" && data !== null && !Array.isArray(data) && "here" in data;
+      if (isNote) this.#noteRead(data.here);
+      return !isNote;
+    });
+  }
+  /** The peer says whom it knows. One that follows another instance of ours has talked to another device since. */
+  #noteRead(here) {
+    if (this.isOurs(here)) return;
+    if (here !== null) this.#onOutdated();
+    this.#noteDue ||= here !== null || this.kind === "plain";
   }
 };
 
 // src/signals.js
+var WHY = {
+  peer_gone: "The peer's page is gone; whether it had the signal is not known",
+  too_large: "The node takes less than the one before it"
+};
 var Signals = class {
   #roomId;
   #link;
   #handlers;
   #delivery;
-  #outbox = new Outbox();
-  #presenceDue = false;
-  #flows = false;
   #turn = null;
-  // what the outbox waits for
+  // what has asked for a turn to write
+  #timer = null;
+  #end = null;
+  // the error of what will never arrive
   /**
    * @param {string} roomId
    * @param {object} link
@@ -1023,86 +1384,109 @@ var Signals = class {
     this.#roomId = roomId;
     this.#link = link;
     this.#handlers = handlers;
-    this.#delivery = new Delivery(link.environment.newId());
+    this.#delivery = new Delivery(roomId, link.environment.newId(), new Outbox(), handlers.onOutdated);
   }
   get isFlowing() {
-    return this.#flows;
+    return this.#delivery.flows;
   }
   /** Whether the peer is an SDK, which tells by its stream when it begins anew. */
   get peerIsKnown() {
-    return this.#delivery.peerStream !== null;
+    return this.#delivery.incoming.instance !== null;
   }
   /** Both are there. */
   flow() {
-    this.#flows = true;
-    this.#tellPresence();
+    this.#delivery.frameBytes = this.#link.limits().frame_bytes;
+    this.#delivery.flow(this.#now);
+    this.#pump();
   }
   pause() {
-    this.#flows = false;
+    this.#delivery.pause();
     this.#turn = null;
+    this.#schedule();
   }
   /** The peer reads too slowly: what is sent waits for so long. */
   holdFor(ms) {
-    const turn = this.#turn = {};
-    this.#link.environment.setTimeout(() => this.#turn === turn && this.#goOn(), ms);
+    this.#delivery.hold(this.#now + ms);
+    this.#pump();
+  }
+  peerLeft() {
+    this.#delivery.peerLeft();
   }
   /** The peer's side was taken back: perhaps by a device that was followed before. */
   hearRetired() {
-    this.#delivery.forgetRetired();
+    this.#delivery.incoming.hearRetired();
   }
   sendMedia(data) {
-    const to = this.#delivery.peerStream;
-    this.send(to === null ? data : { ...data, to });
+    const to = this.#delivery.incoming.stream;
+    this.#push(to === null ? data : { ...data, to }, { media: true });
   }
-  /** Throws a KeeplineError where the server would refuse it. */
+  /** Resolves when the peer has the app's data. */
   send(data) {
-    const number = { stream: this.#delivery.stream, n: Number.MAX_SAFE_INTEGER };
-    encodeFrame({ type: "signal", room: this.#roomId, ...number, data }, this.#link.limits());
-    this.#outbox.push(data);
-    this.#flush();
+    const arrived = new Deferred();
+    const settle = (code) => code === null ? arrived.resolve() : arrived.reject(this.#end ?? this.#error(code));
+    try {
+      if (this.#end) throw this.#end;
+      this.#push({ app: data }, { settle });
+    } catch (error) {
+      arrived.reject(error);
+    }
+    return arrived.promise;
   }
   /** Forgets what was said about an RTCPeerConnection that is gone. */
   dropMedia() {
-    this.#outbox.dropMedia();
+    this.#delivery.dropMedia();
   }
-  receive({ stream, n, data }) {
-    const verdict = this.#delivery.accept({ stream, n });
-    if (verdict === "drop" || typeof data !== "object" || data === null) return;
-    if (verdict === "changed") this.#handlers.onNewPeer(stream);
+  receive(frame) {
+    const { data, changed } = this.#delivery.receive(frame, this.#now);
+    if (changed) this.#handlers.onNewPeer(frame.stream);
+    for (const each of data) if (typeof each === "object" && each !== null) this.#deliver(each);
+    this.#pump();
+  }
+  acknowledged(frame) {
+    this.#delivery.acknowledged(frame, this.#now);
+    this.#pump();
+  }
+  /** It is over: whoever waits for a signal gets this error. */
+  close(error) {
+    this.pause();
+    this.#end = error;
+    this.#delivery.fail(error.code);
+  }
+  get #now() {
+    return this.#link.environment.now();
+  }
+  #error(code) {
+    return new KeeplineError(code, WHY[code], { room: this.#roomId });
+  }
+  /** Throws a KeeplineError where the server would refuse it. */
+  #push(data, { settle, media }) {
+    const number = { stream: "x".repeat(64), n: Number.MAX_SAFE_INTEGER };
+    encodeFrame({ type: "signal", room: this.#roomId, ...number, data }, this.#link.limits());
+    this.#delivery.push(JSON.stringify(data), settle, { media });
+    this.#pump();
+  }
+  #deliver(data) {
     if ("app" in data) this.#handlers.onApp(data.app);
-    else if ("here" in data) this.#receiveNote(data.here);
-    else if (data.to === void 0 || data.to === this.#delivery.stream) this.#handlers.onMedia(data);
+    else if (data.to === void 0 || this.#delivery.isOurs(data.to)) this.#handlers.onMedia(data);
   }
-  #receiveNote(knownStream) {
-    if (knownStream === this.#delivery.stream) return;
-    if (knownStream !== null) this.#handlers.onOutdated();
-    this.#tellPresence();
-  }
-  #tellPresence() {
-    this.#presenceDue = true;
-    this.#flush();
-  }
-  get #hasToSend() {
-    return this.#flows && (this.#presenceDue || !this.#outbox.isEmpty);
-  }
-  #flush() {
-    if (this.#turn || !this.#hasToSend) return;
+  /** Writes what is due, one frame a turn, and comes back when more will be. */
+  #pump() {
+    if (this.#turn) return;
+    if (!this.#delivery.isDue(this.#now)) return this.#schedule();
     const turn = this.#turn = {};
     this.#link.whenFree(() => {
       if (this.#turn !== turn) return;
-      if (this.#hasToSend) this.#writeNext();
-      this.#goOn();
+      this.#turn = null;
+      const text = this.#delivery.next(this.#now);
+      if (text !== null) this.#link.write(text);
+      this.#pump();
     });
   }
-  #goOn() {
-    this.#turn = null;
-    this.#flush();
-  }
-  #writeNext() {
-    const frame = JSON.stringify({ type: "signal", room: this.#roomId, ...this.#delivery.number() });
-    const data = this.#presenceDue ? JSON.stringify({ here: this.#delivery.peerStream }) : this.#outbox.shift();
-    this.#presenceDue = false;
-    this.#link.write(`${frame.slice(0, -1)},"data":${data}}`);
+  #schedule() {
+    const { setTimeout, clearTimeout } = this.#link.environment;
+    clearTimeout(this.#timer);
+    const wakeAt = this.#delivery.wakeAt();
+    if (wakeAt !== null) this.#timer = setTimeout(() => this.#pump(), Math.max(0, wakeAt - this.#now));
   }
 };
 
@@ -1174,7 +1558,7 @@ var ActiveCall = class {
     this.#link.whenFree(() => this.#link.write(encodeFrame({ type: "typing", room: this.roomId })));
   }
   send(data) {
-    if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
+    return this.#signals.send(data ?? null);
   }
   /** Has a line stored, and remembers it: it is not emitted again when it comes in a snapshot. */
   async chat(text, key) {
@@ -1226,6 +1610,8 @@ var ActiveCall = class {
     switch (type) {
       case "signal":
         return this.#signals.receive(frame);
+      case "ack":
+        return this.#signals.acknowledged(frame);
       case "peer":
         return this.#receivePeer(frame);
       case "chat":
@@ -1261,6 +1647,7 @@ var ActiveCall = class {
     const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
     this.#held.fail(error);
+    this.#signals.close(error);
     this.#link.forget(this);
     this.#emit("ended", { reason });
   }
@@ -1303,6 +1690,7 @@ var ActiveCall = class {
     const newcomer = frame.state === "joined" && this.peerState === "left" && !this.#signals.peerIsKnown;
     if (newcomer) this.#renewMedia();
     if (frame.state === "reconnected") this.#signals.hearRetired();
+    if (frame.state === "left") this.#signals.peerLeft();
     this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
     this.#emit("peer", frame);
     this.#meetPeer();

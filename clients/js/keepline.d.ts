@@ -171,8 +171,8 @@ export class Call extends Emitter<CallEvents> {
   /** `key`: the same one is the same message; drawn at random otherwise. */
   chat(text: string, options?: { key?: string }): Promise<ChatMessage>;
   typing(): void;
-  /** @throws {KeeplineError} `too_large`, `bad_request` (half a surrogate pair) */
-  send(data: Json): void;
+  /** Resolves when the peer has it; the promise may be ignored. */
+  send(data: Json): Promise<void>;
   /** Rejects with `timeout` when the server could not be told within 10 s; it is told once it can be reached. */
   hangUp(): Promise<void>;
   /** As `hangUp`. */

@@ -24,8 +24,6 @@ without a network left or ended with the next connection. What only one of them 
   it sends no `ping` frames.
 - It goes through the proxy that the environment names, as browsers do by themselves. SOCKS needs the package
   python-socks; `Options(proxy=None)` uses none.
-- A signal that finds the queue full is refused by SignalQueueFull; the browser SDK drops the oldest. What is sent while
-  only the peer is away is lost here and waits there.
 """
 
 from keepline.client.app_callbacks import State
@@ -41,6 +39,7 @@ from keepline.client.errors import (
     ProtocolError,
     RequestFailed,
     RequestTimedOut,
+    SignalLost,
     SignalQueueFull,
     TokenUnavailable,
 )
@@ -89,6 +88,7 @@ __all__ = [
     "RequestFailed",
     "RequestTimedOut",
     "RoomSnapshot",
+    "SignalLost",
     "SignalQueueFull",
     "SignalReceived",
     "SignalRefused",

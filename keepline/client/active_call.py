@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from keepline.client.call_state import CallState
 from keepline.client.chat_lines import ChatLines
 from keepline.client.connection import Connection
-from keepline.client.delivery import Outgoing
 from keepline.client.departure import Departure
-from keepline.client.errors import CallEnded, ConnectionLost, KeeplineError, RequestFailed
+from keepline.client.errors import CallEnded, ConnectionLost, KeeplineError
 from keepline.client.event_queue import EventQueue
-from keepline.client.events import Ended, Rejoined, SignalRefused
+from keepline.client.events import Ended, Event, PeerChanged, Rejoined, SignalReceived, SignalRefused
 from keepline.client.frames import Frame
-from keepline.client.limits import REASON_LENGTH, Limits, check_size, check_text
+from keepline.client.limits import REASON_LENGTH, Limits, check_text
 from keepline.client.models import Membership
 from keepline.client.options import Options
 from keepline.client.ready_event import ReadyEvent
 from keepline.client.requester import Requester
+from keepline.client.signals import Signals
 
 
 class ActiveCall:
@@ -42,15 +41,10 @@ class ActiveCall:
         self._request = request
         self._client_ready = client_ready
         self._forget = forget
-        self._outgoing = Outgoing(self.room_id, options.signals_waiting, options.signal_bytes_waiting)
+        self._signals = Signals(self.room_id, options)
         self._ready = ReadyEvent()
         self._connection: Connection | None = None
         self._was_held = False
-        self._flushing = asyncio.Lock()
-        self._returned = (
-            False  # with signals that waited, and that the peer may miss if it is not back as well
-        )
-        self._peer_moved = asyncio.Event()
         self._departure = Departure(lambda kind: self.ask(kind, repeatable=True), self.over, options)
         self.limits = Limits()
         self.chat = ChatLines(self.room_id, request, self._ready, client_ready, lambda: self.limits, options)
@@ -69,34 +63,37 @@ class ActiveCall:
         """The connection holds this side of the room, for the first time or again."""
         known, came_back = self._was_held, self._was_held and self._connection is not connection
         self._connection, self._was_held = connection, True
-        if came_back:
-            self._returned = len(self._outgoing) > 0
         self.limits = connection.limits
         if came_back:
             self.events.put(Rejoined(resumed))
         for event in self.state.renew(membership) if known else self.state.first_events():
             self.events.put(event)
-        self._peer_moved.set()
+            self._heed(event)
         self._ready.set()
+        self._meet_peer()
 
     def hold_back(self) -> None:
         """The connection is about to be left: what is sent from now on waits for the next one."""
         self._ready.clear()
+        self._signals.pause()
 
     def go_on(self) -> None:
         """It is not left, as it seems."""
         if self._connection is not None:
             self._ready.set()
+            self._meet_peer()
 
     def lose(self) -> None:
         """The connection is gone; what is sent from now on waits."""
         self._connection = None
         self._ready.clear()
+        self._signals.pause()
 
     def close(self, error: KeeplineError, *, by_server: bool) -> None:
         """The client is closed for good."""
         self._connection = None
         self._ready.fail(error)
+        self._signals.close(error)
         self.events.close(error if by_server else None)
 
     def receive(self, frame: Frame) -> None:
@@ -104,9 +101,23 @@ class ActiveCall:
         if frame["type"] == "ended":
             self.over(frame["reason"])
             return
+        if frame["type"] in ("signal", "ack"):
+            self._read_signal(frame)
+            return
         for event in self.state.apply(frame):
             self.events.put(event)
-        self._peer_moved.set()
+            self._heed(event)
+
+    def _heed(self, event: Event) -> None:
+        match event:
+            case SignalRefused(retry_after_seconds=seconds):
+                self._signals.hold(1.0 if seconds is None else seconds)
+            case PeerChanged(state="left"):
+                self._signals.peer_left()
+            case PeerChanged(state=state):
+                if state == "reconnected":
+                    self._signals.peer_back()
+                self._meet_peer()
 
     def over(self, reason: str) -> None:
         """The call has ended: tell the reader, turn away what is still to be sent."""
@@ -118,8 +129,8 @@ class ActiveCall:
         """This member has no part in the call any more."""
         self.ended = reason
         self._ready.fail(CallEnded(reason))
+        self._signals.close(CallEnded(reason))
         self.events.close()
-        self._peer_moved.set()
         self._forget(self)
 
     async def ask(self, kind: str, *, repeatable: bool = False, **fields: Any) -> Frame:
@@ -152,13 +163,10 @@ class ActiveCall:
         if self.ended is None:
             await self._departure.make("end", lambda: self.over("hangup"))
 
-    async def send_signal(self, data: Any) -> None:
-        """Queue a signal and send what is queued, if the connection is there."""
+    def send_signal(self, data: Any) -> Awaitable[None]:
+        """Send a signal: done once the peer has it."""
         self._ready.check()
-        text = self._outgoing.frame(data)
-        check_size(text, self.limits)  # what no node takes must not get into the queue
-        self._outgoing.add(text)
-        await self.flush()
+        return self._signals.send(data, self.limits)
 
     async def send_note(self, kind: str) -> None:
         """Send a frame that means nothing later: dropped while the client is away or has sent as much as it may."""
@@ -170,43 +178,16 @@ class ActiveCall:
             except ConnectionLost:
                 return
 
-    async def flush(self) -> None:
-        """Hand queued signals to the connection, one at a time so that their order is kept."""
-        async with self._flushing:
-            while (connection := self._sends_on()) is not None:
-                await connection.paced()
-                if connection is self._sends_on() and (text := self._outgoing.head()) is not None:
-                    await self._hand(text, connection)
-            if not self._outgoing:
-                self._returned = False
-
-    async def restore(self) -> None:
-        """Send what waited while the client was away, as soon as the peer is there to get it."""
-        await self.flush()
-        while self._outgoing and self.ended is None:
-            await self._peer_moved.wait()
-            self._peer_moved.clear()
-            await self.flush()
-
-    def _sends_on(self) -> Connection | None:
-        """The connection on which queued signals may leave now; None if there are none, or they have to wait.
-
-        A peer that left on purpose is not waited for: what it would have got is of its last visit.
-        """
-        if not self._outgoing or not self._ready.is_set:
-            return None
-        if self._returned and self.state.peer not in ("joined", "left"):
-            return None
-        return self._connection
-
-    async def _hand(self, text: bytes, connection: Connection) -> None:
-        try:
-            await connection.send_text(text)
-        except ConnectionLost:
-            if self._connection is connection:
-                self.lose()  # the signal stays queued until the rejoin
-        except RequestFailed as error:  # queued when another node allowed more
-            self._outgoing.sent(text)
-            self.events.put(SignalRefused(error.code, error.message))
+    def _meet_peer(self) -> None:
+        """Let signals flow while both are there."""
+        if self._connection is not None and self._ready.is_set and self.state.peer == "joined":
+            self._signals.flow(self._connection)
         else:
-            self._outgoing.sent(text)
+            self._signals.pause()
+
+    def _read_signal(self, frame: Frame) -> None:
+        """What a reader has no room for has not arrived: the peer sends it again, and no more than a window."""
+        if frame["type"] == "signal" and self.events.full and "stream" in frame:
+            return
+        for data in self._signals.receive(frame):
+            self.events.put(SignalReceived(data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from keepline.client.active_call import ActiveCall
@@ -54,17 +54,21 @@ class Call:
         """Why the call is over for this member (`left` after `leave`), or None while it is not."""
         return self._active.ended
 
-    async def send(self, data: Any) -> None:
-        """Send a signal: any value that JSON knows.
+    def send(self, data: Any) -> Awaitable[None]:
+        """Send a signal: any value that JSON knows. Awaiting what it returns waits until the peer has it.
 
-        It arrives at most once: a peer that is not connected at that moment does not get it. What is sent while
-        this client is away waits for its return, and then for the peer's. No more is sent than the node allows
-        in a second. Raises SignalQueueFull when too many wait, RequestFailed with `too_large`, TypeError for what
-        JSON does not know, CallEnded or ConnectionClosed.
+        Signals arrive once and in the order in which they were sent, also those that nobody waits for; many may be
+        under way at once. They wait while one of the two is away. No more is sent than the node allows in a second.
+        Raises SignalQueueFull when too many wait, RequestFailed with `too_large`, TypeError for what JSON does not
+        know, CallEnded or ConnectionClosed. Awaiting raises SignalLost when the peer's page is gone, CallEnded or
+        ConnectionClosed when it will never have the signal.
+
+        A peer without an SDK, or with one of an older release, cannot say that it has a signal: for it the signal
+        counts as delivered when it is handed to the cluster, and arrives at most once.
         """
-        await self._active.send_signal(data)
+        return self._active.send_signal(data)
 
-    async def signal(self, *, description: Any = None, candidate: Any = None, app: Any = None) -> None:
+    def signal(self, *, description: Any = None, candidate: Any = None, app: Any = None) -> Awaitable[None]:
         """Send a signal in the usual form: exactly one of a session description {type, sdp}, an ICE candidate
         {candidate, sdpMid, sdpMLineIndex}, and something of the application's own.
 
@@ -74,7 +78,7 @@ class Call:
         data = {name: value for name, value in given.items() if value is not None}
         if len(data) != 1:
             raise ValueError("a signal carries exactly one of description, candidate and app")
-        await self.send(data)
+        return self.send(data)
 
     async def typing(self) -> None:
         """Tell the peer that this member is writing. Dropped while the client is away."""

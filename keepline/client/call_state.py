@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from keepline.client.delivery import Incoming
 from keepline.client.events import (
     ChatReceived,
     Ending,
@@ -13,7 +12,6 @@ from keepline.client.events import (
     Inactivity,
     ModeChanged,
     PeerChanged,
-    SignalReceived,
     SignalRefused,
     Typing,
 )
@@ -31,11 +29,9 @@ class CallState:
         self.polite = membership.polite
         self.peer: PeerState = membership.peer
         self._messages_kept = messages_kept
-        self._incoming = Incoming()
         self._last_seq = max((message.seq for message in self.room.messages), default=0)
         self._read: dict[str, Callable[[Frame], list[Event]]] = {
             "peer": self._peer,
-            "signal": self._signal,
             "typing": lambda frame: [Typing()],
             "chat": self._chat,
             "mode": self._mode,
@@ -95,10 +91,6 @@ class CallState:
         event = PeerChanged(frame["state"], seconds(frame, "grace_ms"))
         self.peer = "joined" if frame["state"] == "reconnected" else frame["state"]
         return [event]
-
-    def _signal(self, frame: Frame) -> list[Event]:
-        event = SignalReceived(frame["data"])
-        return [event] if self._incoming.accept(frame.get("stream"), frame.get("n")) else []
 
     def _chat(self, frame: Frame) -> list[Event]:
         message = Message.parse(frame["message"])

@@ -85,11 +85,10 @@ class Calls:
         for call in self._calls.values():
             call.hold_back()
 
-    async def go_on(self) -> None:
+    def go_on(self) -> None:
         """It is not left, as it seems: send what has waited."""
-        for call in list(self._calls.values()):
+        for call in self._calls.values():
             call.go_on()
-            await call.flush()
 
     def lose(self) -> None:
         """The connection is gone."""
@@ -103,15 +102,11 @@ class Calls:
         self._calls.clear()
 
     async def restore(self, connection: Connection) -> None:
-        """Rejoin what the session did not resume, and send what was queued meanwhile."""
+        """Rejoin what the session did not resume."""
         async with asyncio.TaskGroup() as restoring:
             for call in list(self._calls.values()):
-                restoring.create_task(self._restore(connection, call))
-
-    async def _restore(self, connection: Connection, call: ActiveCall) -> None:
-        if not call.held:
-            await self._rejoin(connection, call)
-        await call.restore()
+                if not call.held:
+                    restoring.create_task(self._rejoin(connection, call))
 
     async def _rejoin(self, connection: Connection, call: ActiveCall) -> None:
         options = self._options

@@ -234,10 +234,10 @@ class Connector:
                 if not isinstance(opened, Close):
                     return opened
                 if opened.come_back in (ComeBack.NEVER, ComeBack.FRESH_TOKEN):
-                    await self.calls.go_on()
+                    self.calls.go_on()
                     return None
                 delay = self._plan.after_failure()
-            await self.calls.go_on()
+            self.calls.go_on()
             await self._options.sleep(delay)
 
     async def _fetch_token(self) -> str:

@@ -1,76 +1,355 @@
-"""Numbers outgoing signals and recognizes incoming ones: the place where delivery is made reliable.
+"""Reliable signals between two SDKs: numbers, acknowledges, repeats, and puts in order. No I/O; the time is given.
 
-A stream is one direction of one call in one client instance. Its sender counts 1, 2, 3 … and keeps what has
-not been handed to a connection; its receiver drops what it has seen. What is handed to a connection counts as
-delivered here, so signals arrive at most once, and in order.
+docs/delivery.md describes the state machine; clients/js/src/delivery.js is the same one, and both are run against
+tests/vectors/delivery/. What goes out is asked for by `next`, one frame at a time, whenever something has happened and
+again at `wake_at`.
 """
+
+# Theory of operation
+# ===================
+#
+# A stream is one direction between two instances of an SDK. Its name is `r1.<instance>.<epoch>`: the prefix says that
+# its sender repeats and acknowledges, the instance is drawn for each call object (a page that is loaded again is
+# another one), and the epoch grows when the *peer* turns out to be another instance, because that one cannot know what
+# came before. So each stream begins with 1 at both ends, and nothing has to be agreed on.
+#
+# What is known of the peer is its `kind`:
+#
+#   UNKNOWN   Nothing has come from it. Signals go out once, and are kept; only presence notes are repeated, for a
+#             client without an SDK could not tell that a signal comes twice. After the last note the peer is PLAIN.
+#   PLAIN     Its streams have other names, or none: an older SDK, or none. A signal counts as delivered when it is
+#             handed to the connection: at most once, as the cluster delivers it.
+#   RELIABLE  Signals are kept until they are acknowledged, and sent again after a time-out, and at once when either
+#             side is back.
+#
+# The presence note `{"here": <the peer's stream, or null>}` is what each side says when both are there. It is a signal
+# like others, so that it arrives, and makes two SDKs known to each other when neither app has anything to say.
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict, deque
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
-from keepline.client.errors import SignalQueueFull
 from keepline.client.frames import encode
+from keepline.client.incoming import Incoming
+from keepline.client.outbox import Outbox, Ticket
+from keepline.client.retransmission_timeout import RetransmissionTimeout
 
-_STREAMS_REMEMBERED = 16
+WINDOW = 64
+WINDOW_BYTES = 512 * 1024
+PROBES_MS = (1_000, 2_000, 4_000)
+"""How long after a presence note it is sent again, and after the last one the peer is taken to be no SDK."""
+
+_STREAM = re.compile(r"r1\.([^.]+)\.(\d{1,9})")
 
 
-class Outgoing:
-    """The sender's end of a stream: a queue of numbered signals as they will be written, bounded in both measures."""
+class PeerKind(Enum):
+    """What is known of the peer."""
 
-    def __init__(self, room_id: str, limit: int, max_bytes: int, stream: str | None = None) -> None:
-        """Take how many signals, and how many bytes, may wait. `stream` is drawn at random unless given."""
-        self.stream = secrets.token_urlsafe(12) if stream is None else stream
+    UNKNOWN = "unknown"
+    PLAIN = "plain"
+    RELIABLE = "reliable"
+
+
+@dataclass(slots=True)
+class _Sent:
+    n: int
+    text: bytes
+    ticket: Ticket | None
+    is_note: bool
+    sent_at: float
+    times: int = 1
+
+
+@dataclass(slots=True)
+class Received:
+    """What a signal brings: `data` for the app, in order. `changed`: the peer is another instance than before."""
+
+    data: list[Any] = field(default_factory=list)
+    changed: bool = False
+
+
+class Delivery:
+    """Both directions of one call, seen from one side."""
+
+    def __init__(self, room_id: str, instance: str, limit: int, max_bytes: int) -> None:
+        """Take a random `instance`, and how many signals, and bytes of them, may wait."""
+        self.instance = instance
+        self.kind = PeerKind.UNKNOWN
+        self.incoming = Incoming()
+        self.resent = 0
+        self.outdated = False
+        self.frame_bytes = 65_536
         self._room_id = room_id
-        self._limit = limit
-        self._max_bytes = max_bytes
+        self._epoch = 1
         self._last = 0
-        self._bytes = 0
-        self._waiting: deque[bytes] = deque()
+        self._outbox = Outbox(limit, max_bytes)
+        self._unacked: deque[_Sent] = deque()
+        self._unacked_bytes = 0
+        self._resend: deque[int] = deque()
+        self._note_due = False
+        self._flows = False
+        self._heard = True
+        self._held_until = 0.0
+        self._timeout = RetransmissionTimeout()
+        self._timer: float | None = None
+        self._probes = 0
+
+    # --- what the app and the room say ---
+
+    @property
+    def stream(self) -> str:
+        """The name of our stream to the peer as it is now."""
+        return f"r1.{self.instance}.{self._epoch}"
+
+    @property
+    def flows(self) -> bool:
+        """Whether both are there."""
+        return self._flows
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._outbox) + len(self._unacked)
 
-    def frame(self, data: Any) -> bytes:
-        """The text of the next signal. Raises TypeError for what JSON does not know."""
-        numbered = {"stream": self.stream, "n": self._last + 1, "data": data}
-        return encode({"type": "signal", "room": self._room_id, **numbered})
+    def push(self, text: bytes, ticket: Ticket) -> None:
+        """Send a signal, whose JSON is given. Raises SignalQueueFull."""
+        self._outbox.push(text, ticket)
 
-    def add(self, text: bytes) -> None:
-        """Queue what `frame` made. Raises SignalQueueFull at the limit, and then uses up no number."""
-        if len(self._waiting) >= self._limit or self._bytes + len(text) > self._max_bytes:
-            raise SignalQueueFull(f"{len(self._waiting)} signals of {self._bytes} bytes are waiting already")
-        self._last += 1
-        self._bytes += len(text)
-        self._waiting.append(text)
+    def flow(self, now: float) -> None:
+        """Both are there, or there again: what may have been lost on the way is sent again."""
+        self._flows, self._note_due, self._probes = True, True, 0
+        self._held_until = 0.0
+        self._timeout.progressed()
+        self._timer = None
+        if self.kind is PeerKind.RELIABLE:
+            self._heard = False
+            self._send_again(now)
 
-    def head(self) -> bytes | None:
-        """The next signal to be sent; it stays queued until `sent`."""
-        return self._waiting[0] if self._waiting else None
+    def pause(self) -> None:
+        """One of the two is away: everything waits."""
+        self._flows = False
 
-    def sent(self, text: bytes) -> None:
-        """The signal was handed to a connection."""
-        if self._waiting and self._waiting[0] is text:
-            self._bytes -= len(text)
-            self._waiting.popleft()
+    def hold(self, until: float) -> None:
+        """The peer reads too slowly: nothing goes out before that time."""
+        self._held_until = until
 
+    def peer_left(self) -> None:
+        """The peer stepped out on purpose: whoever comes next is another instance."""
+        self._begin_anew()
+        self.kind = PeerKind.UNKNOWN
 
-class Incoming:
-    """The receiver's end: remembers how far it has read each of the peer's latest streams."""
+    def fail(self, code: str) -> None:
+        """It is over: nothing that waits will arrive."""
+        self._flows = False
+        self._give_up(code)
+        while len(self._outbox):
+            self._outbox.pop()[1].settle(code)
 
-    def __init__(self) -> None:
-        self._last: OrderedDict[str, int] = OrderedDict()
+    # --- what comes in ---
 
-    def accept(self, stream: str | None, n: int | None) -> bool:
-        """Whether this signal is new. One without stream and number always is: it cannot be recognized."""
+    def receive(self, stream: str | None, n: int | None, data: Any, now: float) -> Received:
+        """Take a signal."""
         if stream is None or n is None:
-            return True
-        if n <= self._last.get(stream, 0):
+            self._is_plain()
+            return self._read(Received(), [data])
+        named = _STREAM.fullmatch(stream)
+        instance = named[1] if named else stream
+        if not self.incoming.hears(instance):
+            return Received()
+        received = Received()
+        if instance != self.incoming.instance:
+            received.changed = self.incoming.instance is not None
+            if received.changed:
+                self._begin_anew()
+            self.incoming.follow(instance)
+            self._note_due = self._note_due or named is not None
+        self._heard = True
+        if named is None:
+            self._is_plain()
+            return self._read(received, [data] if self.incoming.take_plain(stream, n) else [])
+        self._is_reliable(now)
+        return self._read(received, self.incoming.take(stream, int(named[2]), n, data, now))
+
+    def acknowledged(self, stream: str, n: int, now: float) -> None:
+        """The peer has everything of a stream of ours up to `n`."""
+        if stream != self.stream or n > self._last:
+            return
+        self._is_reliable(now)
+        self._heard = True
+        if not self._unacked or n < self._unacked[0].n:
+            return
+        while self._unacked and self._unacked[0].n <= n:
+            sent = self._unacked.popleft()
+            self._unacked_bytes -= len(sent.text)
+            if sent.times == 1:
+                self._timeout.measured(now - sent.sent_at)
+            _settle(sent.ticket, None)
+        self._timeout.progressed()
+        self._timer = now + self._timeout.ms if self._unacked else None
+
+    # --- what goes out ---
+
+    def next(self, now: float) -> bytes | None:
+        """The frame to write now; None when there is none before `wake_at`."""
+        if not self._flows or now < self._held_until:
+            return None
+        self._held_until = 0.0
+        ack_at = self.incoming.ack_at
+        if ack_at is not None and ack_at <= now and self.kind is PeerKind.RELIABLE:
+            stream, n = self.incoming.take_ack()
+            return encode({"type": "ack", "room": self._room_id, "stream": stream, "n": n})
+        self._look_at_the_timer(now)
+        if (again := self._next_again(now)) is not None:
+            return again
+        if self._note_due:
+            self._note_due = False
+            return self._send(encode({"here": self.incoming.stream}), None, now, is_note=True)
+        if self._outbox and self._has_room():
+            text, ticket = self._outbox.pop()
+            return self._send(text, ticket, now, is_note=False)
+        return None
+
+    def due(self, now: float) -> bool:
+        """Whether `next` has something to do now."""
+        if not self._flows or now < self._held_until:
             return False
-        self._last[stream] = n
-        self._last.move_to_end(stream)
-        if len(self._last) > _STREAMS_REMEMBERED:
-            self._last.popitem(last=False)
-        return True
+        wake_at = self.wake_at()
+        if wake_at is not None and wake_at <= now:
+            return True
+        return bool(self._resend or self._note_due or (self._outbox and self._has_room()))
+
+    def wake_at(self) -> float | None:
+        """When `next` is to be asked although nothing has happened; None for never."""
+        if not self._flows:
+            return None
+        ack_at = self.incoming.ack_at if self.kind is PeerKind.RELIABLE else None
+        times = [at for at in (ack_at, self._timer) if at is not None]
+        if not times and not self._held_until:
+            return None
+        return max(self._held_until, min(times, default=self._held_until))
+
+    # --- inside ---
+
+    def _has_room(self) -> bool:
+        """Whether a new signal may go. Not before the peer has been heard again: its page may have been loaded anew."""
+        if not self._heard:
+            return False
+        if not self._unacked:
+            return True
+        return len(self._unacked) < WINDOW and self._unacked_bytes < WINDOW_BYTES
+
+    def _send(self, text: bytes, ticket: Ticket | None, now: float, *, is_note: bool) -> bytes:
+        self._last += 1
+        sent = _Sent(self._last, text, ticket, is_note, now)
+        if self.kind is PeerKind.PLAIN:
+            _settle(ticket, None)
+            return self._written(sent)
+        self._unacked.append(sent)
+        self._unacked_bytes += len(text)
+        if self._timer is None:
+            self._set_timer(now)
+        return self._written(sent)
+
+    def _set_timer(self, now: float) -> None:
+        if self.kind is PeerKind.RELIABLE:
+            self._timer = now + self._timeout.ms
+        elif self.kind is PeerKind.UNKNOWN:
+            self._timer = now + PROBES_MS[self._probes]
+
+    def _written(self, sent: _Sent) -> bytes:
+        frame = {"type": "signal", "room": self._room_id, "stream": self.stream, "n": sent.n}
+        written = encode(frame)[:-1] + b',"data":' + sent.text + b"}"
+        if len(written) <= self.frame_bytes or sent.is_note:
+            return written
+        # Another node took more. Its number is used up, so a note goes in its place.
+        _settle(sent.ticket, "too_large")
+        self._unacked_bytes -= len(sent.text) if sent in self._unacked else 0
+        sent.ticket, sent.is_note, sent.text = None, True, encode({"here": self.incoming.stream})
+        self._unacked_bytes += len(sent.text) if sent in self._unacked else 0
+        return self._written(sent)
+
+    def _next_again(self, now: float) -> bytes | None:
+        while self._resend:
+            n = self._resend.popleft()
+            if self._unacked and n >= self._unacked[0].n:
+                sent = self._unacked[n - self._unacked[0].n]
+                sent.times += 1
+                sent.sent_at = now
+                self.resent += 1
+                return self._written(sent)
+        return None
+
+    def _send_again(self, now: float) -> None:
+        self._resend = deque(sent.n for sent in self._unacked)
+        self._timer = now + self._timeout.ms if self._unacked else None
+
+    def _look_at_the_timer(self, now: float) -> None:
+        if self._timer is None or now < self._timer:
+            return
+        if self.kind is PeerKind.RELIABLE:
+            self._timeout.passed()
+            self._send_again(now)
+            return
+        self._probes += 1
+        if self._probes == len(PROBES_MS):
+            self._is_plain()
+            return
+        self._set_timer(now)
+        self._resend = deque([sent.n for sent in self._unacked if sent.is_note][-1:])
+
+    def _is_reliable(self, now: float) -> None:
+        if self.kind is PeerKind.PLAIN:
+            self._count_anew()  # what went out meanwhile was not kept
+        if self.kind is not PeerKind.RELIABLE:
+            self.kind = PeerKind.RELIABLE
+            self._timer = None
+            if self._unacked:
+                self._set_timer(now)
+
+    def _is_plain(self) -> None:
+        if self.kind is not PeerKind.PLAIN:
+            self.kind = PeerKind.PLAIN
+            self._give_up(None)
+
+    def _begin_anew(self) -> None:
+        """The peer is another instance: what was on its way to the other one is lost, and this one counts from 1."""
+        self._give_up("peer_gone")
+        self._heard = True
+        if self.kind is not PeerKind.PLAIN:
+            self._count_anew()
+
+    def _count_anew(self) -> None:
+        if self._last:
+            self._epoch += 1
+            self._last = 0
+
+    def _give_up(self, code: str | None) -> None:
+        for sent in self._unacked:
+            _settle(sent.ticket, code)
+        self._unacked.clear()
+        self._unacked_bytes = 0
+        self._resend.clear()
+        self._timer = None
+
+    def _read(self, received: Received, signals: list[Any]) -> Received:
+        """Take the presence notes out of what is delivered."""
+        for data in signals:
+            if isinstance(data, dict) and "here" in data:
+                self._note_read(data["here"])
+            else:
+                received.data.append(data)
+        return received
+
+    def _note_read(self, here: object) -> None:
+        """The peer says whom it knows. One that follows another instance of ours has talked to another device since."""
+        if isinstance(here, str) and here.startswith(f"r1.{self.instance}."):
+            return
+        self.outdated = self.outdated or here is not None
+        self._note_due = self._note_due or here is not None or self.kind is PeerKind.PLAIN
+
+
+def _settle(ticket: Ticket | None, code: str | None) -> None:
+    if ticket is not None:
+        ticket.settle(code)

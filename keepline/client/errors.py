@@ -86,7 +86,19 @@ class CallEnded(KeeplineError):
 
 
 class SignalQueueFull(KeeplineError):
-    """Too many signals wait for the connection or the peer to come back. The signal was not queued."""
+    """Too many signals wait for the peer to take them. The signal was not queued."""
+
+
+class SignalLost(KeeplineError):
+    """The peer will never have the signal, or nobody can say whether it had it.
+
+    `code` is `peer_gone` when the peer's page or program is gone, and another one may have come in its place;
+    `too_large` when the node that the client came to takes less than the one before.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class ProtocolError(KeeplineError):

@@ -28,6 +28,11 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._events)
 
+    @property
+    def full(self) -> bool:
+        """Whether the next event would be dropped."""
+        return len(self._events) >= self._limit
+
     def put(self, event: Event) -> None:
         """Append an event. After `close` nothing is taken any more."""
         if self._closed:

@@ -52,6 +52,7 @@ class Member:
     random: random.Random
     unanswered: int = 0
     refused: list[str] = field(default_factory=list)
+    signals: list[asyncio.Future[None]] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
 
     async def read(self) -> None:
@@ -69,11 +70,10 @@ class Member:
 
     async def work(self, stop: asyncio.Event) -> None:
         """Chat and signal, with pauses, until `stop` is set or the call is over."""
-        number = 0
         try:
             while not stop.is_set():
-                number += 1
-                await self.call.send(number)
+                number = len(self.signals) + 1
+                self.signals.append(asyncio.ensure_future(self.call.send(number)))
                 await self._chat(f"{self.name} {number}")
                 await pause(self.random.uniform(*PAUSE_SECONDS), stop)
         except CallEnded:
@@ -103,6 +103,13 @@ class LoadedCall:
     room: str
     members: tuple[Member, Member]
     ledger: Ledger
+
+    def all_signals_arrived(self) -> bool:
+        """Whether each member has all of the other's signals, once and in order, and the other knows it."""
+        for member, peer in (self.members, self.members[::-1]):
+            assert self.ledger.signals.get(peer.name, []) == list(range(1, len(member.signals) + 1))
+            assert all(signal.done() and signal.exception() is None for signal in member.signals)
+        return True
 
     def view(self, member: Member) -> list[Line]:
         """The chat as a member has it."""

@@ -90,7 +90,7 @@ export class ActiveCall {
   }
 
   send(data) {
-    if (!this.endedReason && !this.#departure) this.#signals.send({ app: data ?? null });
+    return this.#signals.send(data ?? null);
   }
 
   /** Has a line stored, and remembers it: it is not emitted again when it comes in a snapshot. */
@@ -149,6 +149,8 @@ export class ActiveCall {
     switch (type) {
       case "signal":
         return this.#signals.receive(frame);
+      case "ack":
+        return this.#signals.acknowledged(frame);
       case "peer":
         return this.#receivePeer(frame);
       case "chat":
@@ -186,6 +188,7 @@ export class ActiveCall {
     const error = cause ?? new KeeplineError("room_ended", `The call is over: ${reason}`, { room: this.roomId, reason });
     this.#ready.reject(error);
     this.#held.fail(error);
+    this.#signals.close(error);
     this.#link.forget(this);
     this.#emit("ended", { reason });
   }
@@ -235,6 +238,7 @@ export class ActiveCall {
     const newcomer = frame.state === "joined" && this.peerState === "left" && !this.#signals.peerIsKnown;
     if (newcomer) this.#renewMedia();
     if (frame.state === "reconnected") this.#signals.hearRetired();
+    if (frame.state === "left") this.#signals.peerLeft();
     this.peerState = frame.state === "reconnected" ? "joined" : frame.state;
     this.#emit("peer", frame);
     this.#meetPeer();

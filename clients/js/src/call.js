@@ -91,11 +91,13 @@ export class Call extends Emitter {
   }
 
   /**
-   * Sends any JSON value to the peer, who gets it as a `data` event, in order and at most once. The last 256 wait while
-   * we or the peer are not connected.
+   * Sends any JSON value to the peer, who gets it as a `data` event, once and in order, also after reconnects. The
+   * promise, which may be ignored, resolves when the peer has it, and rejects when it never will: `room_ended`, `closed`,
+   * `peer_gone` (its page was closed or loaded again), `too_large`, or `queue_full` when 256 wait already. A peer without
+   * an SDK, or with one of an older release, gets it at most once, and counts as having it when it was sent.
    */
   send(data) {
-    this.#active.send(data);
+    return this.#active.send(data);
   }
 
   /** Ends the call for both sides. Media stops at once. */

@@ -1,60 +1,322 @@
-const MAX_OUT_OF_ORDER = 256;
-const MAX_RETIRED_STREAMS = 8;
-
 /**
- * Numbers outgoing signals and judges incoming ones; everything about delivery that outlives one connection.
+ * Reliable signals between two SDKs: numbers, acknowledges, repeats, and puts in order. No I/O; the time is given.
  *
- * `stream` names this instance of the SDK in this room: a reloaded page has another one, and that is how the peer
- * learns that its RTCPeerConnection talks to somebody who is gone. `n` counts 1, 2, 3 … within the stream.
+ * docs/delivery.md describes the state machine; keepline/client/delivery.py is the same one, with its theory of
+ * operation, and both are run against tests/vectors/delivery/. What goes out is asked for by `next`, one frame at a
+ * time, whenever something has happened and again at `wakeAt`.
  */
+import { utf8Length } from "./frames.js";
+import { Incoming } from "./incoming.js";
+import { Outbox } from "./outbox.js";
+import { RetransmissionTimeout } from "./retransmission_timeout.js";
+
+const WINDOW_BYTES = 512 * 1024;
+const WINDOW = 64;
+const MEDIA_WINDOW = 112; // the negotiation does not wait for the app
+/** How long after a presence note it is sent again, and after the last one the peer is taken to be no SDK. */
+const PROBES_MS = [1_000, 2_000, 4_000];
+
+const STREAM = /^r1\.([^.]+)\.(\d{1,9})$/;
+
 export class Delivery {
-  #sent = 0;
-  #inOrder = 0;
-  #outOfOrder = new Set();
-  #retired = [];
-
-  constructor(stream) {
-    this.stream = stream;
-    this.peerStream = null;
-  }
-
-  /** What names the next signal of our stream. */
-  number() {
-    return { stream: this.stream, n: ++this.#sent };
-  }
+  kind = "unknown";
+  incoming = new Incoming();
+  resent = 0;
+  frameBytes = 65_536;
+  #room;
+  #instance;
+  #onOutdated;
+  #epoch = 1;
+  #last = 0;
+  #outbox;
+  #unacked = []; // one after the other by `n`
+  #unackedBytes = 0;
+  #resend = [];
+  #noteDue = false;
+  #flows = false;
+  #heard = true; // the peer, since both are there: new signals wait, for its page may have been loaded anew
+  #heldUntil = 0;
+  #timeout = new RetransmissionTimeout();
+  #timer = null;
+  #probes = 0;
 
   /**
-   * What to do with a signal: `deliver` it, `drop` it as seen before, or deliver it knowing that the peer's
-   * instance `changed`. Clients without an SDK send neither `stream` nor `n`; what they send is delivered.
+   * @param {string} room
+   * @param {string} instance random
+   * @param {Outbox} [outbox] holds what waits to be numbered
+   * @param {() => void} [onOutdated] the peer has talked to another device of our user since
    */
-  accept({ stream, n }) {
-    if (stream === undefined) return "deliver";
-    if (this.#retired.includes(stream)) return "drop";
-    const changed = this.peerStream !== null && stream !== this.peerStream;
-    if (stream !== this.peerStream) this.#follow(stream);
-    if (n !== undefined && this.#seen(n)) return "drop";
-    return changed ? "changed" : "deliver";
+  constructor(room, instance, outbox = new Outbox(), onOutdated = () => {}) {
+    this.#room = room;
+    this.#instance = instance;
+    this.#outbox = outbox;
+    this.#onOutdated = onOutdated;
   }
 
-  /** The peer's side was taken over: perhaps by a device that was followed before, and is to be heard again. */
-  forgetRetired() {
-    this.#retired.length = 0;
+  // --- what the app and the room say ---
+
+  /** The name of our stream to the peer as it is now. */
+  get stream() {
+    return `r1.${this.#instance}.${this.#epoch}`;
   }
 
-  #follow(stream) {
-    if (this.peerStream !== null) this.#retired.push(this.peerStream);
-    if (this.#retired.length > MAX_RETIRED_STREAMS) this.#retired.shift();
-    this.peerStream = stream;
-    this.#inOrder = 0;
-    this.#outOfOrder.clear();
+  /** Whether both are there. */
+  get flows() {
+    return this.#flows;
   }
 
-  #seen(n) {
-    if (n <= this.#inOrder || this.#outOfOrder.has(n)) return true;
-    this.#outOfOrder.add(n);
-    // What was lost never fills its gap: beyond the limit the oldest gap is given up.
-    if (this.#outOfOrder.size > MAX_OUT_OF_ORDER) this.#inOrder = Math.min(...this.#outOfOrder) - 1;
-    while (this.#outOfOrder.delete(this.#inOrder + 1)) this.#inOrder += 1;
-    return false;
+  /** Whether a stream is one of ours. */
+  isOurs(stream) {
+    return typeof stream === "string" && stream.startsWith(`r1.${this.#instance}.`);
+  }
+
+  /** Sends a signal, whose JSON is given; `settle` is called with null once the peer has it. Throws `queue_full`. */
+  push(text, settle = () => {}, { media = false } = {}) {
+    this.#outbox.push({ text, settle }, media);
+  }
+
+  /** Forgets what was said about a connection of media that is gone, as far as it was not sent. */
+  dropMedia() {
+    this.#outbox.dropMedia();
+  }
+
+  /** Both are there, or there again: what may have been lost on the way is sent again. */
+  flow(now) {
+    this.#flows = this.#noteDue = true;
+    this.#probes = 0;
+    this.#heldUntil = 0;
+    this.#timeout.progressed();
+    this.#timer = null;
+    if (this.kind !== "reliable") return;
+    this.#heard = false;
+    this.#sendAgain(now);
+  }
+
+  /** One of the two is away: everything waits. */
+  pause() {
+    this.#flows = false;
+  }
+
+  /** The peer reads too slowly: nothing goes out before that time. */
+  hold(until) {
+    this.#heldUntil = until;
+  }
+
+  /** The peer stepped out on purpose: whoever comes next is another instance. */
+  peerLeft() {
+    this.#beginAnew();
+    this.kind = "unknown";
+  }
+
+  /** It is over: nothing that waits will arrive. */
+  fail(code) {
+    this.#flows = false;
+    this.#giveUp(code);
+    while (!this.#outbox.isEmpty) this.#outbox.shift().settle(code);
+  }
+
+  // --- what comes in ---
+
+  /** Takes a signal: what it brings the app, in order, and whether the peer is another instance than before. */
+  receive({ stream, n, data }, now) {
+    if (stream === undefined || n === undefined) {
+      this.#isPlain();
+      return { data: this.#withoutNotes([data]), changed: false };
+    }
+    const named = STREAM.exec(stream);
+    const instance = named ? named[1] : stream;
+    if (!this.incoming.hears(instance)) return { data: [], changed: false };
+    let changed = false;
+    if (instance !== this.incoming.instance) {
+      changed = this.incoming.instance !== null;
+      if (changed) this.#beginAnew();
+      this.incoming.follow(instance);
+      this.#noteDue ||= named !== null;
+    }
+    this.#heard = true;
+    if (named) {
+      this.#isReliable(now);
+      return { data: this.#withoutNotes(this.incoming.take(stream, Number(named[2]), n, data, now)), changed };
+    }
+    this.#isPlain();
+    return { data: this.#withoutNotes(this.incoming.takePlain(stream, n) ? [data] : []), changed };
+  }
+
+  /** The peer has everything of a stream of ours up to `n`. */
+  acknowledged({ stream, n }, now) {
+    if (stream !== this.stream || n > this.#last) return;
+    this.#isReliable(now);
+    this.#heard = true;
+    if (!this.#unacked.length || n < this.#unacked[0].n) return;
+    while (this.#unacked.length && this.#unacked[0].n <= n) {
+      const sent = this.#unacked.shift();
+      this.#unackedBytes -= sent.text.length;
+      if (sent.times === 1) this.#timeout.measured(now - sent.sentAt);
+      sent.settle(null);
+    }
+    this.#timeout.progressed();
+    this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
+  }
+
+  // --- what goes out ---
+
+  /** The text of the frame to write now; null when there is none before `wakeAt`. */
+  next(now) {
+    if (!this.#flows || now < this.#heldUntil) return null;
+    this.#heldUntil = 0;
+    const { ackAt } = this.incoming;
+    if (ackAt !== null && ackAt <= now && this.kind === "reliable") {
+      return JSON.stringify({ type: "ack", room: this.#room, ...this.incoming.takeAck() });
+    }
+    this.#lookAtTheTimer(now);
+    const again = this.#nextAgain(now);
+    if (again !== null) return again;
+    if (this.#noteDue) {
+      this.#noteDue = false;
+      return this.#send({ text: this.#note, settle: () => {}, isNote: true }, now);
+    }
+    return this.#canSend ? this.#send(this.#outbox.shift(), now) : null;
+  }
+
+  /** Whether `next` has something to do now. */
+  isDue(now) {
+    if (!this.#flows || now < this.#heldUntil) return false;
+    const wakeAt = this.wakeAt();
+    if (wakeAt !== null && wakeAt <= now) return true;
+    return this.#resend.length > 0 || this.#noteDue || this.#canSend;
+  }
+
+  /** When `next` is to be asked although nothing has happened; null for never. */
+  wakeAt() {
+    if (!this.#flows) return null;
+    const times = [this.#timer, this.kind === "reliable" ? this.incoming.ackAt : null].filter((at) => at !== null);
+    if (!times.length) return this.#heldUntil || null;
+    return Math.max(this.#heldUntil, Math.min(...times));
+  }
+
+  // --- inside ---
+
+  get #note() {
+    return JSON.stringify({ here: this.incoming.stream });
+  }
+
+  get #canSend() {
+    if (this.#outbox.isEmpty || !this.#heard) return false;
+    if (!this.#unacked.length) return true;
+    const isMedia = this.#outbox.hasMedia;
+    return this.#unacked.length < (isMedia ? MEDIA_WINDOW : WINDOW) && (isMedia || this.#unackedBytes < WINDOW_BYTES);
+  }
+
+  #send(signal, now) {
+    const sent = { ...signal, n: ++this.#last, sentAt: now, times: 1 };
+    if (this.kind === "plain") {
+      const text = this.#written(sent);
+      sent.settle(null);
+      return text;
+    }
+    this.#unacked.push(sent);
+    this.#unackedBytes += sent.text.length;
+    if (this.#timer === null) this.#setTimer(now);
+    return this.#written(sent);
+  }
+
+  #setTimer(now) {
+    if (this.kind === "reliable") this.#timer = now + this.#timeout.ms;
+    else if (this.kind === "unknown") this.#timer = now + PROBES_MS[this.#probes];
+  }
+
+  #written(sent) {
+    const frame = JSON.stringify({ type: "signal", room: this.#room, stream: this.stream, n: sent.n });
+    const written = `${frame.slice(0, -1)},"data":${sent.text}}`;
+    if (sent.isNote || utf8Length(written, this.frameBytes) <= this.frameBytes) return written;
+    // Another node took more. Its number is used up, so a note goes in its place.
+    sent.settle("too_large");
+    const text = this.#note;
+    if (this.#unacked.includes(sent)) this.#unackedBytes += text.length - sent.text.length;
+    Object.assign(sent, { text, settle: () => {}, isNote: true });
+    return this.#written(sent);
+  }
+
+  #nextAgain(now) {
+    while (this.#resend.length) {
+      const n = this.#resend.shift();
+      const sent = this.#unacked.length ? this.#unacked[n - this.#unacked[0].n] : undefined;
+      if (!sent) continue;
+      sent.times += 1;
+      sent.sentAt = now;
+      this.resent += 1;
+      return this.#written(sent);
+    }
+    return null;
+  }
+
+  #sendAgain(now) {
+    this.#resend = this.#unacked.map(({ n }) => n);
+    this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
+  }
+
+  #lookAtTheTimer(now) {
+    if (this.#timer === null || now < this.#timer) return;
+    if (this.kind === "reliable") {
+      this.#timeout.passed();
+      return this.#sendAgain(now);
+    }
+    this.#probes += 1;
+    if (this.#probes === PROBES_MS.length) return this.#isPlain();
+    this.#setTimer(now);
+    const note = this.#unacked.findLast(({ isNote }) => isNote);
+    this.#resend = note ? [note.n] : [];
+  }
+
+  #isReliable(now) {
+    if (this.kind === "reliable") return;
+    if (this.kind === "plain") this.#countAnew(); // what went out meanwhile was not kept
+    this.kind = "reliable";
+    this.#timer = null;
+    if (this.#unacked.length) this.#setTimer(now);
+  }
+
+  #isPlain() {
+    if (this.kind === "plain") return;
+    this.kind = "plain";
+    this.#giveUp(null);
+  }
+
+  /** The peer is another instance: what was on its way to the other one is lost, and this one counts from 1. */
+  #beginAnew() {
+    this.#giveUp("peer_gone");
+    this.#heard = true;
+    if (this.kind !== "plain") this.#countAnew();
+  }
+
+  #countAnew() {
+    if (!this.#last) return;
+    this.#epoch += 1;
+    this.#last = 0;
+  }
+
+  #giveUp(code) {
+    const given = this.#unacked;
+    this.#unacked = [];
+    this.#unackedBytes = 0;
+    this.#resend = [];
+    this.#timer = null;
+    for (const { settle } of given) settle(code);
+  }
+
+  /** Takes the presence notes out of what is delivered. */
+  #withoutNotes(signals) {
+    return signals.filter((data) => {
+      const isNote = typeof data === "object" && data !== null && !Array.isArray(data) && "here" in data;
+      if (isNote) this.#noteRead(data.here);
+      return !isNote;
+    });
+  }
+
+  /** The peer says whom it knows. One that follows another instance of ours has talked to another device since. */
+  #noteRead(here) {
+    if (this.isOurs(here)) return;
+    if (here !== null) this.#onOutdated();
+    this.#noteDue ||= here !== null || this.kind === "plain";
   }
 }

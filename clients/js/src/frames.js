@@ -46,7 +46,7 @@ export function checkText(text, maxLength, room) {
 const HALF_CHARACTER = /(^|[^\\])(\\\\)*\\ud[89a-f]/;
 
 /** Bytes of `text` in UTF-8, exactly once they may exceed `enough`. */
-function utf8Length(text, enough) {
+export function utf8Length(text, enough) {
   if (text.length * 3 <= enough) return text.length;
   let bytes = text.length;
   for (let index = 0; index < text.length; index += 1) {

@@ -1,53 +1,57 @@
-const MAX_APP_SIGNALS = 256;
-const MAX_MEDIA_SIGNALS = 64;
+import { KeeplineError } from "./errors.js";
+
+const MAX_SIGNALS = 256;
 const MAX_BYTES = 1024 * 1024;
 
-/** The signals of one call that wait until both sides are there, as JSON. Those of the negotiation overtake the app's. */
+/** The signals of one call that wait to be numbered. Those of the negotiation overtake the app's. */
 export class Outbox {
-  #app = new Queue(MAX_APP_SIGNALS);
-  #media = new Queue(MAX_MEDIA_SIGNALS);
+  #app = new Queue();
+  #media = new Queue();
 
   get isEmpty() {
     return this.#app.length + this.#media.length === 0;
   }
 
-  push(data) {
-    ("app" in data ? this.#app : this.#media).push(JSON.stringify(data));
+  /** Whether the next signal is one of the negotiation. */
+  get hasMedia() {
+    return this.#media.length > 0;
   }
 
+  /** Appends a signal {text, settle}. Throws `queue_full`. */
+  push(signal, media) {
+    (media ? this.#media : this.#app).push(signal);
+  }
+
+  /** The next signal. */
   shift() {
     return this.#media.shift() ?? this.#app.shift();
   }
 
   /** Forgets what was said about an RTCPeerConnection that is gone. */
   dropMedia() {
-    this.#media = new Queue(MAX_MEDIA_SIGNALS);
+    this.#media = new Queue();
   }
 }
 
-/** Texts in order; beyond its limits the oldest are dropped. */
 class Queue {
-  #texts = [];
-  #limit;
+  #signals = [];
   #size = 0;
 
-  constructor(limit) {
-    this.#limit = limit;
-  }
-
   get length() {
-    return this.#texts.length;
+    return this.#signals.length;
   }
 
-  push(text) {
-    this.#texts.push(text);
-    this.#size += text.length;
-    while (this.#texts.length > this.#limit || this.#size > MAX_BYTES) this.shift();
+  push(signal) {
+    if (this.length >= MAX_SIGNALS || this.#size + signal.text.length > MAX_BYTES) {
+      throw new KeeplineError("queue_full", `${this.length} signals are waiting already`);
+    }
+    this.#size += signal.text.length;
+    this.#signals.push(signal);
   }
 
   shift() {
-    const text = this.#texts.shift();
-    this.#size -= text?.length ?? 0;
-    return text;
+    const signal = this.#signals.shift();
+    this.#size -= signal?.text.length ?? 0;
+    return signal;
   }
 }

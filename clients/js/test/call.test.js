@@ -174,7 +174,7 @@ test("custom data goes both ways; what is queued while away is limited and sent 
   assert.deepEqual(events, [["data", [1]]]);
 
   await place.browser.socket.drop();
-  for (let i = 0; i < 300; i += 1) place.call.send(i);
+  const outcomes = Promise.allSettled(Array.from({ length: 300 }, (_, i) => place.call.send(i)));
   await place.clock.advance(250);
   await place.browser.socket.accept();
   await place.browser.socket.welcome();
@@ -183,14 +183,16 @@ test("custom data goes both ways; what is queued while away is limited and sent 
   await place.clock.advance(4_000);
   const sent = place.browser.socket.all("signal");
   assert.equal(sent.length, 1 + 256);
-  assert.deepEqual([sent[0].data.here, sent[1].data.app, sent[256].data.app], ["b", 44, 299]);
+  assert.deepEqual([sent[0].data.here, sent[1].data.app, sent[256].data.app], ["b", 0, 255]);
   assert.ok(sent.every((frame, i) => i === 0 || frame.n === sent[i - 1].n + 1));
+  const codes = (await outcomes).map(({ reason }) => reason?.code);
+  assert.deepEqual(codes, [...Array(256).fill(undefined), ...Array(44).fill("queue_full")]);
 });
 
 test("what is larger than a frame is refused before it is sent", async () => {
   const { call, browser } = await inRoom();
-  assert.throws(() => call.send("x".repeat(70_000)), { code: "too_large" });
-  assert.throws(() => call.send("ä".repeat(33_000)), { code: "too_large" });
+  await assert.rejects(call.send("x".repeat(70_000)), { code: "too_large" });
+  await assert.rejects(call.send("ä".repeat(33_000)), { code: "too_large" });
   assert.equal(browser.socket.closedWith, undefined);
 });
 

@@ -23,13 +23,13 @@ test("a character outside the basic plane counts once, and an escape that only l
     call.chat(text).catch(() => {});
     assert.equal(browser.socket.last("chat")?.text, text);
   }
-  assert.throws(() => call.send({ deep: [HALF] }), { code: "bad_request" });
-  assert.throws(() => call.send({ [HALF]: 1 }), { code: "bad_request" });
+  await assert.rejects(call.send({ deep: [HALF] }), { code: "bad_request" });
+  await assert.rejects(call.send({ [HALF]: 1 }), { code: "bad_request" });
 });
 
 test("the server says how long a text and a frame may be", async () => {
   const { call } = await enterRoom({ welcome: { limits: { ...LIMITS, chat_length: 10, frame_bytes: 1_024 } } });
   await assert.rejects(call.chat("01234567890"), /11 characters; 1 to 10/);
-  assert.throws(() => call.send("x".repeat(1_000)), { code: "too_large" });
+  await assert.rejects(call.send("x".repeat(1_000)), { code: "too_large" });
   call.send("x".repeat(500));
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { appSignals, enterRoom, LIMITS, reconnect, signals } from "./helpers/rooms.js";
+import { appSignals, enterRoom, LIMITS, reconnect, signals, fromPeer } from "./helpers/rooms.js";
 import { held } from "./helpers/cluster.js";
 import { settle } from "./helpers/clock.js";
 
@@ -22,6 +22,7 @@ test("256 signals that were sent while away arrive in order, at the server's pac
   for (const limits of [LIMITS, { ...LIMITS, frames_per_second: 20, frames_burst: 50 }]) {
     const place = await enterRoom();
     const { browser, clock, call } = place;
+    await browser.socket.say(fromPeer("an older SDK", 1, { here: null }));
     await browser.socket.drop();
     for (const i of numbers(256)) call.send(i);
     await clock.advance(250);
@@ -38,6 +39,7 @@ test("256 signals that were sent while away arrive in order, at the server's pac
 test("a burst of a connected app keeps to the pace as well, and what negotiates goes first", async () => {
   const { browser, clock, call } = await enterRoom();
   const bucket = countExcess(browser.socket, clock);
+  await browser.socket.say(fromPeer("an older SDK", 1, { here: null }));
   for (const i of numbers(256)) call.send(i);
   call.peerConnection.restartIce();
   await settle();

@@ -90,7 +90,7 @@ class _Member:
         while due < until:
             await asyncio.sleep(due - now())
             late.append(max(0.0, now() - due))
-            await self.call.signal(app={"at": now()})
+            self.call.signal(app={"at": now()})
             self.sent += 1
             due += every
 

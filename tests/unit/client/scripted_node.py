@@ -86,10 +86,15 @@ class Visit:
         return frame
 
     async def read(self, kind: str) -> Frame:
-        """The next frame, which must be of this type."""
-        frame = await self.any()
+        """The next frame but for what the SDK adds, presence notes and acknowledgements, which must be of this type."""
+        while _is_added(frame := await self.any()) and (kind != "ack" or frame["type"] != kind):
+            pass
         assert frame["type"] == kind, frame
         return frame
+
+    async def peer_is_older(self) -> None:
+        """Pass on a signal of a peer whose SDK acknowledges nothing."""
+        await self.send("signal", room=ROOM, stream="older", n=1, data={"here": None})
 
     async def send(self, kind: str, **fields: Any) -> None:
         await self._socket.send(orjson.dumps({"type": kind, **fields}), text=True)
@@ -135,6 +140,11 @@ class Visit:
         async with asyncio.timeout(TIMEOUT):
             await self._socket.wait_closed()
         return self._socket.close_code
+
+
+def _is_added(frame: Frame) -> bool:
+    data = frame.get("data")
+    return frame["type"] == "ack" or (isinstance(data, dict) and "here" in data)
 
 
 class ScriptedNode:

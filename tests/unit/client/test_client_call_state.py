@@ -10,7 +10,6 @@ from keepline.client.events import (
     Inactivity,
     ModeChanged,
     PeerChanged,
-    SignalReceived,
     SignalRefused,
     Typing,
 )
@@ -34,7 +33,6 @@ def renewed(before: CallState, peer: str = "joined", **changes: Any) -> list[Eve
             {"type": "peer", "state": "reconnecting", "grace_ms": 10_000},
             PeerChanged("reconnecting", grace_seconds=10.0),
         ),
-        ({"type": "signal", "data": {"app": 1}}, SignalReceived({"app": 1})),
         ({"type": "typing"}, Typing()),
         ({"type": "chat", "message": message(1)}, ChatReceived(Message.parse(message(1)))),
         ({"type": "mode", "action": "request"}, ModeChanged("request")),
@@ -81,13 +79,6 @@ def test_messages_are_kept_up_to_the_limit() -> None:
 def test_a_message_that_comes_twice_is_told_once() -> None:
     call = state(messages=[message(1)])
     assert call.apply({"type": "chat", "room": ROOM, "message": message(1)}) == []
-
-
-def test_a_signal_that_comes_twice_is_told_once() -> None:
-    call = state()
-    frame = {"type": "signal", "room": ROOM, "stream": "s", "n": 1, "data": "x"}
-    assert call.apply(frame) == [SignalReceived("x")]
-    assert call.apply(frame) == []
 
 
 def test_a_new_snapshot_tells_what_was_missed() -> None:

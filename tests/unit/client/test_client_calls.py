@@ -113,11 +113,12 @@ async def test_events_right_behind_the_join_are_not_missed(client: Keepline, vis
 
 
 async def test_signals_are_numbered_and_in_order(call: Call, visit: Visit) -> None:
-    await call.signal(description={"type": "offer", "sdp": "v=0"})
-    await call.signal(candidate={"candidate": "", "sdpMid": "0", "sdpMLineIndex": 0})
-    await call.send(["anything", None])
+    call.signal(description={"type": "offer", "sdp": "v=0"})
+    call.signal(candidate={"candidate": "", "sdpMid": "0", "sdpMLineIndex": 0})
+    call.send(["anything", None])
+    await visit.send("peer", room=ROOM, state="joined")
     frames = [await visit.read("signal") for _ in range(3)]
-    assert [frame["n"] for frame in frames] == [1, 2, 3]
+    assert [frame["n"] for frame in frames] == [2, 3, 4], "the presence note has the first number"
     assert len({frame["stream"] for frame in frames}) == 1
     assert {frame["room"] for frame in frames} == {ROOM}
     assert [frame["data"] for frame in frames] == [
@@ -128,23 +129,27 @@ async def test_signals_are_numbered_and_in_order(call: Call, visit: Visit) -> No
 
 
 async def test_signals_of_many_tasks_keep_their_numbers_in_order(call: Call, visit: Visit) -> None:
-    await asyncio.gather(*(call.send(i) for i in range(50)))
+    await visit.send("peer", room=ROOM, state="joined")
+    tasks = [asyncio.ensure_future(call.send(i)) for i in range(50)]
     frames = [await visit.read("signal") for _ in range(50)]
-    assert [(frame["n"], frame["data"]) for frame in frames] == [(i + 1, i) for i in range(50)]
+    assert [(frame["n"], frame["data"]) for frame in frames] == [(i + 2, i) for i in range(50)]
+    await visit.send("ack", room=ROOM, stream=frames[0]["stream"], n=51)
+    await asyncio.gather(*tasks)
 
 
 async def test_a_signal_has_one_kind(call: Call) -> None:
     with pytest.raises(ValueError, match="exactly one"):
-        await call.signal(description={}, app={})
+        call.signal(description={}, app={})
     with pytest.raises(ValueError, match="exactly one"):
-        await call.signal()
+        call.signal()
 
 
 async def test_what_is_no_json_is_refused_and_blocks_nothing(call: Call, visit: Visit) -> None:
     with pytest.raises(TypeError):
-        await call.send({1, 2})
-    await call.send("fine")
-    assert (await visit.read("signal"))["n"] == 1
+        call.send({1, 2})
+    call.send("fine")
+    await visit.send("peer", room=ROOM, state="joined")
+    assert (await visit.read("signal"))["n"] == 2
 
 
 async def test_chat_returns_what_was_stored(call: Call, visit: Visit) -> None:
@@ -211,7 +216,7 @@ async def test_the_end_by_the_peer_ends_everything(client: Keepline, call: Call,
     assert await next_events(call, 2) == [Ended("hangup")]
     assert call.ended == "hangup"
     with pytest.raises(CallEnded):
-        await call.send("late")
+        call.send("late")
     with pytest.raises(CallEnded):
         await call.chat("late")
     await call.end()
