@@ -75,6 +75,9 @@ python-tests: $(INSTALLED) js-tools ## run pytest in two processes; in one: make
 chaos: $(INSTALLED) ## kill nodes under 100 calls for two minutes; CHAOS_SEED=… repeats a run
 	CHAOS_ROOMS=$${CHAOS_ROOMS:-100} CHAOS_SECONDS=$${CHAOS_SECONDS:-120} $(BIN)/pytest -s tests/acceptance/faults/test_chaos.py
 
+check-delivery: $(INSTALLED) ## break everything under 20 calls for five minutes and check their histories; DELIVERY_SEED=… repeats a run
+	DELIVERY_CALLS=$${DELIVERY_CALLS:-20} DELIVERY_SECONDS=$${DELIVERY_SECONDS:-300} $(BIN)/pytest -s tests/acceptance/faults/test_delivery.py
+
 attack: $(INSTALLED) ## run attacks over real sockets, from one and twenty connections; ATTACK_SECONDS=… each
 	ATTACK_SECONDS=$${ATTACK_SECONDS:-5} ATTACK_CONNECTIONS=$${ATTACK_CONNECTIONS:-1,20} ATTACK_FACTOR=$${ATTACK_FACTOR:-2} ATTACK_NICE=19 \
 	  $(BIN)/pytest -s $(wildcard tests/security/test_attacks*.py) $(PYTEST)

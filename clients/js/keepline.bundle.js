@@ -1105,6 +1105,8 @@ var Delivery = class {
   #heldUntil = 0;
   #timeout = new RetransmissionTimeout();
   #timer = null;
+  #repeatsTo = 0;
+  // up to where to send again once the oldest, sent again after a time-out, has arrived
   #probes = 0;
   /**
    * @param {string} room
@@ -1210,6 +1212,8 @@ var Delivery = class {
     }
     this.#timeout.progressed();
     this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
+    this.#resend = this.#unacked.map((sent) => sent.n).filter((each) => each <= this.#repeatsTo);
+    this.#repeatsTo = 0;
   }
   // --- what goes out ---
   /** The text of the frame to write now; null when there is none before `wakeAt`. */
@@ -1295,13 +1299,17 @@ var Delivery = class {
   }
   #sendAgain(now) {
     this.#resend = this.#unacked.map(({ n }) => n);
+    this.#repeatsTo = 0;
     this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
   }
   #lookAtTheTimer(now) {
     if (this.#timer === null || now < this.#timer) return;
     if (this.kind === "reliable") {
       this.#timeout.passed();
-      return this.#sendAgain(now);
+      this.#timer = now + this.#timeout.ms;
+      this.#resend = [this.#unacked[0].n];
+      this.#repeatsTo = this.#last;
+      return;
     }
     this.#probes += 1;
     if (this.#probes === PROBES_MS.length) return this.#isPlain();
@@ -1337,6 +1345,7 @@ var Delivery = class {
     this.#unacked = [];
     this.#unackedBytes = 0;
     this.#resend = [];
+    this.#repeatsTo = 0;
     this.#timer = null;
     for (const { settle } of given) settle(code);
   }

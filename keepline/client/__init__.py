@@ -29,6 +29,7 @@ without a network left or ended with the next connection. What only one of them 
 from keepline.client.app_callbacks import State
 from keepline.client.call import Call
 from keepline.client.client import Keepline
+from keepline.client.delivery import DeliveryCounts
 from keepline.client.errors import (
     AttemptFailed,
     CallEnded,
@@ -69,6 +70,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionClosed",
     "ConnectionLost",
+    "DeliveryCounts",
     "Ended",
     "Ending",
     "Event",

@@ -8,6 +8,7 @@ from typing import Any
 from keepline.client.call_state import CallState
 from keepline.client.chat_lines import ChatLines
 from keepline.client.connection import Connection
+from keepline.client.delivery import DeliveryCounts
 from keepline.client.departure import Departure
 from keepline.client.errors import CallEnded, ConnectionLost, KeeplineError
 from keepline.client.event_queue import EventQueue
@@ -167,6 +168,11 @@ class ActiveCall:
         """Send a signal: done once the peer has it."""
         self._ready.check()
         return self._signals.send(data, self.limits)
+
+    @property
+    def delivery(self) -> DeliveryCounts:
+        """What reliable signals have cost until now."""
+        return self._signals.counts
 
     async def send_note(self, kind: str) -> None:
         """Send a frame that means nothing later: dropped while the client is away or has sent as much as it may."""

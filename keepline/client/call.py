@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from keepline.client.active_call import ActiveCall
+from keepline.client.delivery import DeliveryCounts
 from keepline.client.events import Event
 from keepline.client.models import Message, PeerState, RoomSnapshot
 
@@ -53,6 +54,11 @@ class Call:
     def ended(self) -> str | None:
         """Why the call is over for this member (`left` after `leave`), or None while it is not."""
         return self._active.ended
+
+    @property
+    def delivery(self) -> DeliveryCounts:
+        """How many signals were sent and sent again, what came twice, and the bytes of it."""
+        return self._active.delivery
 
     def send(self, data: Any) -> Awaitable[None]:
         """Send a signal: any value that JSON knows. Awaiting what it returns waits until the peer has it.

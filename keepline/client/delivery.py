@@ -65,6 +65,19 @@ class _Sent:
 
 
 @dataclass(slots=True)
+class DeliveryCounts:
+    """What reliable delivery has cost: `bytes` are those of signals sent for the first time, the rest is overhead."""
+
+    signals: int = 0
+    bytes: int = 0
+    resent: int = 0
+    duplicates: int = 0
+    acknowledgements: int = 0
+    notes: int = 0
+    overhead_bytes: int = 0
+
+
+@dataclass(slots=True)
 class Received:
     """What a signal brings: `data` for the app, in order. `changed`: the peer is another instance than before."""
 
@@ -80,7 +93,7 @@ class Delivery:
         self.instance = instance
         self.kind = PeerKind.UNKNOWN
         self.incoming = Incoming()
-        self.resent = 0
+        self.counts = DeliveryCounts()
         self.outdated = False
         self.frame_bytes = 65_536
         self._room_id = room_id
@@ -96,6 +109,9 @@ class Delivery:
         self._held_until = 0.0
         self._timeout = RetransmissionTimeout()
         self._timer: float | None = None
+        self._repeats_to = (
+            0  # up to where to send again once the oldest, sent again after a time-out, has arrived
+        )
         self._probes = 0
 
     # --- what the app and the room say ---
@@ -188,6 +204,8 @@ class Delivery:
             _settle(sent.ticket, None)
         self._timeout.progressed()
         self._timer = now + self._timeout.ms if self._unacked else None
+        self._resend = deque(sent.n for sent in self._unacked if sent.n <= self._repeats_to)
+        self._repeats_to = 0
 
     # --- what goes out ---
 
@@ -198,17 +216,22 @@ class Delivery:
         self._held_until = 0.0
         ack_at = self.incoming.ack_at
         if ack_at is not None and ack_at <= now and self.kind is PeerKind.RELIABLE:
+            self.counts.acknowledgements += 1
             stream, n = self.incoming.take_ack()
-            return encode({"type": "ack", "room": self._room_id, "stream": stream, "n": n})
+            return self._overhead(encode({"type": "ack", "room": self._room_id, "stream": stream, "n": n}))
         self._look_at_the_timer(now)
         if (again := self._next_again(now)) is not None:
-            return again
+            self.counts.resent += 1
+            return self._overhead(again)
         if self._note_due:
             self._note_due = False
-            return self._send(encode({"here": self.incoming.stream}), None, now, is_note=True)
+            self.counts.notes += 1
+            return self._overhead(self._send(encode({"here": self.incoming.stream}), None, now, is_note=True))
         if self._outbox and self._has_room():
-            text, ticket = self._outbox.pop()
-            return self._send(text, ticket, now, is_note=False)
+            written = self._send(*self._outbox.pop(), now, is_note=False)
+            self.counts.signals += 1
+            self.counts.bytes += len(written)
+            return written
         return None
 
     def due(self, now: float) -> bool:
@@ -231,6 +254,10 @@ class Delivery:
         return max(self._held_until, min(times, default=self._held_until))
 
     # --- inside ---
+
+    def _overhead(self, written: bytes) -> bytes:
+        self.counts.overhead_bytes += len(written)
+        return written
 
     def _has_room(self) -> bool:
         """Whether a new signal may go. Not before the peer has been heard again: its page may have been loaded anew."""
@@ -277,12 +304,12 @@ class Delivery:
                 sent = self._unacked[n - self._unacked[0].n]
                 sent.times += 1
                 sent.sent_at = now
-                self.resent += 1
                 return self._written(sent)
         return None
 
     def _send_again(self, now: float) -> None:
         self._resend = deque(sent.n for sent in self._unacked)
+        self._repeats_to = 0
         self._timer = now + self._timeout.ms if self._unacked else None
 
     def _look_at_the_timer(self, now: float) -> None:
@@ -290,7 +317,9 @@ class Delivery:
             return
         if self.kind is PeerKind.RELIABLE:
             self._timeout.passed()
-            self._send_again(now)
+            self._timer = now + self._timeout.ms
+            self._resend = deque([self._unacked[0].n])
+            self._repeats_to = self._last
             return
         self._probes += 1
         if self._probes == len(PROBES_MS):
@@ -331,6 +360,7 @@ class Delivery:
         self._unacked.clear()
         self._unacked_bytes = 0
         self._resend.clear()
+        self._repeats_to = 0
         self._timer = None
 
     def _read(self, received: Received, signals: list[Any]) -> Received:

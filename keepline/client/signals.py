@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from typing import Any
 
 from keepline.client.connection import Connection
-from keepline.client.delivery import Delivery
+from keepline.client.delivery import Delivery, DeliveryCounts
 from keepline.client.errors import CallEnded, ConnectionLost, KeeplineError, SignalLost
 from keepline.client.frames import Frame, encode
 from keepline.client.limits import Limits, check_size
@@ -62,6 +63,11 @@ class Signals:
         self._delivery.push(text, promise)
         self._changed.set()
         return promise.future
+
+    @property
+    def counts(self) -> DeliveryCounts:
+        """What it has cost until now."""
+        return replace(self._delivery.counts, duplicates=self._delivery.incoming.duplicates)
 
     # --- what happens to the call ---
 

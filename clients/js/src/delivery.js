@@ -38,6 +38,7 @@ export class Delivery {
   #heldUntil = 0;
   #timeout = new RetransmissionTimeout();
   #timer = null;
+  #repeatsTo = 0; // up to where to send again once the oldest, sent again after a time-out, has arrived
   #probes = 0;
 
   /**
@@ -156,6 +157,8 @@ export class Delivery {
     }
     this.#timeout.progressed();
     this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
+    this.#resend = this.#unacked.map((sent) => sent.n).filter((each) => each <= this.#repeatsTo);
+    this.#repeatsTo = 0;
   }
 
   // --- what goes out ---
@@ -252,6 +255,7 @@ export class Delivery {
 
   #sendAgain(now) {
     this.#resend = this.#unacked.map(({ n }) => n);
+    this.#repeatsTo = 0;
     this.#timer = this.#unacked.length ? now + this.#timeout.ms : null;
   }
 
@@ -259,7 +263,10 @@ export class Delivery {
     if (this.#timer === null || now < this.#timer) return;
     if (this.kind === "reliable") {
       this.#timeout.passed();
-      return this.#sendAgain(now);
+      this.#timer = now + this.#timeout.ms;
+      this.#resend = [this.#unacked[0].n];
+      this.#repeatsTo = this.#last;
+      return;
     }
     this.#probes += 1;
     if (this.#probes === PROBES_MS.length) return this.#isPlain();
@@ -300,6 +307,7 @@ export class Delivery {
     this.#unacked = [];
     this.#unackedBytes = 0;
     this.#resend = [];
+    this.#repeatsTo = 0;
     this.#timer = null;
     for (const { settle } of given) settle(code);
   }

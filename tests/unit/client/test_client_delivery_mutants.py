@@ -40,21 +40,14 @@ def deliver_at_once(
 
 def never_again(delivery: Delivery, now: float) -> None:
     """Retransmission is off."""
-    delivery._timer = None
-
-
-def only_the_first(delivery: Delivery, now: float) -> None:
-    """Only the oldest signal is sent again, and only once."""
-    delivery._resend.extend([delivery._unacked[0].n] if delivery._unacked else [])
-    delivery._timer = None
+    delivery._resend.clear()
 
 
 MUTANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "acknowledgement before delivery": (Incoming, "take_ack", acknowledge_what_is_early),
     "duplicate filter off": (Incoming, "take", deliver_twice),
     "order buffer off": (Incoming, "take", deliver_at_once),
-    "retransmission off": (Delivery, "_send_again", never_again),
-    "retransmission of one signal only": (Delivery, "_send_again", only_the_first),
+    "retransmission off": (Delivery, "_next_again", never_again),
 }
 
 
