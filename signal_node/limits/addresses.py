@@ -8,6 +8,7 @@ a header of the PROXY protocol, whom it names is the peer that wrote the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
@@ -49,6 +50,7 @@ def client_address(peer: str | None, forwarded: str, trusted: Sequence[Network])
     return _counted_as(address)
 
 
+@lru_cache(4_096)
 def networks_of(host: str | None) -> tuple[str, ...]:
     """What counts a client besides its own address: of IPv6 also the /56 and the /48 that a customer may have.
 
@@ -90,6 +92,7 @@ def _without_port(entry: str) -> str:
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
+@lru_cache(4_096)
 def _parsed(text: str) -> IPAddress | None:
     try:
         address = ip_address(text.partition("%")[0])

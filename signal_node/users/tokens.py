@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -40,6 +41,11 @@ _SIGNED = (
     jwt.MissingRequiredClaimError,
 )
 """What is wrong with claims, which are looked at when the signature is right."""
+
+KEY_SECONDS = 10.0
+"""How long a token waits for a key that has to be fetched."""
+
+_MAX_HEADER = 1_024
 
 REMEMBERED_SECONDS = 60.0
 """How long a token that was good is not checked again, within its own life."""
@@ -203,22 +209,28 @@ class Verifier:
 
     async def user_of(self, token: str) -> str:
         """The user's UUID, in lower case. Raises Unauthorized or KeysUnavailable."""
-        try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
-            raise Unauthorized("the token is not a JWT") from None
+        header = _header_of(token)
         algorithm = header.get("alg")
         key: Any
         if algorithm == "HS256" and self._secret is not None:
             key = self._secret
         elif algorithm in ("RS256", "ES256") and self._jwks is not None:
-            key = await self._jwks.key(header.get("kid"))
+            key = await self._fetched(self._jwks, header.get("kid"))
         else:
             raise Unauthorized("the token's algorithm is not accepted here")
         claims = self._claims(token, key, algorithm)
         user = _user(claims)
         self._remember(token, user, key, claims["exp"])
         return user
+
+    async def _fetched(self, jwks: Jwks, key_id: str | None) -> jwt.PyJWK:
+        try:
+            async with asyncio.timeout(KEY_SECONDS):
+                return await jwks.key(key_id)
+        except TimeoutError:
+            raise KeysUnavailable(
+                f"the keys that sign tokens did not arrive within {KEY_SECONDS:g} s"
+            ) from None
 
     def _remember(self, token: str, user: str, key: Any, expires_at: float) -> None:
         until = min(self._clock() + REMEMBERED_SECONDS, float(expires_at))
@@ -244,6 +256,23 @@ class Verifier:
         except jwt.PyJWTError as error:
             is_guess = not isinstance(error, _SIGNED)
             raise Unauthorized(f"the token is not valid: {error}", is_guess=is_guess) from None
+
+
+def _header_of(token: str) -> dict[str, Any]:
+    """What the token says of its signature. Raises Unauthorized."""
+    header, _, rest = token.partition(".")
+    try:
+        if rest.count(".") != 1 or len(header) > _MAX_HEADER:
+            raise jwt.DecodeError
+        return _decoded_header(header)
+    except jwt.PyJWTError:
+        raise Unauthorized("the token is not a JWT") from None
+
+
+@lru_cache(64)
+def _decoded_header(header: str) -> dict[str, Any]:
+    """All tokens of an issuer begin alike."""
+    return jwt.get_unverified_header(f"{header}..")
 
 
 def _digest(token: str) -> bytes:

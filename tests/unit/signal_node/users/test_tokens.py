@@ -409,3 +409,67 @@ async def test_an_address_where_nobody_listens() -> None:
     nowhere = Verifier(None, Jwks("http://127.0.0.1:1/jwks.json", lambda: 0.0))
     with pytest.raises(KeysUnavailable):
         await nowhere.user_of(signed(EC_KEY, "ec"))
+
+
+# --- tokens that are remembered ---
+
+
+async def test_a_token_that_was_good_a_moment_ago_is_not_checked_again() -> None:
+    now = time.time()
+    verifier = Verifier(SECRET, None, clock=lambda: now)
+    token = hs256()
+    assert verifier.user_lately(token) is None
+    await verifier.user_of(token)
+    now += tokens.REMEMBERED_SECONDS - 1
+    assert verifier.user_lately(token) == USER.lower()
+    assert verifier.user_lately(token[:-1]) is None
+    now += 1
+    assert verifier.user_lately(token) is None
+
+
+async def test_no_token_is_remembered_beyond_its_own_life() -> None:
+    now = time.time()
+    verifier = Verifier(SECRET, None, clock=lambda: now)
+    token = hs256(exp=int(now) + 10)
+    await verifier.user_of(token)
+    now += 9
+    assert verifier.user_lately(token) == USER.lower()
+    now += 2
+    assert verifier.user_lately(token) is None
+
+
+async def test_a_token_is_forgotten_with_the_key_that_signed_it(server: KeyServer) -> None:
+    verifier = server.verifier()
+    token = signed(EC_KEY, "ec")
+    await verifier.user_of(token)
+    assert verifier.user_lately(token) == USER.lower()
+    del server.keys["ec"]
+    server.now += 3_600
+    await refusal(verifier, signed(ANOTHER_EC_KEY, "new"))
+    assert verifier.user_lately(token) is None
+
+
+async def test_a_token_that_was_refused_is_not_remembered() -> None:
+    verifier = Verifier(SECRET, None)
+    token = hs256(secret="x" * 32)
+    await refusal(verifier, token)
+    assert verifier.user_lately(token) is None
+
+
+async def test_so_many_are_remembered_and_the_oldest_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_REMEMBERED", 2)
+    verifier = Verifier(SECRET, None)
+    three = [hs256(jti=str(number)) for number in range(3)]
+    for token in three:
+        await verifier.user_of(token)
+    assert [verifier.user_lately(token) for token in three] == [None, USER.lower(), USER.lower()]
+
+
+async def test_a_key_that_does_not_arrive_is_unavailable(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "KEY_SECONDS", 0.05)
+    server.answers.clear()
+    with pytest.raises(KeysUnavailable, match="did not arrive"):
+        await server.verifier().user_of(signed(EC_KEY, "ec"))
+    server.answers.set()
