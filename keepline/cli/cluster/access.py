@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import aiohttp
 import orjson
 from redis.exceptions import RedisError
 
 from keepline.cli.base import command_logs, running
 from keepline.cli.base.credentials import read_credentials
 from keepline.cli.base.errors import CommandError, UsageError
+from keepline.cli.cluster.ops_port import NoAnswer, OpsPorts
 from keepline.ops import redis
 from keepline.ops.redis import prefix
 from keepline.ops.redis.adoption import is_unprefixed
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from keepline.ops.postgres import Pool
 
 DATA = Path(".keepline")
-HTTP_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -58,15 +57,13 @@ class Reach:
         self,
         client: redis.Client,
         pool: Pool | None,
-        web: aiohttp.ClientSession,
-        service_key: str | None,
+        ops_ports: OpsPorts,
         environ: Mapping[str, str],
     ) -> None:
         self.environ = environ
         self.redis = client
         self.pool = pool
-        self._web = web
-        self._key = service_key
+        self._ops_ports = ops_ports
 
     async def partitions(self) -> range:
         """The partitions that this Redis was set up with."""
@@ -130,13 +127,10 @@ class Reach:
             raise NodeSilent(
                 "its heartbeat has stopped" if node.beat is None else "it has not published an ops address"
             )
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
         try:
-            async with self._web.request(method, node.url + path, json=body, headers=headers) as response:
-                answer = await response.json(content_type=None)
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise NodeSilent(f"{node.url} does not answer: {str(error) or type(error).__name__}") from None
+            status, answer = await self._ops_ports.ask(method, node.url + path, body)
+        except NoAnswer as error:
+            raise NodeSilent(str(error)) from None
         if status == 401:
             raise UsageError(
                 f"{node.name} refuses the service key: set KEEPLINE_SERVICE_KEY to the nodes' key"
@@ -174,10 +168,11 @@ async def reach(environ: Mapping[str, str], data: Path = DATA) -> AsyncIterator[
         pool = await _pool(environ.get("DATABASE_URL"))
         if pool is not None:
             stack.callback(pool.terminate)
-        timeout = aiohttp.ClientTimeout(total=HTTP_SECONDS)
-        web = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        key = _service_key(environ, data)
+        ops_ports = OpsPorts({} if key is None else {"Authorization": f"Bearer {key}"})
+        stack.callback(ops_ports.close)
         try:
-            yield Reach(client, pool, web, _service_key(environ, data), environ)
+            yield Reach(client, pool, ops_ports, environ)
         except (RedisError, OSError) as error:
             raise CommandError(redis_is_away(error)) from error
 

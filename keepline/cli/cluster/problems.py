@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keepline.cli.base.time_text import age
-from keepline.cli.cluster.access import HTTP_SECONDS
 from keepline.cli.cluster.findings import Finding
+from keepline.cli.cluster.ops_port import HTTP_SECONDS
 from keepline.cli.cluster.persisters import problems_of_persisters, who_is_late
 from keepline.cli.cluster.survey import STUCK_MS, Survey
 from keepline.room.deadlines import due

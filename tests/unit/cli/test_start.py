@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.helpers.ports import free_port
+
 SLOW = {
     "aiohttp",
     "aioice",
@@ -34,7 +36,7 @@ finally:
 """
 
 
-def loaded_by(*arguments: str, **environ: str) -> set[str]:
+def loaded_by(*arguments: str, exit_code: int = 0, **environ: str) -> set[str]:
     """The modules that a command has loaded when it ends."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, *arguments],
@@ -44,7 +46,7 @@ def loaded_by(*arguments: str, **environ: str) -> set[str]:
         check=False,
         env={"PATH": "", **environ},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == exit_code, done.stderr
     return set(done.stderr.split())
 
 
@@ -57,6 +59,11 @@ def test_a_token_needs_one_library_and_no_event_loop() -> None:
     user = "11111111-1111-4111-8111-111111111111"
     loaded = loaded_by("token", "--user", user, KEEPLINE_AUTH_SECRET="s" * 32)
     assert loaded & SLOW == {"jwt"}
+
+
+def test_the_status_needs_the_library_of_redis_and_no_http_client() -> None:
+    loaded = loaded_by("status", exit_code=1, REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    assert loaded & SLOW == {"asyncio", "redis", "structlog"}
 
 
 def test_what_is_not_to_be_loaded_would_be_noticed() -> None:
