@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from keepline.ops import http, logs, metrics, postgres, program, redis
 from keepline.ops.health import Health, Probe
+from keepline.ops.postgres.users_table import users_table
 from keepline.ops.settings import PersisterSettings
 from keepline.ops.tasks import Tasks
 from persister.cleanup import Cleanup, Periods
@@ -74,7 +75,10 @@ async def _start(
     pool = await postgres.create_pool(str(settings.database_url), application="keepline-persister")
     stack.push_async_callback(_close, pool)
     database = Database(
-        pool, create_users=settings.create_users, late_seconds=settings.keep_ended_seconds / 2
+        pool,
+        create_users=settings.create_users,
+        late_seconds=settings.keep_ended_seconds / 2,
+        users=users_table(settings.users_table, settings.users_column),
     )
     streams = EventStreams(client, settings.worker_id)
     counts = Metrics(registry)

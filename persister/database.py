@@ -23,6 +23,7 @@ import asyncpg
 import orjson
 
 from keepline.ops.postgres import ERRORS, Lent, Pool, in_words
+from keepline.ops.postgres.users_table import UsersTable
 from keepline.room.attempts import Attempts
 from keepline.room.referrals import Referral
 from keepline.room.reports import Report
@@ -107,17 +108,32 @@ _IDENTITY = """SELECT (SELECT system_identifier FROM pg_control_system())::text 
 
 QUERIES = read_queries((Path(__file__).parent / "queries.sql").read_text(encoding="utf-8"))
 
+_USERS = UsersTable()
+
+
+def _creates_users(users: UsersTable) -> str:
+    """The statement that adds unknown users to the app's table."""
+    query = QUERIES["create_users"].replace("INTO users (user_id)", f"INTO {users.table} ({users.key})")
+    return query.replace("ON CONFLICT (user_id)", f"ON CONFLICT ({users.key})")
+
 
 class Database:
     """The tables that the persister writes to."""
 
-    def __init__(self, pool: Pool, *, create_users: bool, late_seconds: float = LATE_SECONDS) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        create_users: bool,
+        late_seconds: float = LATE_SECONDS,
+        users: UsersTable | None = _USERS,
+    ) -> None:
         """With `create_users`, unknown members of rooms are added to `users`; otherwise their rooms are rejected.
 
         `late_seconds` must be less than the time for which ended rooms are kept, by more than clocks can differ.
         """
         self._pool = pool
-        self._create_users = create_users
+        self._create_users = _creates_users(users) if create_users and users else None
         self._late_ms = late_seconds * 1000
         # partitioned tables of the app; looked up when needed
         self._partitioned: frozenset[str] | None = None
@@ -171,7 +187,8 @@ class Database:
         """Whether the statements succeed without rows."""
         try:
             async with self._pool.begin_on(connection):
-                await connection.execute(QUERIES["create_users"], [])
+                if self._create_users:
+                    await connection.execute(self._create_users, [])
                 await connection.execute(QUERIES["append_messages"], [], [])
                 for query, kind in _KINDS.items():
                     nothing: list[list[object]] = [[] for _ in kind.__match_args__]
@@ -182,7 +199,7 @@ class Database:
 
     async def _write(self, connection: Lent, batch: Batch) -> int:
         if self._create_users:
-            await connection.execute(QUERIES["create_users"], batch.users)
+            await connection.execute(self._create_users, batch.users)
         written = await self._insert(connection, "upsert_rooms", batch.rows)
         written += await self._insert(connection, "upsert_activity", batch.activities)
         if batch.messages:

@@ -1,4 +1,4 @@
-r"""Migrates a database to the current schema: `python -m persister.migrate [--check]`.
+r"""Migrates a database to the current schema: `python -m persister.migrate [--check | --plan | --sql]`.
 
 The files of `migrations/` are plain SQL, which can also be run with psql. Each is idempotent and has its own
 transactions. This runner adds the order, a record of applied files, a lock against concurrent runners, and retries
@@ -13,23 +13,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import os
 import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
 
 from keepline.ops.backoff import Backoff
 from keepline.ops.postgres import ERRORS, Connection, Connector, begun, in_words
+from keepline.ops.postgres.users_table import UsersTable, users_table_of
 from keepline.ops.secret_files import SecretFileError, read_secret_files
+from persister import app_users
+from persister.app_users import UnfitUsers
+from persister.migration_files import Migration, MigrationError, migrations_folder, read_migrations
 
+DEFAULT_USERS = UsersTable()
 RECORD = "keepline_migrations"
 _OLD_RECORD = "schema_migrations"  # many tools use this name
 
@@ -58,43 +60,6 @@ _BEGIN = re.compile(r"^BEGIN;$", re.MULTILINE)
 _LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
-class MigrationError(Exception):
-    """The migration failed. The message says at which step and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One SQL file."""
-
-    name: str
-    sql: str
-
-    @property
-    def commands(self) -> list[str]:
-        """The parts of the file that must be sent separately."""
-        return re.split(r"^-- by itself$", self.sql, flags=re.MULTILINE)
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the text, in hex."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-def migrations_folder() -> Path:
-    """Return the folder with the SQL: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parent / "migrations"
-
-
-def read_migrations(folder: Path) -> list[Migration]:
-    """Return the migrations of a folder, in order. Raises MigrationError if there are none."""
-    found = [Migration(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.sql"))]
-    if not found:
-        raise MigrationError(f"no *.sql files in {folder}")
-    return found
-
-
 async def pending(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
     """Return the migrations that have not run in their current form. Changes nothing; needs a transaction."""
     applied = await _recorded(connection, RECORD) or await _recorded(connection, _OLD_RECORD)
@@ -112,7 +77,9 @@ async def _recorded(connection: Connection, table: str) -> dict[str, str]:
     return {row["filename"]: row["checksum"] for row in rows}
 
 
-async def migrate(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
+async def migrate(
+    url: str, migrations: Sequence[Migration], say: Say, users: UsersTable | None = DEFAULT_USERS
+) -> list[str]:
     """Run the pending migrations and return their names. Raises MigrationError."""
     connector = _connector(url)
     async with (
@@ -121,7 +88,7 @@ async def migrate(url: str, migrations: Sequence[Migration], say: Say) -> list[s
         _connected(connector, say) as connection,
     ):
         connection.add_log_listener(lambda _, message: say(f"{message.severity.lower()}: {message.message}"))
-        runner = _Runner(connection, connector, say)
+        runner = _Runner(connection, connector, say, users)
         todo = await runner.prepare(migrations)
         for migration in todo:
             await runner.run(migration)
@@ -129,13 +96,31 @@ async def migrate(url: str, migrations: Sequence[Migration], say: Say) -> list[s
         return [migration.name for migration in todo]
 
 
-async def check(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
-    """Return the names of the migrations that `migrate` would run. Raises MigrationError."""
+async def plan(
+    url: str, migrations: Sequence[Migration], say: Say, users: UsersTable | None = DEFAULT_USERS
+) -> list[str]:
+    """Say what `migrate` would do, in lines. Raises MigrationError."""
     connector = _connector(url)
     async with _connected(connector, say) as connection:
         with _failing_in_words(connector):
             async with begun(connection, connector.begin(0, 0)):
-                return [migration.name for migration in await pending(connection, migrations)]
+                lines = await app_users.plan(connection, users)
+                todo = await pending(connection, migrations)
+    return lines + ([f"would apply {migration.name}" for migration in todo] or ["up to date"])
+
+
+async def check(url: str, migrations: Sequence[Migration], say: Say) -> list[str]:
+    """Return the names of the migrations that `migrate` would run. Raises MigrationError."""
+    return [migration.name for migration in await look(url, migrations, say)]
+
+
+async def look(url: str, migrations: Sequence[Migration], say: Say) -> list[Migration]:
+    """Return what `migrate` would run. Raises MigrationError."""
+    connector = _connector(url)
+    async with _connected(connector, say) as connection:
+        with _failing_in_words(connector):
+            async with begun(connection, connector.begin(0, 0)):
+                return await pending(connection, migrations)
 
 
 def _connector(url: str) -> Connector:
@@ -149,6 +134,8 @@ def _connector(url: str) -> Connector:
 def _failing_in_words(connector: Connector, what: str = "") -> Iterator[None]:
     try:
         yield
+    except UnfitUsers as error:
+        raise MigrationError(str(error)) from None
     except ERRORS as error:
         raise MigrationError(f"{what}{in_words(error, connector.url)}") from error
 
@@ -207,7 +194,10 @@ async def _lock(connection: Connection, begin: str) -> None:
 class _Runner:
     """Runs migrations on one connection."""
 
-    def __init__(self, connection: Connection, connector: Connector, say: Say) -> None:
+    def __init__(
+        self, connection: Connection, connector: Connector, say: Say, users: UsersTable | None
+    ) -> None:
+        self._users = users
         self._connection = connection
         self._connector = connector
         self._begin = connector.begin(0, 0)
@@ -223,6 +213,7 @@ class _Runner:
             ):  # it would outlive this transaction in a pooler's session; then the role's limit applies
                 await self._connection.execute("SET statement_timeout = 0")
             async with begun(self._connection, self._begin):
+                await app_users.check_users(self._connection, self._users)
                 if await self._connection.fetchval("SELECT to_regclass($1)", RECORD) is None:
                     await self._create_record({migration.name for migration in migrations})
                 return await pending(self._connection, migrations)
@@ -250,7 +241,7 @@ class _Runner:
 
     async def _attempt(self, migration: Migration) -> None:
         try:
-            for command in migration.commands:
+            for command in migration.fitted(self._users).commands:
                 for statement in await self._statements(command):
                     await self._connection.execute(_BEGIN.sub(f"{self._begin};", statement))
         except asyncpg.PostgresError:
@@ -300,29 +291,44 @@ async def _patiently(
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run the command and return its exit code: 0 done, 1 failed or (--check) migrations pending, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m persister.migrate", description=_DESCRIPTION)
-    parser.add_argument(
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
         "--check", action="store_true", help="list pending migrations; exit with 1 if there are any"
     )
+    one.add_argument("--plan", action="store_true", help="show the tables that would be used and created")
+    one.add_argument("--sql", action="store_true", help="print the SQL that would run")
     options = parser.parse_args(arguments)
     try:
-        url = read_secret_files(environ).get("DATABASE_URL")
-    except SecretFileError as error:
+        environ = read_secret_files(environ)
+        users = users_table_of(environ)
+    except (SecretFileError, ValueError) as error:
         _complain(str(error))
         return 2
+    url = environ.get("DATABASE_URL")
     if not url:
         _complain("DATABASE_URL: set it to the database to migrate")
         return 2
     try:
-        migrations = read_migrations(migrations_folder())
-        if options.check:
-            names = asyncio.run(check(url, migrations, _complain))
-            _say("\n".join(f"would apply {name}" for name in names) or "up to date")
-            return 1 if names else 0
-        names = asyncio.run(migrate(url, migrations, _say))
+        return _carry_out(url, users, options)
     except MigrationError as error:
         _complain(str(error))
         return 1
-    if not names:
+
+
+def _carry_out(url: str, users: UsersTable | None, options: argparse.Namespace) -> int:
+    migrations = read_migrations(migrations_folder())
+    if options.plan:
+        _say("\n".join(asyncio.run(plan(url, migrations, _complain, users))))
+        return 0
+    if options.sql:
+        todo = asyncio.run(look(url, migrations, _complain))
+        _say("\n".join(f"-- {one.name}\n{one.fitted(users).sql}" for one in todo) or "-- up to date")
+        return 0
+    if options.check:
+        names = asyncio.run(check(url, migrations, _complain))
+        _say("\n".join(f"would apply {name}" for name in names) or "up to date")
+        return 1 if names else 0
+    if not asyncio.run(migrate(url, migrations, _say, users)):
         _say("up to date")
     return 0
 

@@ -122,15 +122,26 @@ def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Only print what would run; exit code 1 if anything would.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only print which tables would be used and made, and what would run."),
+    ] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL that would run.")] = False,
 ) -> None:
-    """Bring the database named by DATABASE_URL to the current schema."""
+    """Bring the database named by DATABASE_URL to the current schema.
+
+    KEEPLINE_USERS_TABLE and KEEPLINE_USERS_COLUMN name your app's users: docs/guides/existing-users.md.
+    """
     import subprocess
 
     from keepline.cli.local.program import python
 
-    arguments = [*python("persister.migrate"), *(["--check"] if check else [])]
+    chosen = [name for name, wanted in (("--check", check), ("--plan", plan), ("--sql", sql)) if wanted]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other")
     # No time limit: an index on a large table takes as long as it takes, and the operator is watching.
-    raise typer.Exit(subprocess.run(arguments, check=False).returncode)  # noqa: S603
+    done = subprocess.run([*python("persister.migrate"), *chosen], check=False)  # noqa: S603
+    raise typer.Exit(done.returncode)
 
 
 def _read_secret_files() -> None:

@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from keepline.ops import ice_url, origins, secret_files
 from keepline.ops.postgres import urls as postgres_urls
+from keepline.ops.postgres.users_table import DEFAULT_COLUMN, DEFAULT_TABLE, users_table
 from keepline.ops.redis import prefix, urls
 from keepline.room.keys import DEFAULT_PREFIX
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
@@ -71,6 +72,16 @@ def _url_of(*schemes: str) -> AfterValidator:
 def _check_redis_url(url: str) -> str:
     urls.parse(url)
     return url
+
+
+def _check_users_table(name: str) -> str:
+    users_table(name, DEFAULT_COLUMN)
+    return name
+
+
+def _check_users_column(name: str) -> str:
+    users_table(DEFAULT_TABLE, name)
+    return name
 
 
 def _check_database_url(url: str) -> str:
@@ -190,6 +201,9 @@ class CommonSettings(BaseSettings):
     log_format: Literal["json", "text"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     create_users: bool = False
+    # The app's table of users and its column of UUIDs, to which rows refer; `none` for no table.
+    users_table: Annotated[str, AfterValidator(_check_users_table)] = DEFAULT_TABLE
+    users_column: Annotated[str, AfterValidator(_check_users_column)] = DEFAULT_COLUMN
     drain_seconds: float = Field(default=30, ge=0, le=3600)
     # How long a referral is good: nodes ask no longer for it, persisters remove it then.
     keep_referrals_days: float = Field(default=90, ge=0.01, le=3650)

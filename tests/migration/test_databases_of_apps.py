@@ -17,7 +17,8 @@ from keepline.ops import postgres
 from keepline.ops.postgres import Connection
 from persister.database import Database
 from persister.fold import change_of, fold
-from persister.migrate import MigrationError, check, migrate, migrations_folder, read_migrations
+from persister.migrate import check, migrate
+from persister.migration_files import MigrationError, migrations_folder, read_migrations
 from tests.migration.test_migrations import run_command
 from tests.unit.persister.calls import call, encoded
 
@@ -197,10 +198,10 @@ async def test_a_role_without_rights_is_told_which_it_needs(
 
 
 async def test_the_hint_of_a_migration_stands_once(empty_database_url: str, connection: Connection) -> None:
-    await connection.execute("CREATE TABLE users (user_id TEXT PRIMARY KEY)")
+    await connection.execute("CREATE SCHEMA app; CREATE TABLE app.users (user_id UUID PRIMARY KEY)")
     with pytest.raises(MigrationError) as refused:
         await migrate(empty_database_url, FILES, ignore)
-    assert str(refused.value).count("Keepline refers to users by users(user_id).") == 1
+    assert str(refused.value).count("If it has the app's users: ALTER ROLE") == 1
 
 
 @pytest.mark.parametrize(

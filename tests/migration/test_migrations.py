@@ -13,15 +13,8 @@ import pytest
 import pytest_asyncio
 
 from keepline.ops.postgres import Connection, set_codecs
-from persister.migrate import (
-    MigrationError,
-    check,
-    main,
-    migrate,
-    migrations_folder,
-    pending,
-    read_migrations,
-)
+from persister.migrate import check, main, migrate, pending
+from persister.migration_files import MigrationError, migrations_folder, read_migrations
 
 FILES = read_migrations(migrations_folder())
 NAMES = [migration.name for migration in FILES]
@@ -220,7 +213,7 @@ async def test_users_without_a_usable_key_are_refused_in_words(
     empty_database_url: str, connection: Connection
 ) -> None:
     await connection.execute("CREATE TABLE users (user_id TEXT PRIMARY KEY)")
-    with pytest.raises(MigrationError, match=r"001-base-schema\.sql: table users needs a column user_id"):
+    with pytest.raises(MigrationError, match=r"table users: user_id is of type text"):
         await apply_with_runner(empty_database_url)
 
 

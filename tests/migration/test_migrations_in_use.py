@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from keepline.ops.postgres import Connection, set_codecs
-from persister.migrate import MigrationError, migrate, migrations_folder, read_migrations
+from persister.migrate import migrate
+from persister.migration_files import MigrationError, migrations_folder, read_migrations
 
 FILES = read_migrations(migrations_folder())
 NAMES = [migration.name for migration in FILES]

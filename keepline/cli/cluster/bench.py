@@ -24,6 +24,7 @@ from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach
 from keepline.cli.local.layout import WILDCARDS
 from keepline.client import Call, Keepline, KeeplineError, Options, SignalReceived, State
 from keepline.ops import postgres
+from keepline.ops.postgres.users_table import UsersTable, users_table_of
 
 FRAMES_A_SECOND = 40
 """What a member sends at the most: by default a node takes 50 frames a second of a connection."""
@@ -224,15 +225,25 @@ def _clients_url(node: ListedNode) -> str:
     return f"ws://[{host}]:{node.beat['port']}/v1" if ":" in host else f"ws://{host}:{node.beat['port']}/v1"
 
 
+def _users_table(reach: Reach) -> UsersTable | None:
+    try:
+        return users_table_of(reach.environ)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 @asynccontextmanager
 async def _users(
     reach: Reach, people: list[tuple[uuid.UUID, uuid.UUID]], rooms: list[str], say: Say
 ) -> AsyncIterator[None]:
     """Have the users in Postgres while the context is open; then remove them, and with them what refers to them."""
+    table = _users_table(reach)
+    if table is None:
+        yield
+        return
     ids = [user for pair in people for user in pair]
-    await _in_postgres(
-        reach, "INSERT INTO users (user_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING", ids
-    )
+    make = f"INSERT INTO {table.table} ({table.key}) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING"
+    await _in_postgres(reach, make, ids)
     try:
         yield
     finally:
@@ -243,7 +254,8 @@ async def _users(
             return bool(await _in_postgres(reach, query, rooms) == len(rooms))
 
         if await _until(stored, _STORED_SECONDS):
-            await _in_postgres(reach, "DELETE FROM users WHERE user_id = ANY ($1::uuid[])", ids)
+            remove = f"DELETE FROM {table.table} WHERE {table.key} = ANY ($1::uuid[])"  # noqa: S608
+            await _in_postgres(reach, remove, ids)
         else:
             say(
                 f"Postgres did not get them in {_STORED_SECONDS:g} s: {len(ids)} test users remain in the table"

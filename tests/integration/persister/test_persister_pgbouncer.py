@@ -15,7 +15,8 @@ from keepline.ops.redis.client import Client
 from keepline.room import keys
 from keepline.room.attempts import Attempts, encode_attempts
 from keepline.room.referrals import Referral, encode_referral
-from persister.migrate import MigrationError, check, migrate, migrations_folder, read_migrations
+from persister.migrate import check, migrate
+from persister.migration_files import MigrationError, migrations_folder, read_migrations
 from signal_node.rooms.archive import Archive
 from tests.helpers import pgbouncer
 from tests.helpers.pgbouncer import PgBouncer, pgbouncer_before
