@@ -119,6 +119,7 @@ function showInvitation(seat, call) {
   byId("second-tab").href = `/c/${seat.code}`;
   byId("invite-far").hidden = byId("qr").hidden = !seat.shareable;
   byId("invite-near").hidden = seat.shareable;
+  byId("qr").onerror = () => (byId("qr").hidden = true);
   if (seat.shareable) byId("qr").src = `/c/${seat.code}/qr.svg`;
   byId("copy").onclick = copyLink;
   byId("share").hidden = !navigator.share || !seat.shareable;

@@ -7,7 +7,6 @@ Over TLS (`keepline up --lan`) clients come to the nodes through this server as 
 """
 
 import hmac
-import io
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,12 +16,12 @@ from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
-import segno
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from keepline.cli.base.credentials import Credentials
 from keepline.cli.base.tokens import mint
+from keepline.cli.demo import qr
 from keepline.cli.demo.calls import Calls, DemoCall, Seat
 from keepline.cli.demo.events import Events
 from keepline.cli.demo.pages import FILE_HEADERS, page_files, security_headers, socket_source, visited_host
@@ -97,10 +96,12 @@ class Demo:
         return _file(self._page, security_headers(sorted({socket_source(url) for url in sockets})))
 
     async def _send_qr(self, request: web.Request) -> web.Response:
-        picture = io.BytesIO()
-        link = self._link(request, self._call(request))
-        segno.make(link, error="m", micro=False).save(picture, kind="svg", scale=4, border=4, light="#fff")
-        return web.Response(body=picture.getvalue(), content_type="image/svg+xml", headers=FILE_HEADERS)
+        picture = qr.svg(self._link(request, self._call(request)))
+        if picture is None:
+            raise HttpError(
+                404, "not_found", "this installation makes no QR codes: install keepline[embedded]"
+            )
+        return web.Response(body=picture, content_type="image/svg+xml", headers=FILE_HEADERS)
 
     async def _open_call(self, request: web.Request) -> web.Response:
         wish = parse_wish(await _json_body(request), len(self._rooms.nodes))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from keepline.cli.demo import qr
 from keepline.cli.local.layout import WILDCARDS, Plan
 from keepline.cli.local.ports import lan_address
 
@@ -45,11 +45,7 @@ def _rows(cluster: dict[str, Any]) -> list[str]:
 
 
 def _show_way_from_phone(console: Console, url: str) -> None:
-    import segno
-
-    picture = io.StringIO()
-    segno.make(url, error="l", micro=False).terminal(picture, compact=True, border=2)
     console.print(f"On a phone in the same network: [bold]{url}[/]", soft_wrap=True)
-    console.print("Its browser warns of a certificate that it does not know: it was made on this machine.")
+    console.print("Its browser warns about the certificate, which was made on this machine.")
     if console.is_terminal:
-        console.print(picture.getvalue(), markup=False, soft_wrap=True)
+        console.print(qr.terminal(url), markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """The demo page's server: what it accepts, what it hands out, and how it goes round nodes that are away."""
 
 import io
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -298,3 +299,13 @@ async def test_the_code_to_scan_is_that_of_the_link(demo_url: str, http: aiohttp
     assert picture == wanted.getvalue()
     async with http.get(f"{demo_url}/c/abcdefgh/qr.svg") as response:
         assert response.status == 404
+
+
+async def test_without_the_library_of_codes_the_page_does_without(
+    demo_url: str, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "segno", None)
+    _, host = await post(http, f"{demo_url}/demo/calls", {})
+    async with http.get(f"{demo_url}/c/{host['code']}/qr.svg") as response:
+        assert response.status == 404
+        assert "keepline[embedded]" in await response.text()
