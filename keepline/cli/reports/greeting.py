@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,18 @@ def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
     for row in _rows(cluster):
         console.print(row, soft_wrap=True)
     folder = "" if data == Path(".keepline") else f" --data {data}"
-    console.print(f"\n  Kill one: [bold]keepline kill node-1{escape(folder)}[/], or the button on the page.")
+    kill = escape(f"{_command()} kill node-1{folder}")
+    console.print(f"\n  Kill one: [bold]{kill}[/], or the button on the page.", soft_wrap=True)
     console.print(f"  Logs and data are in {escape(str(data))}. Ctrl-C ends everything.\n", soft_wrap=True)
+
+
+def _command() -> str:
+    """How to call the command from here: `make up` leaves it in an environment that nobody has activated."""
+    return (
+        "keepline"
+        if shutil.which("keepline")
+        else os.path.relpath(Path(sys.executable).with_name("keepline"))
+    )
 
 
 def _rows(cluster: dict[str, Any]) -> list[str]:
