@@ -1,4 +1,4 @@
-"""The node as a program: `python -m signal_node`. SIGTERM drains and exits 0; a second one ends it at once."""
+"""The node as a program: `python -m signal_node`. SIGTERM drains and exits with 0; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def run(settings: NodeSettings) -> int:
-    """Run a node until SIGTERM or SIGINT; returns the exit code."""
+    """Run a node until SIGTERM or SIGINT, and return the exit code."""
     logs.bind(node=settings.node_id)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -81,7 +81,7 @@ async def run(settings: NodeSettings) -> int:
 async def _start(
     settings: NodeSettings, drain_state: DrainState, tasks: Tasks, stack: contextlib.AsyncExitStack
 ) -> tuple[App, Drains]:
-    """Start the node; the stack ends its parts in the opposite order, the endpoint for operators last."""
+    """Start the node. The exit stack closes its parts in reverse order, the ops port last."""
     loop = asyncio.get_running_loop()
     client = redis.connect(settings.redis_url)
     stack.push_async_callback(client.aclose)
@@ -118,7 +118,7 @@ async def _start(
 
 
 def _listener(settings: NodeSettings, app: App, loop: asyncio.AbstractEventLoop) -> Listener:
-    """Where clients come in, not open yet. Raises OSError when the certificate cannot be read."""
+    """The listener for clients, not open yet. Raises OSError if the certificate cannot be read."""
     certificate = _certificate(settings, loop)
     return Listener(
         app.clients.handler.accept,
@@ -130,15 +130,16 @@ def _listener(settings: NodeSettings, app: App, loop: asyncio.AbstractEventLoop)
 
 
 def _health(app: App, drain_state: DrainState) -> Health:
-    """What readiness and liveness go by."""
+    """The conditions of readiness and liveness."""
     health = Health(time.monotonic)
     inbox, heartbeat, recovery = app.signals.inbox.health, app.cluster.heartbeat, app.recovery
     health.require("running", lambda: "the node is draining" if drain_state.active else None)
     health.require("inbox", lambda: "the inbox is silent" if inbox.silent else None)
     health.require("recovery", lambda: None if recovery.open else "Redis lost its data; recovery is running")
-    # A warning: were it not ready, the last node that is left would turn away those who come back to their calls.
+    # Only a warning: if it made the node unready, the last remaining node would refuse clients that return to their
+    # calls.
     queue = app.admission.queue
-    health.warn("hellos", lambda: "many clients are coming in" if queue.is_full(Line.NEW) else None)
+    health.warn("hellos", lambda: "many clients are logging in" if queue.is_full(Line.NEW) else None)
     health.pulse("inbox", inbox.heard_age, fresh_seconds=SILENT_SECONDS, down_seconds=_DOWN_SECONDS)
     health.pulse(
         "heartbeat",
@@ -160,7 +161,7 @@ async def _serve_operators(
     tasks: Tasks,
     stack: contextlib.AsyncExitStack,
 ) -> str:
-    """Open the port for operators and the app's backend; returns its URL."""
+    """Open the port for operators and the app's backend, and return its URL."""
     registry = metrics.new_registry("signal_node")
     registry.register(NodeCollector(app, listener))
     registry.register(metrics.HealthCollector(health))
@@ -200,7 +201,7 @@ async def _serve_operators(
 
 
 def _certificate(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Certificate | None:
-    """The certificate for clients, read again at SIGHUP. Raises OSError."""
+    """The certificate for clients, reloaded on SIGHUP. Raises OSError."""
     if settings.tls_certificate is None:
         return None
     certificate = Certificate(settings.tls_certificate, settings.tls_key)
@@ -217,7 +218,7 @@ async def _archive(settings: NodeSettings, stack: contextlib.AsyncExitStack) -> 
 
 
 async def _partitions(client: redis.Client) -> int:
-    """How many partitions this Redis was set up with; waits for Redis. Raises CannotRun, TimeoutError."""
+    """The number of partitions of this Redis. Waits for Redis. Raises CannotRun, TimeoutError."""
     async with asyncio.timeout(_START_SECONDS):
         while True:
             try:
@@ -231,7 +232,7 @@ async def _partitions(client: redis.Client) -> int:
 
 
 async def _prove_redis(client: redis.Client, app: App) -> None:
-    """Every server answers, and the last heartbeat could be written."""
+    """Check that every server answers, and that the last heartbeat was written."""
     await client.ping()
     if app.cluster.heartbeat.problem is not None:
         raise StoreUnavailable(app.cluster.heartbeat.problem)
@@ -249,7 +250,7 @@ async def _watch(probe: Probe, prove: Callable[[], Awaitable[object]]) -> None:
 
 
 def main() -> None:
-    """Start the program; exits 2 when the environment cannot be used, 1 when it failed."""
+    """Start the program. Exits with 2 if the environment is invalid, and with 1 if the program failed."""
     settings = program.begin(NodeSettings, os.environ)
     try:
         with asyncio.Runner(loop_factory=program.new_event_loop) as runner:

@@ -1,4 +1,4 @@
-"""One node, whole, and which of its parts run as tasks."""
+"""One complete node, and which of its parts run as tasks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DAY_SECONDS = 86_400.0
 
 
 class App:
-    """The parts of a node, in the order in which they need each other."""
+    """The parts of a node, in the order of their dependencies."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class App:
         clock: Clock | None = None,
         uniform: Callable[[], float] = random,
     ) -> None:
-        """Take `draining()`, whether the node is about to stop, and the clock where it is not this machine's."""
+        """`draining()` is whether the node is about to stop. `clock` replaces this machine's in tests."""
         node = settings.node_id
         around = self.around = Surroundings(
             settings,
@@ -109,7 +109,7 @@ class App:
         )
 
     def start(self, tasks: Tasks) -> None:
-        """Start all that runs beside the clients' connections."""
+        """Start everything that runs beside the clients' connections."""
         rooms, signals, cluster, clients = self.rooms, self.signals, self.cluster, self.clients
         running = {
             "inbox": signals.inbox.run,

@@ -1,6 +1,6 @@
-"""The node's metrics, read from plain numbers when they are asked for: counting costs the relay an addition.
+"""The node's metrics, read from plain numbers during a scrape, so that counting costs the relay only an addition.
 
-`docs/metrics.md` lists them; a test holds the two against each other. Never a room or a user as label.
+`docs/metrics.md` lists them, and a test compares the two. No label contains a room or a user.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _ENDS = ("client", "lost", "handshake", *(str(close.code) for close in CLOSES))
 
 
 class NodeCollector(Collector):
-    """What a node has counted. Values that did not occur are shown as 0, so that rates work from the first one on."""
+    """The node's counters. Values that did not occur yet are reported as 0, so that rates see the first one."""
 
     def __init__(self, app: App, listener: Listener) -> None:
         self._app = app
         self._listener = listener
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: all names of a program are looked at together, by a test."""
+        """Describe nothing in advance; a test checks the names of all metrics of a program together."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
+        """The current metrics."""
         yield from self._signals()
         yield from self._calls()
         yield from self._rooms()
@@ -46,7 +46,7 @@ class NodeCollector(Collector):
         counts = self._app.signals.relay.counts
         yield _counter(
             "keepline_signals",
-            "Frames from peer to peer, by what became of them.",
+            "Frames between peers, by path.",
             "path",
             {
                 "here": counts.relayed_here,
@@ -58,12 +58,12 @@ class NodeCollector(Collector):
         )
         yield _histogram(
             "keepline_relay_seconds",
-            "Time from a frame being understood to its being written to a peer on the same node; a sample.",
+            "Time from decoding a frame to writing it to a peer on the same node; sampled.",
             counts.seconds,
         )
         yield _histogram(
             "keepline_internode_latency_seconds",
-            "Time from a frame being understood on another node to its being unpacked here; a sample.",
+            "Time from decoding a frame on another node to unpacking it here; sampled.",
             self._app.signals.inbox.latency,
         )
 
@@ -72,30 +72,32 @@ class NodeCollector(Collector):
         offer_outcomes.give_up()
         offers = offer_outcomes.counts
         opened = {mode.value: calls.opened[mode.value] for mode in ChatMode}
-        yield _counter("keepline_rooms_opened", "Rooms that were opened.", "mode", opened)
-        ended = CounterMetricFamily("keepline_rooms_ended", "Rooms that ended.", labels=["reason", "mode"])
+        yield _counter("keepline_rooms_opened", "Opened rooms.", "mode", opened)
+        ended = CounterMetricFamily("keepline_rooms_ended", "Ended rooms.", labels=["reason", "mode"])
         for reason in EndReason:
             for mode in ChatMode:
                 ended.add_metric([reason.value, mode.value], calls.ended[(reason.value, mode.value)])
         yield ended
         yield CounterMetricFamily(
-            "keepline_calls_met", "Rooms in which both sides were for the first time.", value=calls.met
+            "keepline_calls_met",
+            "Rooms in which both members were present for the first time.",
+            value=calls.met,
         )
         yield _histogram(
-            "keepline_meeting_seconds", "How long the first side waited for the second one.", calls.meeting
+            "keepline_meeting_seconds", "How long the first member waited for the second.", calls.meeting
         )
         yield _counter(
             "keepline_absences",
-            "Lost sides, by how their absence ended.",
+            "Lost sides, by outcome of the absence.",
             "outcome",
             {"returned": calls.returned, "expired": calls.expired, "ended": calls.ended_meanwhile},
         )
         yield _histogram(
-            "keepline_absence_seconds", "How long lost sides that came back were away.", calls.absence
+            "keepline_absence_seconds", "How long sides that returned were absent.", calls.absence
         )
         yield _counter(
             "keepline_offers",
-            "Session descriptions of type offer, by how the negotiation went on.",
+            "Offers, by outcome of the negotiation.",
             "outcome",
             {
                 "answered": offers.answered,
@@ -105,14 +107,14 @@ class NodeCollector(Collector):
             },
         )
         yield _histogram(
-            "keepline_answer_seconds", "Time from an offer to its answer, both as relayed.", offers.seconds
+            "keepline_answer_seconds", "Time from relaying an offer to relaying its answer.", offers.seconds
         )
 
     def _rooms(self) -> Iterator[Metric]:
         rooms, found = self._app.rooms.cache, self._app.rooms.gauges.counts
         shown = GaugeMetricFamily(
             "keepline_rooms",
-            "Rooms that somebody is in, each counted by one node; every 5 s.",
+            "Rooms with at least one member present, each counted by one node, every 5 s.",
             labels=["status", "mode"],
         )
         for status in (Status.ACTIVE, Status.GRACE):
@@ -121,7 +123,7 @@ class NodeCollector(Collector):
         yield shown
         yield GaugeMetricFamily("keepline_cached_rooms", "Rooms with a side on this node.", value=len(rooms))
         yield GaugeMetricFamily(
-            "keepline_journal_length", "Changes that wait to be stored.", value=rooms.waiting
+            "keepline_journal_length", "Changes that are not stored yet.", value=rooms.waiting
         )
         counts = rooms.counts
         yield _counter(
@@ -136,14 +138,14 @@ class NodeCollector(Collector):
         )
         yield CounterMetricFamily(
             "keepline_commit_batches_failed",
-            "Batches of changes that Redis could not be reached for; their changes are tried again.",
+            "Batches of changes that did not reach Redis; the changes are retried.",
             value=counts.unavailable,
         )
         yield _histogram(
             "keepline_commit_seconds", "Time that a batch of commits took in Redis.", counts.seconds
         )
         yield CounterMetricFamily(
-            "keepline_notice_gaps", "Notices that came after one that was missed.", value=counts.gaps
+            "keepline_notice_gaps", "Notices that revealed a missed notice.", value=counts.gaps
         )
         compared = self._app.rooms.reconciler.counts
         yield CounterMetricFamily(
@@ -153,7 +155,7 @@ class NodeCollector(Collector):
         )
         yield CounterMetricFamily(
             "keepline_rooms_put_back",
-            "Rooms stored again after Redis had lost them.",
+            "Rooms written back after Redis had lost them.",
             value=compared.put_back,
         )
         yield CounterMetricFamily(
@@ -168,23 +170,23 @@ class NodeCollector(Collector):
             "keepline_connections", "Open client connections, before and after login.", value=len(clients)
         )
         yield CounterMetricFamily(
-            "keepline_connections_opened", "WebSocket handshakes that succeeded.", value=clients.opened_ones
+            "keepline_connections_opened", "Successful WebSocket handshakes.", value=clients.opened_ones
         )
         yield _counter(
             "keepline_connections_closed",
-            "Connections that are gone: the code of our close, client (closed first), lost, or handshake (failed).",
+            "Closed connections, by end: the code of our close, client (closed first), lost, or handshake (failed).",
             "end",
             {end: clients.closed_ones[end] for end in _ENDS},
         )
         yield _counter(
             "keepline_logins",
-            "Tokens that were checked.",
+            "Checked tokens, by result.",
             "result",
             {"ok": logins.accepted, "refused": logins.refused},
         )
         yield _counter(
             "keepline_resumes",
-            "Logins that came with a resume secret, by whether it was still good.",
+            "Logins with a resume secret, by outcome.",
             "outcome",
             {
                 "resumed": logins.resumed,
@@ -196,21 +198,21 @@ class NodeCollector(Collector):
         admission = self._app.admission
         yield GaugeMetricFamily(
             "keepline_hellos_full",
-            "Whether so many hellos wait that somebody new is asked to come again later.",
+            "Whether so many hellos wait that a new one is told to retry later.",
             value=admission.queue.is_full(Line.NEW),
         )
         yield CounterMetricFamily(
             "keepline_hellos_postponed",
-            "Hellos and joins that were asked to come again because they could not be served in time.",
+            "Hellos and joins that were told to retry later because they could not be served in time.",
             value=admission.counts.postponed,
         )
         yield CounterMetricFamily(
             "keepline_handshakes_postponed",
-            "Sockets that were asked to come again, unread.",
+            "Sockets that were told to retry later, unread.",
             value=admission.counts.handshakes,
         )
         waited = HistogramMetricFamily(
-            "keepline_hello_wait_seconds", "How long hellos and joins waited for their turn."
+            "keepline_hello_wait_seconds", "How long hellos and joins waited in the queue."
         )
         admission.counts.waited.add_to(waited)
         yield waited
@@ -221,21 +223,21 @@ class NodeCollector(Collector):
         )
         yield _counter(
             "keepline_errors",
-            "Error frames that clients were sent.",
+            "Error frames sent to clients, by code.",
             "code",
             {code.value: clients.errors[code] for code in ErrorCode},
         )
         limits = self._app.limits.refusals.counts
         yield _counter(
             "keepline_limited",
-            "What was refused because its address had had its share.",
+            "Refusals because an address reached a limit, by limit.",
             "limit",
             {"connections": limits.connections, "logins": limits.logins, "login_rate": limits.login_rate},
         )
         sockets = self._app.limits.sockets
         yield _counter(
             "keepline_sockets_refused",
-            "Sockets that were closed when they were accepted, or could not be accepted.",
+            "Sockets that were closed at accept, or could not be accepted, by reason.",
             "reason",
             {
                 "address": sockets.refused["address"],
@@ -249,13 +251,17 @@ class NodeCollector(Collector):
             "Connections that have not said hello.",
             value=len(clients.strangers),
         )
-        yield GaugeMetricFamily("keepline_sockets", "Sockets of clients.", value=sockets.count)
+        yield GaugeMetricFamily(
+            "keepline_sockets", "Client sockets, counted from accept on.", value=sockets.count
+        )
         waiting = self._listener.waiting
-        yield GaugeMetricFamily("keepline_backlog", "Sockets that wait to be read.", value=waiting)
-        yield GaugeMetricFamily("keepline_sockets_limit", "Sockets that there may be.", value=sockets.limit)
+        yield GaugeMetricFamily("keepline_backlog", "Accepted sockets that are not read yet.", value=waiting)
+        yield GaugeMetricFamily(
+            "keepline_sockets_limit", "Maximum number of client sockets.", value=sockets.limit
+        )
         yield CounterMetricFamily(
             "keepline_reads_paused",
-            "How often a connection was not read for a while: it, or its address, was over its budget of work.",
+            "Times that a connection was not read for a while because it, or its address, exceeded its work budget.",
             value=clients.turns.pauses,
         )
         yield CounterMetricFamily(
@@ -265,12 +271,12 @@ class NodeCollector(Collector):
         )
         yield GaugeMetricFamily(
             "keepline_turn_configured",
-            "Whether clients are told of a TURN server.",
+            "Whether clients are given a TURN server.",
             value=bool(self._app.ice.turn_urls),
         )
         turn_up = GaugeMetricFamily(
             "keepline_turn_up",
-            "Whether a TURN server gave this node a relay when it was last asked for one.",
+            "Whether a TURN server gave this node a relay in its last check.",
             labels=["url"],
         )
         for url, up in self._app.turn.up.items():
@@ -281,7 +287,7 @@ class NodeCollector(Collector):
         inbox, outbox = self._app.signals.inbox, self._app.signals.outbox
         yield GaugeMetricFamily(
             "keepline_inbox_silent",
-            "Whether nothing has come through this node's inbox for 3 s.",
+            "Whether nothing has arrived through this node's inbox for 3 s.",
             value=inbox.health.silent,
         )
         yield CounterMetricFamily(
@@ -290,13 +296,13 @@ class NodeCollector(Collector):
             value=inbox.health.silent_seconds,
         )
         yield CounterMetricFamily(
-            "keepline_inbox_gaps", "Packets of other nodes that were missed.", value=inbox.gaps
+            "keepline_inbox_gaps", "Packets from other nodes that were missed.", value=inbox.gaps
         )
         yield CounterMetricFamily(
-            "keepline_bus_packets", "Packets of frames sent to other nodes.", value=outbox.packets
+            "keepline_bus_packets", "Packets sent to other nodes.", value=outbox.packets
         )
         yield GaugeMetricFamily(
-            "keepline_bus_queued", "Frames that wait to be sent to other nodes.", value=outbox.queued
+            "keepline_bus_queued", "Frames waiting to be sent to other nodes.", value=outbox.queued
         )
 
     def _cluster(self) -> Iterator[Metric]:
@@ -306,49 +312,51 @@ class NodeCollector(Collector):
         )
         yield CounterMetricFamily(
             "keepline_nodes_buried",
-            "Dead nodes whose last sides this one cleared away.",
+            "Dead nodes for which this node released the last sides.",
             value=cluster.burial.buried,
         )
         yield GaugeMetricFamily(
             "keepline_crowded",
-            "Whether the node is still taking in a crowd: hellos have waited, or were told to come back.",
+            "Whether the node is still letting in a crowd: hellos have waited, or were told to retry later.",
             value=app.admission.crowding.crowded(app.around.loop.time()),
         )
         yield GaugeMetricFamily(
             "keepline_hellos_waiting",
-            "Hellos that have no answer yet.",
+            "Hellos without an answer yet.",
             value=app.admission.crowding.waiting,
         )
         yield GaugeMetricFamily(
             "keepline_graces_extended",
-            "Rooms that this node has not ended only because a crowd is being taken in.",
+            "Rooms that this node has not ended only because the cluster is letting in a crowd.",
             value=cluster.deadlines.extended,
         )
         yield GaugeMetricFamily(
-            "keepline_draining", "Whether the node sends its clients away.", value=app.around.draining()
+            "keepline_draining", "Whether the node is draining.", value=app.around.draining()
         )
         yield GaugeMetricFamily(
             "keepline_clock_skew_seconds",
-            "By how much Redis' time is ahead of this machine's.",
+            "How far Redis' clock is ahead of this machine's.",
             value=app.around.clock.seconds() - time.time(),
         )
         yield CounterMetricFamily(
             "keepline_clock_steps",
-            "Steps of Redis' clock that this node took out of the cluster's time.",
+            "Steps of Redis' clock that this node removed from the cluster's time.",
             value=cluster.heartbeat.clock_sync.steps,
         )
         recovered = app.recovery.counts
         yield CounterMetricFamily(
-            "keepline_partitions_recovered", "Partitions healed by this node.", value=recovered.partitions
+            "keepline_partitions_recovered",
+            "Partitions that this node restored after Redis had lost them.",
+            value=recovered.partitions,
         )
         yield CounterMetricFamily(
             "keepline_rooms_revived",
-            "Rooms brought back from Postgres by this node.",
+            "Rooms that this node restored from Postgres.",
             value=app.recovery.revival.counts.revived,
         )
         yield CounterMetricFamily(
             "keepline_rows_unreadable",
-            "Rooms in Postgres that could not be read, and so did not come back.",
+            "Rooms in Postgres that could not be read, and were not restored.",
             value=app.recovery.unreadable_rows,
         )
 

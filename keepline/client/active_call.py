@@ -1,4 +1,4 @@
-"""A call that this client is in, and the connections that carry it, one after the other."""
+"""The working part of a call, which moves from connection to connection."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from keepline.client.signals import Signals
 
 
 class ActiveCall:
-    """The working side of a call: the client moves it from connection to connection, the call sends through
-    it.
-    """
+    """A call as the client moves it from connection to connection. The application's `Call` sends through it."""
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class ActiveCall:
         forget: Callable[[ActiveCall], None],
         options: Options,
     ) -> None:
-        """Take how to make requests, the event for those that outlast the call, and whom to tell when it is over."""
+        """Take how to make requests, the receiver of events that outlast the call, and whom to tell of its end."""
         self.state = CallState(membership, options.messages_kept)
         self.events = EventQueue(options.events_waiting)
         self.ended: str | None = None
@@ -74,18 +72,18 @@ class ActiveCall:
         self._meet_peer()
 
     def hold_back(self) -> None:
-        """The connection is about to be left: what is sent from now on waits for the next one."""
+        """The connection is about to be replaced: what is sent from now on waits for the next one."""
         self._ready.clear()
         self._signals.pause()
 
     def go_on(self) -> None:
-        """It is not left, as it seems."""
+        """It is not replaced after all."""
         if self._connection is not None:
             self._ready.set()
             self._meet_peer()
 
     def lose(self) -> None:
-        """The connection is gone; what is sent from now on waits."""
+        """The connection is gone. What is sent from now on waits."""
         self._connection = None
         self._ready.clear()
         self._signals.pause()
@@ -98,7 +96,7 @@ class ActiveCall:
         self.events.close(error if by_server else None)
 
     def receive(self, frame: Frame) -> None:
-        """Take a frame about this room. Raises KeyError or TypeError when it cannot be read."""
+        """Process a frame about this room. Raises KeyError or TypeError if it is malformed."""
         if frame["type"] == "ended":
             self.over(frame["reason"])
             return
@@ -121,13 +119,13 @@ class ActiveCall:
                 self._meet_peer()
 
     def over(self, reason: str) -> None:
-        """The call has ended: tell the reader, turn away what is still to be sent."""
+        """The call has ended: tell the reader, and refuse what is still to be sent."""
         if self.ended is None:
             self.events.put(Ended(reason))
             self.finish(reason)
 
     def finish(self, reason: str) -> None:
-        """This member has no part in the call any more."""
+        """This member is no longer part of the call."""
         self.ended = reason
         self._ready.fail(CallEnded(reason))
         self._signals.close(CallEnded(reason))
@@ -135,19 +133,19 @@ class ActiveCall:
         self._forget(self)
 
     async def ask(self, kind: str, *, repeatable: bool = False, **fields: Any) -> Frame:
-        """Make a request about this room; a repeatable one again if the connection breaks meanwhile."""
+        """Make a request about this room. Retry a repeatable one if the connection breaks meanwhile."""
         frame = {"type": kind, "room": self.room_id, **fields}
         return await self._request(frame, self._ready, repeatable=repeatable)
 
     async def report(self, reason: str) -> None:
-        """Report the peer, whether the call is over or not."""
+        """Report the peer, during the call or after it."""
         check_text("reason", reason, REASON_LENGTH)
         frame = {"type": "report", "room": self.room_id, "reason": reason}
         await self._request(frame, self._client_ready, repeatable=True)
 
     @property
     def departing(self) -> bool:
-        """Whether this member is about to leave: a join is one of its own then."""
+        """Whether this member is about to leave, so that a join starts a new call."""
         return self._departure.pending
 
     async def departed(self) -> None:
@@ -155,12 +153,12 @@ class ActiveCall:
         await self._departure.over()
 
     async def leave(self) -> None:
-        """Step out, now or as soon as the client is back."""
+        """Leave, now or once the client is connected again."""
         self._ready.check()
         await self._departure.make("leave", lambda: self.finish("left"))
 
     async def end(self) -> None:
-        """Hang up for both, now or as soon as the client is back. A call that is over already is fine."""
+        """Hang up for both, now or once the client is connected again. Succeeds if the call has already ended."""
         if self.ended is None:
             await self._departure.make("end", lambda: self.over("hangup"))
 
@@ -175,7 +173,7 @@ class ActiveCall:
         return self._signals.counts
 
     async def send_note(self, kind: str) -> None:
-        """Send a frame that means nothing later: dropped while the client is away or has sent as much as it may."""
+        """Send a frame that would be outdated later: dropped while disconnected, or if the rate is used up."""
         self._ready.check()
         if self._connection is not None and self._connection.free:
             await self._connection.paced()

@@ -10,10 +10,10 @@ from websockets.uri import parse_uri
 
 
 class Addresses:
-    """Where nodes are reached."""
+    """The addresses of nodes."""
 
     def __init__(self, url: str | Sequence[str]) -> None:
-        """Take one address or several. Raises ValueError for none, and for what no WebSocket can be opened to."""
+        """Take one address or several. Raises ValueError for none, and for one that no WebSocket can be opened to."""
         self._urls = (url,) if isinstance(url, str) else tuple(url)
         if not self._urls:
             raise ValueError("at least one url is required")
@@ -22,7 +22,7 @@ class Addresses:
         self._attempts = 0
 
     def next(self, hint: str | None) -> str:
-        """The address to try now, with a room as a hint for load balancers."""
+        """The current address, with a room as a hint for load balancers."""
         url = self._urls[self._attempts % len(self._urls)]
         self._attempts += 1
         return url if hint is None else f"{url}{'&' if '?' in url else '?'}room={quote(hint, safe='')}"
@@ -32,4 +32,4 @@ def _check(url: str) -> None:
     try:
         parse_uri(url)
     except (InvalidURI, ValueError) as error:
-        raise ValueError(f"an address begins with ws:// or wss:// and a host: {error}") from None
+        raise ValueError(f"an address must start with ws:// or wss:// and a host: {error}") from None

@@ -1,4 +1,4 @@
-"""What the application is told outside of a call: states, and attempts that failed."""
+"""The application's callbacks outside of calls: states, and failed connection attempts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class State(Enum):
-    """What the client is doing."""
+    """The state of the client."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
@@ -21,7 +21,7 @@ class State(Enum):
 
 
 class AppCallbacks:
-    """Tells the application, and bears it when its callbacks fail."""
+    """Calls the application's callbacks, and logs their errors."""
 
     def __init__(
         self,
@@ -34,18 +34,18 @@ class AppCallbacks:
         self._failing = False
 
     def begin(self) -> None:
-        """Tell the state in which every client begins."""
+        """Report the initial state of every client."""
         self._tell_state()
 
     def enter(self, state: State) -> None:
-        """The client does something else from here on, if it does."""
+        """Report a new state, if it is one."""
         self._failing = self._failing and state is not State.CONNECTED
         if state is not self.state:
             self.state = state
             self._tell_state()
 
     def failed(self, error: KeeplineError) -> None:
-        """An attempt failed; another one may follow. The first in a row is worth a line in a log."""
+        """Report a failed attempt; another one may follow. The first in a row is also logged."""
         _log.log(logging.DEBUG if self._failing else logging.WARNING, "no connection: %s", error)
         self._failing = True
         if self._on_error is None:

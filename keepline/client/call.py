@@ -12,13 +12,13 @@ from keepline.client.models import Message, PeerState, RoomSnapshot
 
 
 class Call:
-    """A room this client has joined. Made by `Keepline.join`.
+    """A room that this client has joined. Created by `Keepline.join`.
 
-    While the client is away requests wait for its return, within the request timeout, and signals are queued.
+    While the client is disconnected, requests wait for the connection within the request timeout, and signals are
+    queued.
 
-    Requests raise RequestFailed when the cluster refuses them, RequestTimedOut or ConnectionLost when it is
-    not known what became of them, CallEnded after the end of the call, and ConnectionClosed after that of the
-    client.
+    Requests raise RequestFailed if the cluster refuses them, RequestTimedOut or ConnectionLost if their result is
+    unknown, CallEnded after the end of the call, and ConnectionClosed after the client was closed.
     """
 
     def __init__(self, active: ActiveCall) -> None:
@@ -32,12 +32,12 @@ class Call:
 
     @property
     def room(self) -> RoomSnapshot:
-        """The last snapshot, with the chat messages that came since."""
+        """The last snapshot, with the chat messages that arrived since."""
         return self._active.state.room
 
     @property
     def side(self) -> int:
-        """1 for the initiator of the call, 2 for the other one."""
+        """1 for the initiator of the call, 2 for the other member."""
         return self._active.state.side
 
     @property
@@ -47,12 +47,12 @@ class Call:
 
     @property
     def peer(self) -> PeerState:
-        """What is known of the other side now. It may be ahead of the events that wait to be read."""
+        """The current state of the other side. It may be ahead of unread events."""
         return self._active.state.peer
 
     @property
     def ended(self) -> str | None:
-        """Why the call is over for this member (`left` after `leave`), or None while it is not."""
+        """Why the call is over for this member (`left` after `leave`); None while it is not."""
         return self._active.ended
 
     @property
@@ -76,31 +76,32 @@ class Call:
 
     def signal(self, *, description: Any = None, candidate: Any = None, app: Any = None) -> Awaitable[None]:
         """Send a signal in the usual form: exactly one of a session description {type, sdp}, an ICE candidate
-        {candidate, sdpMid, sdpMLineIndex}, and something of the application's own.
+        {candidate, sdpMid, sdpMLineIndex}, and any value of the application.
 
         Raises ValueError unless exactly one is given, and what `send` raises.
         """
         given = {"description": description, "candidate": candidate, "app": app}
         data = {name: value for name, value in given.items() if value is not None}
         if len(data) != 1:
-            raise ValueError("a signal carries exactly one of description, candidate and app")
+            raise ValueError("a signal must have exactly one of description, candidate and app")
         return self.send(data)
 
     async def typing(self) -> None:
-        """Tell the peer that this member is writing. Dropped while the client is away."""
+        """Tell the peer that this member is typing. Dropped while disconnected."""
         await self._active.send_note("typing")
 
     async def chat(self, text: str, *, key: str | None = None) -> Message:
-        """Write to the peer, in as many characters (code points) as the cluster allows, 500 by default.
+        """Send a chat message of as many characters (code points) as the cluster allows, 500 by default.
 
-        Returns the message once it is stored, which is exactly once, however many connections and nodes it takes; lines
-        of one call are stored in the order in which they were written. Raises RequestFailed or CallEnded when the line
-        is not stored, and never will be: a text that the cluster refuses, a room that ended before. Nothing but the end
-        of the client (ConnectionClosed) leaves that open. This takes as long as the cluster cannot be reached; who will
-        not wait sets a limit, and may ask later with the same `key` (1 to 64 characters; drawn at random otherwise).
+        Returns the message once it is stored. It is stored exactly once, however many connections and nodes it takes,
+        and the messages of one call are stored in the order in which they were sent. Raises RequestFailed or CallEnded
+        if the message is not stored and never will be: the cluster refuses the text, or the room ended before. Only the
+        end of the client (ConnectionClosed) leaves that open. This takes as long as the cluster is unreachable. To
+        limit the wait, use a timeout, and possibly ask again later with the same `key` (1 to 64 characters; random by
+        default).
 
-        A node of an older release knows no keys: then RequestTimedOut and ConnectionLost leave it open as well, and
-        `room.messages` shows, once the client is back, whether the line was stored.
+        Nodes of older releases do not support keys. Then RequestTimedOut and ConnectionLost also leave it open, and
+        `room.messages` shows after the reconnect whether the message was stored.
         """
         answer = await self._active.chat.write(text, key)
         message = Message.parse(answer["message"])
@@ -108,11 +109,11 @@ class Call:
         return message
 
     async def request_video(self) -> None:
-        """Ask the peer of a text call for video; ModeChanged brings the reply."""
+        """Ask the peer of a text call for video. ModeChanged brings the reply."""
         await self._active.ask("mode", action="request", repeatable=True)
 
     async def accept_video(self) -> None:
-        """Accept the peer's request: the call is a video call from now on."""
+        """Accept the peer's request: from now on this is a video call."""
         await self._active.ask("mode", action="accept")
         self._active.state.turn_to_video()
 
@@ -121,33 +122,34 @@ class Call:
         await self._active.ask("mode", action="decline")
 
     async def leave(self) -> None:
-        """Step out. The room stays for a while and can be joined again; this object is done.
+        """Leave. The room stays for a while and can be joined again; this object is finished.
 
-        While the client is away that is remembered, and told to the cluster with the next connection, also when
-        this raises RequestTimedOut meanwhile.
+        While the client is disconnected, the wish is remembered and sent with the next connection, even if this raises
+        RequestTimedOut meanwhile.
         """
         await self._active.leave()
 
     async def end(self) -> None:
-        """Hang up for both. A call that is over already is fine; without a connection it is as with `leave`."""
+        """Hang up for both. Succeeds if the call has already ended. Without a connection it works like `leave`."""
         await self._active.end()
 
     async def report(self, reason: str) -> None:
-        """Tell the app's moderators about the peer, in 1 to 500 characters (code points); also when the call has ended.
+        """Report the peer to the app's moderators, in 1 to 500 characters (code points), even after the end of the
+        call.
 
-        Returns once the report is stored. To repeat the same one does no harm, and RequestFailed with
-        `rate_limited` says when there have been too many. Never raises CallEnded.
+        Returns once the report is stored. Repeating the same report is harmless. RequestFailed with `rate_limited`
+        means that there were too many. Never raises CallEnded.
         """
         await self._active.report(reason)
 
     async def events(self) -> AsyncIterator[Event]:
-        """What happens in the call, in order. For one reader at a time.
+        """The events of the call, in order, for one reader at a time.
 
-        A peer that was there before is told by a PeerChanged, so that `joined` always is the moment to begin.
+        A peer that was present before is reported by a PeerChanged, so that `joined` always is the moment to start.
 
-        Ends after `Ended`, `leave`, or the closing of the client; raises ConnectionClosed when the server
-        closed the client for good. Where `Options.events_waiting` events wait unread, newer ones are dropped
-        and one `EventsLost` stands in their place.
+        Ends after `Ended`, `leave`, or the closing of the client. Raises ConnectionClosed if the server closed the
+        client for good. If `Options.events_waiting` events are unread, newer ones are dropped and replaced by one
+        `EventsLost`.
         """
         while (event := await self._active.events.get()) is not None:
             yield event

@@ -1,4 +1,4 @@
-"""What is known of a call, and which events follow from a frame. Pure: no connection, no clock."""
+"""The state of a call, and the events that follow from a frame. Pure: no connection, no clock."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from keepline.client.models import Membership, Message, PeerState, RoomSnapshot
 
 
 class CallState:
-    """One member's view of the room, kept up to date by frames and by snapshots after a reconnect."""
+    """One member's view of the room, updated by frames, and by snapshots after a reconnect."""
 
     def __init__(self, membership: Membership, messages_kept: int) -> None:
-        """Take the first snapshot, and how many chat messages to keep of the room."""
+        """Take the first snapshot, and how many chat messages to keep."""
         self.room: RoomSnapshot = membership.room
         self.side = membership.side
         self.polite = membership.polite
@@ -46,19 +46,19 @@ class CallState:
         return self.room.user_1 if self.side == 1 else self.room.user_2
 
     def apply(self, frame: Frame) -> list[Event]:
-        """Take a frame about this room; types that are not known give no event.
+        """Process a frame about this room. Unknown types give no event.
 
-        Raises KeyError or TypeError when the frame cannot be read, and has then changed nothing.
+        Raises KeyError or TypeError for a malformed frame, which changes nothing.
         """
         read = self._read.get(frame["type"])
         return [] if read is None else read(frame)
 
     def first_events(self) -> list[Event]:
-        """What a reader of events has to know of the time before the join."""
+        """What a reader of events must know about the time before the join."""
         return [] if self.peer == "absent" else [PeerChanged(self.peer)]
 
     def renew(self, membership: Membership) -> list[Event]:
-        """Take a new snapshot after a reconnect: the events that tell what was missed."""
+        """Process a new snapshot after a reconnect. Returns the events for what was missed."""
         before, self.room = self.room, membership.room
         missed: list[Event] = [
             ChatReceived(message)
@@ -73,7 +73,7 @@ class CallState:
         return missed
 
     def add_message(self, message: Message) -> None:
-        """Put a stored message, of either side, into the snapshot."""
+        """Add a stored message of either side to the snapshot."""
         self.room = self.room.with_message(message, self._messages_kept)
         self._last_seq = max(self._last_seq, message.seq)
 
@@ -105,10 +105,10 @@ class CallState:
 
     def _refusal(self, frame: Frame) -> list[Event]:
         if "id" in frame:
-            return []  # the answer to a request: whoever made it is told
+            return []  # the answer to a request, which its caller gets
         return [refusal(frame)]
 
 
 def refusal(frame: Frame) -> SignalRefused:
-    """The event for an `error` frame that answers no request. Raises KeyError when it has no code."""
+    """The event for an `error` frame that answers no request. Raises KeyError if it has no code."""
     return SignalRefused(frame["code"], frame.get("message", ""), seconds(frame, "retry_after_ms"))

@@ -1,4 +1,4 @@
-"""The calls of a client: brings each frame to its call, and each call onto the next connection."""
+"""The calls of a client: passes each frame to its call, and moves each call to the next connection."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from keepline.ops.backoff import Backoff
 
 
 class Calls:
-    """All calls that this client has joined and that are not over."""
+    """All calls that this client has joined and that have not ended."""
 
     def __init__(self, request: Requester, ready: ReadyEvent, options: Options) -> None:
-        """Take how the calls make their requests, and the event for those that outlast a call."""
+        """Take how calls make their requests, and the receiver of events that outlast a call."""
         self._request = request
         self._ready = ready
         self._options = options
@@ -36,12 +36,12 @@ class Calls:
         return self._calls.get(room_id)
 
     def any_room(self) -> str | None:
-        """A room that this client is in; None if it is in none."""
+        """A room that this client is in; None if there is none."""
         return next(iter(self._calls), None)
 
     @contextmanager
     def expecting(self, room_id: str) -> Iterator[None]:
-        """Make a call of the `joined` that comes meanwhile. One that comes later is of no use to anybody."""
+        """Create a call from a `joined` that arrives within this context. A later one is ignored."""
         self._expected.add(room_id)
         try:
             yield
@@ -49,7 +49,7 @@ class Calls:
             self._expected.discard(room_id)
 
     def joined(self, connection: Connection, membership: Membership) -> None:
-        """Make the call as soon as the frame is read, not where `join` waits: frames about it may follow."""
+        """Create the call as soon as the frame is read, before `join` continues, because frames about it may follow."""
         room_id = membership.room.room_id
         if room_id not in self._calls:
             if room_id not in self._expected:
@@ -60,13 +60,13 @@ class Calls:
         self._calls[room_id].hold(connection, membership, resumed=False)
 
     def receive(self, frame: Frame) -> None:
-        """Take a frame about a room. Raises KeyError or TypeError when it cannot be read."""
+        """Process a frame about a room. Raises KeyError or TypeError if it is malformed."""
         room_id = frame.get("room")
         call = self._calls.get(room_id) if isinstance(room_id, str) else None
         if call is not None:
             call.receive(frame)
         elif frame["type"] == "error" and "id" not in frame and room_id is None:
-            self.notify(refusal(frame))  # the server did not read the frame, so it cannot say whose it was
+            self.notify(refusal(frame))  # the server could not read the frame, so it cannot say whose it was
 
     def notify(self, event: Event) -> None:
         """Tell every call."""
@@ -74,19 +74,19 @@ class Calls:
             call.events.put(event)
 
     def resumed(self, connection: Connection, welcome: Welcome) -> None:
-        """The connection holds the rooms of the welcome already."""
+        """The connection already holds the rooms of the welcome."""
         for membership in welcome.rooms:
             call = self._calls.get(membership.room.room_id)
             if call is not None:
                 call.hold(connection, membership, resumed=True)
 
     def hold_back(self) -> None:
-        """The connection is about to be left: what is sent waits."""
+        """The connection is about to be replaced: what is sent waits."""
         for call in self._calls.values():
             call.hold_back()
 
     def go_on(self) -> None:
-        """It is not left, as it seems: send what has waited."""
+        """It is not replaced after all: send what has waited."""
         for call in self._calls.values():
             call.go_on()
 
@@ -123,7 +123,7 @@ class Calls:
                     return
                 await options.sleep((error.retry_after or 0.0) + backoff.next())
             except (TimeoutError, ProtocolError):
-                connection.abort()  # this node does not answer: another one may
+                connection.abort()  # this node does not answer, but another one may
                 return
             except ConnectionLost:
                 return

@@ -1,7 +1,7 @@
-"""Writes lines of chat exactly once: each is sent again, with the same key, until it is known what became of it.
+"""Stores chat messages exactly once: each is retried with the same key until its result is known.
 
-The lines of a call are written one after the other. So they are stored in the order in which the app wrote them, and
-the cluster has to know the key of one line at a time.
+The messages of a call are sent one after the other. So they are stored in the order in which the app sent them, and the
+cluster has to remember only one key at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keepline.ops.backoff import Backoff
 
 
 class ChatLines:
-    """The lines that one member writes in one call."""
+    """The messages that one member writes in one call."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ChatLines:
         limits: Callable[[], Limits],
         options: Options,
     ) -> None:
-        """Take the events of the room being held and of the client being connected, which outlasts the call."""
+        """Take the event that the room is held, and the event that the client is connected, which outlasts the call."""
         self._room_id = room_id
         self._request = request
         self._held = held
@@ -48,10 +48,10 @@ class ChatLines:
         self._waiting = 0
 
     async def write(self, text: str, key: str | None) -> Frame:
-        """Have a line stored, and return the answer.
+        """Have a message stored, and return the answer.
 
-        Raises RequestFailed or CallEnded when it is not stored, for certain; ConnectionClosed or ConnectionLost when
-        that cannot be known any more.
+        Raises RequestFailed or CallEnded if it is certainly not stored; ConnectionClosed or ConnectionLost if that
+        cannot be known any more.
         """
         limits = self._limits()
         check_text("text", text, limits.chat_length)
@@ -60,7 +60,7 @@ class ChatLines:
         key = secrets.token_urlsafe(9) if key is None else key
         check_text("key", key, limits.chat_key)
         if self._waiting >= self._options.chats_waiting:
-            raise RequestFailed("queue_full", f"{self._waiting} lines of chat are waiting already")
+            raise RequestFailed("queue_full", f"{self._waiting} chat messages are waiting already")
         self._waiting += 1
         try:
             async with self._turn:
@@ -72,7 +72,7 @@ class ChatLines:
         return {"type": "chat", "room": self._room_id, "text": text}
 
     async def _written(self, frame: Frame) -> Frame:
-        """Ask for the line as long as the call lasts, then once more whether it was stored."""
+        """Send the message as long as the call lasts, then ask once more whether it was stored."""
         self._held.check()
         try:
             return await self._asked(frame, self._held)
@@ -83,7 +83,7 @@ class ChatLines:
                 if error.code == "room_ended":
                     raise ended from error
                 raise ConnectionLost(
-                    f"the call is over, and nobody knows whether the line is stored: {error}"
+                    f"the call is over, and it is unknown whether the message is stored: {error}"
                 ) from error
 
     async def _asked(self, frame: Frame, ready: ReadyEvent) -> Frame:
@@ -94,7 +94,7 @@ class ChatLines:
             await ready.wait()
             if not self._limits().chat_key:
                 raise ConnectionLost(
-                    "this node is older than the line's key, so it cannot say whether it is stored"
+                    "this node does not support keys, so it is unknown whether the message is stored"
                 )
             try:
                 return await self._request(frame, ready, repeatable=False)

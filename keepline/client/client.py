@@ -1,4 +1,4 @@
-"""The client: what an application holds in its hands. `Connector` does the work behind it."""
+"""The client: the object that an application uses. `Connector` does the work behind it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ _DEFAULTS = Options()
 class Keepline:
     """A user's connection to the cluster. Use it as an async context manager.
 
-    Entering waits for the first welcome; leaving closes the connection, which the peers see as a loss: `end`
-    or `leave` the calls first. In between it reconnects and rejoins by itself, for as long as the protocol
-    allows.
+    Entering waits for the first welcome. Leaving closes the connection, which peers see as a loss: call `end` or
+    `leave` on the calls first. In between, it reconnects and rejoins automatically, as long as the protocol allows.
     """
 
     def __init__(
@@ -41,18 +40,17 @@ class Keepline:
     ) -> None:
         """Take an address such as `wss://signal.example.org/v1`, or several to be tried in turn, and a token.
 
-        A function that fetches tokens is called for every connection; with a fixed string a token that
-        expires ends the client at its next reconnect. `room_hint` helps a load balancer to bring both ends of
-        a call to one node. `on_state` is called with each new state, `on_error` with the error of each attempt
-        to connect that failed (AttemptFailed has its HTTP status); what they raise is logged. Raises ValueError
-        for an address that is none.
+        A function that fetches tokens is called for every connection. With a fixed string, a token that expires ends
+        the client at its next reconnect. `room_hint` helps a load balancer to bring both peers of a call to one node.
+        `on_state` is called with each new state, and `on_error` with the error of each failed attempt to connect
+        (AttemptFailed has its HTTP status); their exceptions are logged. Raises ValueError for an invalid address.
         """
         self._options = options
         self._callbacks = AppCallbacks(on_state, on_error)
         self._connector = Connector(Addresses(url), token, room_hint, self._callbacks, options)
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises ConnectFailed when no node answers in time, ConnectionClosed when one refuses."""
+        """Connect. Raises ConnectFailed if no node answers in time, ConnectionClosed if one refuses."""
         try:
             await self._connector.start()
         except BaseException:
@@ -70,12 +68,12 @@ class Keepline:
 
     @property
     def state(self) -> State:
-        """What the client is doing now."""
+        """The current state of the client."""
         return self._callbacks.state
 
     @property
     def user(self) -> str:
-        """The user that the token stands for. Raises RuntimeError before the first welcome."""
+        """The user that the token identifies. Raises RuntimeError before the first welcome."""
         return self._connector.welcome.user
 
     @property
@@ -92,15 +90,15 @@ class Keepline:
 
     @property
     def ice_servers(self) -> tuple[IceServer, ...]:
-        """The STUN and TURN servers to use now. Raises RuntimeError before the first welcome."""
+        """The current STUN and TURN servers. Raises RuntimeError before the first welcome."""
         return self._connector.welcome.ice_servers
 
     async def join(self, room_id: str) -> Call:
-        """Take this user's side of a room. Joining a room again gives another handle on the same call, unless
-        that one is being left: then it is a new call.
+        """Take this user's side of a room. Joining a room again returns another handle on the same call, unless that
+        call is being left: then it is a new call.
 
-        Raises RequestFailed (`not_a_member`, `room_not_found`, `room_ended`, …), RequestTimedOut, CallEnded
-        when the room ended at that very moment, or ConnectionClosed.
+        Raises RequestFailed (`not_a_member`, `room_not_found`, `room_ended`, …), RequestTimedOut, CallEnded if the room
+        ended at that very moment, or ConnectionClosed.
         """
         room_id = room_id_of(room_id)
         active = await self._active_call(room_id)
@@ -109,15 +107,14 @@ class Keepline:
                 frame = {"type": "join", "room": room_id}
                 await self._connector.request(frame, self._connector.ready, repeatable=True)
             active = self._connector.calls.get(room_id)
-            if active is None:  # it ended between the answer and now
+            if active is None:  # it ended after the answer was sent
                 raise CallEnded("room_ended")
         return Call(active)
 
     async def report(self, room_id: str, reason: str) -> None:
-        """Tell the app's moderators about the other member of a room, as `Call.report` does of a call at hand.
+        """Report the other member of a room to the app's moderators, like `Call.report` for a call.
 
-        Raises RequestFailed (`not_a_member`, `room_not_found`, `rate_limited`, …), RequestTimedOut or
-        ConnectionClosed.
+        Raises RequestFailed (`not_a_member`, `room_not_found`, `rate_limited`, …), RequestTimedOut or ConnectionClosed.
         """
         check_text("reason", reason, REASON_LENGTH)
         frame = {"type": "report", "room": room_id_of(room_id), "reason": reason}
@@ -128,7 +125,7 @@ class Keepline:
         await self._connector.stop(ConnectionClosed(NORMAL_CLOSURE, "closed by the application"))
 
     async def _active_call(self, room_id: str) -> ActiveCall | None:
-        """The call that goes on in a room; one that is being left is waited for, so that the next comes after it."""
+        """The current call in a room. Waits for one that is being left, so that the next call follows it."""
         try:
             async with asyncio.timeout(self._options.request_timeout):
                 while (active := self._connector.calls.get(room_id)) is not None and active.departing:

@@ -1,4 +1,4 @@
-"""What a close of the connection means for coming back: the protocol's table, as data."""
+"""What a close code means for reconnecting: the protocol's table, as data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from enum import Enum
 
 
 class ComeBack(Enum):
-    """Whether, and when, a client may connect again."""
+    """Whether, and when, a client may reconnect."""
 
     NEVER = "never"
     BACKOFF = "with backoff"
     FRESH_TOKEN = "with a fresh token, at once"  # noqa: S105 - a rule, not a secret
-    AFTER_GOODBYE = "after the time that goodbye named"
+    AFTER_GOODBYE = "after the time in goodbye"
 
 
 NORMAL_CLOSURE = 1000
@@ -45,5 +45,5 @@ class Close:
 
     @property
     def come_back(self) -> ComeBack:
-        """What the table says; codes that it does not name are failures of the network or a node."""
+        """The rule for a close code. Unlisted codes are failures of the network or a node."""
         return COME_BACK.get(self.code, ComeBack.BACKOFF)

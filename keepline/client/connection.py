@@ -34,7 +34,7 @@ SUBPROTOCOL = Subprotocol("keepline.v1")
 _MAX_EARLY_FRAMES = 1000
 
 _FINAL = frozenset({"unauthorized", "bad_request"})
-"""Errors after which the server closes, with a code that says what to do."""
+"""Errors after which the server closes with a code that says what to do."""
 
 _MAX_WORDS = 200
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -43,9 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 class Connection:
-    """Sends frames, matches answers to requests, and hands every other frame to its owner.
+    """Sends frames, matches answers to requests, and passes every other frame to its owner.
 
-    Frames are handed over in the order in which they arrived, and an answer before its request returns.
+    Frames are passed on in order of arrival, and an answer before its request returns.
     """
 
     def __init__(self, socket: ClientConnection, options: Options) -> None:
@@ -60,7 +60,7 @@ class Connection:
 
     @classmethod
     async def open(cls, url: str, options: Options) -> Connection:
-        """Connect to a node. Raises AttemptFailed, ProtocolError, ConnectFailed when it never can be done."""
+        """Connect to a node. Raises AttemptFailed, ProtocolError, or ConnectFailed if retrying is pointless."""
         try:
             socket = await connect(
                 url,
@@ -78,7 +78,7 @@ class Connection:
             raise AttemptFailed(
                 url, _words(response), response.status_code, _retry_after(response)
             ) from error
-        except (ImportError, InvalidProxy) as error:  # another attempt would end alike
+        except (ImportError, InvalidProxy) as error:  # another attempt would fail the same way
             raise ConnectFailed(
                 f"the proxy cannot be used: {error} (Options(proxy=None) uses none)"
             ) from error
@@ -93,11 +93,11 @@ class Connection:
     async def hello(
         self, token: str, resume: str | None, on_queued: Callable[[], None] = lambda: None
     ) -> Welcome | Close:
-        """Present the token: the server's welcome, or how it closed the connection instead, in its own words.
+        """Present the token. Returns the server's welcome, or how it closed the connection instead.
 
-        A session that is resumed holds its rooms before the welcome is written, so frames about them may come
-        first: `run` gets them. A server that says that the hello is queued is waited for: `on_queued` is called each
-        time. Raises RequestTimedOut, or RequestFailed for a refusal that may pass.
+        A resumed session holds its rooms before the welcome is written, so frames about them may arrive first: `run`
+        gets them. If the server says that the hello is queued, this keeps waiting; `on_queued` is called each time.
+        Raises RequestTimedOut, or RequestFailed for a temporary refusal.
         """
         frame = {"type": "hello", "token": token} | ({} if resume is None else {"resume": resume})
         loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ class Connection:
             raise RequestTimedOut("no answer to hello") from error
 
     async def run(self, on_frame: Callable[[Frame], None]) -> Close:
-        """Read until the connection ends, and tell how. Open requests then fail with ConnectionLost."""
+        """Read until the connection ends, and return how. Open requests then fail with ConnectionLost."""
         try:
             for data in self._early:
                 self._receive(data, on_frame)
@@ -142,23 +142,23 @@ class Connection:
             self._fail_requests()
 
     async def paced(self) -> None:
-        """Wait until the node takes another frame; the caller then sends one, if that still makes sense."""
+        """Wait until the node accepts another frame. The caller then sends one, if that still makes sense."""
         if wait := self._pace.reserve():
             await self._options.sleep(wait)
 
     @property
     def free(self) -> bool:
-        """Whether the node takes a frame now, without waiting."""
+        """Whether the node accepts a frame now, without waiting."""
         return self._pace.free
 
     async def send(self, frame: Frame) -> None:
-        """Send a frame, as `send_text` does."""
+        """Send a frame, like `send_text`."""
         await self.send_text(encode(frame))
 
     async def send_text(self, text: bytes) -> None:
-        """Hand a frame to the transport, waiting while its buffer is full.
+        """Pass a frame to the transport, waiting while its buffer is full.
 
-        Raises ConnectionLost, RequestFailed for a frame that is larger than the node allows.
+        Raises ConnectionLost, or RequestFailed for a frame that is larger than the node allows.
         """
         check_size(text, self.limits)
         try:
@@ -171,9 +171,9 @@ class Connection:
             raise ConnectionLost("the server does not read") from error
 
     async def request(self, frame: Frame) -> Frame:
-        """Send a request, after `paced`, and wait for its answer, as long as the caller lets it.
+        """Send a request, after `paced`, and wait for its answer, as long as the caller allows.
 
-        Raises RequestFailed, or ConnectionLost when the connection ends first.
+        Raises RequestFailed, or ConnectionLost if the connection ends first.
         """
         if self._lost:
             raise ConnectionLost("the connection is closed")
@@ -194,11 +194,11 @@ class Connection:
         return received
 
     async def close(self) -> None:
-        """Close with a normal closing handshake, which takes `close_timeout` at most."""
+        """Close with a normal closing handshake, which takes at most `close_timeout`."""
         await self._socket.close(NORMAL_CLOSURE)
 
     def abort(self) -> None:
-        """Give the connection up at once, without a closing handshake."""
+        """Drop the connection at once, without a closing handshake."""
         self._socket.transport.abort()
 
     def _allow(self, limits: Limits) -> None:
@@ -245,13 +245,13 @@ class Connection:
 
 
 def _words(response: Response) -> str:
-    """What an HTTP response says, in one line."""
+    """An HTTP response as one line."""
     body = bytes(response.body or b"").decode(errors="replace").split("\n", 1)[0][:_MAX_WORDS]
     return f"HTTP {response.status_code} {response.reason_phrase}" + (f": {body}" if body else "")
 
 
 def _retry_after(response: Response) -> float | None:
-    """The seconds of a Retry-After header (RFC 9110, 10.2.3), None without one that can be read."""
+    """The seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is missing or invalid."""
     value = response.headers.get("Retry-After", "")
     if value.isdecimal():
         return float(value)

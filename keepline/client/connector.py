@@ -41,13 +41,13 @@ from keepline.ops.backoff import Backoff
 TokenSource = str | Callable[[], Awaitable[str]]
 
 OVERLAP_SECONDS = 1.0
-"""How long the connection before is read after the next one has taken over: what is on its way comes first."""
+"""How long the previous connection is read after the next one has taken over, because frames on the way come first."""
 
 _log = logging.getLogger(__name__)
 
 
 class Connector:
-    """The client's connections, one after the other, until that is over for good."""
+    """The client's connections, one after the other, until the client is closed for good."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Connector:
             self._patience = None
 
     async def stop(self, error: ConnectionClosed) -> None:
-        """Close the connection, for good."""
+        """Close the connection for good."""
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.cancel()
@@ -105,8 +105,9 @@ class Connector:
         self._finish(error, by_server=False)
 
     async def request(self, frame: Frame, ready: ReadyEvent, *, repeatable: bool) -> Frame:
-        """Send the frame once `ready` is set, and return the answer; a repeatable one on as many connections
-        as it takes. Raises RequestFailed, RequestTimedOut, ConnectionLost, and what `ready` has failed with.
+        """Send the frame once `ready` is set, and return the answer. Retries a repeatable one on further connections.
+
+        Raises RequestFailed, RequestTimedOut, ConnectionLost, and the error of `ready`.
         """
         try:
             async with asyncio.timeout(self._options.request_timeout):
@@ -129,7 +130,7 @@ class Connector:
     # --- from one connection to the next ---
 
     async def _run(self) -> None:
-        """Connect again and again until that is not allowed any more."""
+        """Reconnect until that is not allowed any more."""
         try:
             while (delay := await self._connect_once()) is not None:
                 self._callbacks.enter(State.RECONNECTING if self._welcome else State.CONNECTING)
@@ -139,7 +140,7 @@ class Connector:
             self._finish(ConnectionClosed(INTERNAL_ERROR, f"the client failed: {error!r}"), by_server=True)
 
     async def _connect_once(self) -> float | None:
-        """One connection from beginning to end: seconds until the next one, None if there must be none."""
+        """One connection from beginning to end. Returns the seconds until the next one; None if there must be none."""
         try:
             close = await self._live_through()
         except ConnectFailed as error:
@@ -155,7 +156,7 @@ class Connector:
         return delay
 
     def _after_failure(self, error: KeeplineError) -> float:
-        """Tell of an attempt that failed: seconds until the next one."""
+        """Report a failed attempt. Returns the seconds until the next one."""
         self._tell(error)
         told = error.retry_after if isinstance(error, RequestFailed | AttemptFailed) else None
         return self._plan.after_failure(told)
@@ -165,18 +166,18 @@ class Connector:
         self._callbacks.failed(error)
 
     async def _live_through(self) -> Close:
-        """Live on one connection, and after a goodbye on the next, until one ends for another reason."""
+        """Run one connection and, after a goodbye, the next, until one ends for another reason."""
         opened = await self._open()
         while not isinstance(opened, Close):
             opened = await self._live_on(opened)
         return opened
 
     async def _open(self) -> Connection | Close:
-        """Connect and say hello: the connection that carries the calls from now on, or how it was closed."""
+        """Connect and say hello. Returns the connection that carries the calls from now on, or how it was closed."""
         token = await self._fetch_token()
         url = self._addresses.next(self.calls.any_room() or self._room_hint)
         connection = await Connection.open(url, self._options)
-        # From this hello on the connection before, if there is one, is heard no more.
+        # From this hello on, frames of the previous connection, if there is one, are ignored.
         self.calls.hold_back()
         try:
             resume = self._welcome.resume if self._welcome else None
@@ -191,7 +192,7 @@ class Connector:
         return answer
 
     async def _live_on(self, connection: Connection) -> Connection | Close:
-        """Read until the connection ends, or until the next one has taken over from it."""
+        """Read until the connection ends, or until the next one has taken over."""
         goodbye = Goodbye(self._options.sleep)
         restoring = asyncio.create_task(self._restore(connection), name="keepline-restore")
         reading = asyncio.create_task(
@@ -201,7 +202,7 @@ class Connector:
         try:
             await asyncio.wait({reading, moving}, return_when=asyncio.FIRST_COMPLETED)
             if goodbye.is_due:
-                # A connection from which the next one takes over is closed, perhaps before that one knows.
+                # A connection that the next one takes over is closed, possibly before the next one knows it.
                 await asyncio.wait({moving}, timeout=self._options.request_timeout)
             following = moving.result() if moving.done() else None
             if following is None:
@@ -223,7 +224,7 @@ class Connector:
             connection.abort()
 
     async def _move(self, goodbye: Goodbye) -> Connection | None:
-        """Once a goodbye's time has come, open the next connection while this one works; None when it may not be."""
+        """After a goodbye's time, open the next connection while this one still works; None if that is not allowed."""
         await goodbye.due()
         while True:
             try:
@@ -252,7 +253,7 @@ class Connector:
     # --- what a connection brings ---
 
     def _on_queued(self) -> None:
-        """The server works on the hello: the first connection is waited for as well."""
+        """The server has queued the hello: extend the wait for the first connection, too."""
         patience = self._patience
         if patience is not None and (ends_at := patience.when()) is not None:
             more = asyncio.get_running_loop().time() + self._options.request_timeout
@@ -261,7 +262,7 @@ class Connector:
     def _on_welcome(self, connection: Connection, welcome: Welcome) -> None:
         self._plan.welcomed()
         if not welcome.resumed:
-            self.calls.lose()  # where another connection held them until now
+            self.calls.lose()  # if another connection held them until now
         self._connection, self._welcome = connection, welcome
         if welcome.resumed:
             self.calls.resumed(connection, welcome)
@@ -286,7 +287,7 @@ class Connector:
         self.calls.notify(IceServersChanged(ice_servers))
 
     def _detach(self, connection: Connection) -> None:
-        """Let nothing be sent on a connection that is gone."""
+        """Prevent sending on a connection that is gone."""
         if self._connection is connection:
             self._connection = None
             self.ready.clear()
@@ -299,5 +300,5 @@ class Connector:
 
 
 def _ours(close: Close) -> Close:
-    """The close of a connection that we were about to leave: if it was replaced, then by ourselves."""
+    """The close of a connection that was about to be replaced: if it was taken over, then by ourselves."""
     return Close(ABNORMAL_CLOSURE, "lost while moving") if close.code == REPLACED else close

@@ -1,4 +1,4 @@
-"""The wish to leave or end a call, which outlasts connections, time limits and the patience of the caller."""
+"""The wish to leave or end a call, which outlasts connections, timeouts and its caller."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from keepline.client.options import Options
 from keepline.ops.backoff import Backoff
 
 GONE = frozenset({"room_ended", "room_not_found", "not_a_member"})
-"""Errors that say that this member has no part in the room any more."""
+"""Errors that mean that this member is no longer part of the room."""
 
 
 class Departure:
-    """Asks the cluster until it has answered, in a task of its own.
+    """Sends the request until the cluster has answered, in its own task.
 
-    A call that somebody hung up without a network would otherwise come back to life with the next connection.
+    Otherwise a call that was hung up without a network would come back to life with the next connection.
     """
 
     def __init__(
         self, ask: Callable[[str], Awaitable[Any]], gone: Callable[[str], None], options: Options
     ) -> None:
-        """Take how to ask, and whom to tell of a room that is gone already, and why."""
+        """Take how to send the request, and whom to tell if the room is gone already, and why."""
         self._ask = ask
         self._gone = gone
         self._options = options
@@ -37,13 +37,13 @@ class Departure:
 
     @property
     def pending(self) -> bool:
-        """Whether it is meant and not done yet."""
+        """Whether the wish is pending."""
         return self._task is not None and not self._task.done()
 
     async def make(self, kind: str, done: Callable[[], None]) -> None:
         """Send `leave` or `end`, and call `done` once it is answered.
 
-        Raises RequestTimedOut when that takes longer than a request may: it is still meant then.
+        Raises RequestTimedOut if that takes longer than a request may. The wish then remains pending.
         """
         if not self.pending:
             self._task = asyncio.create_task(self._run(kind, done), name=f"keepline-{kind}")
@@ -52,7 +52,9 @@ class Departure:
             async with asyncio.timeout(self._options.request_timeout):
                 await self.over()
         except TimeoutError as error:
-            raise RequestTimedOut(f"no answer to {kind} yet; it is sent when the client is back") from error
+            raise RequestTimedOut(
+                f"no answer to {kind} yet; it is sent when the client is connected again"
+            ) from error
         if self._task is not None and (failure := self._task.exception()) is not None:
             raise failure
 
@@ -81,6 +83,6 @@ class Departure:
 
 
 def _retrieved(task: asyncio.Task[None]) -> None:
-    """Its caller may wait no longer: what went wrong then is the end of the client, which is told elsewhere."""
+    """The caller may have given up. An error here is then the end of the client, which is reported elsewhere."""
     if not task.cancelled() and not isinstance(task.exception(), KeeplineError | None):
         task.get_loop().call_exception_handler({"message": "a departure failed", "task": task})

@@ -1,20 +1,20 @@
-"""What can go wrong for a user of the SDK: one small tree under `KeeplineError`."""
+"""The exceptions of the SDK: one small tree under `KeeplineError`."""
 
 from __future__ import annotations
 
 PASSING_CODES = frozenset({"unavailable", "rate_limited"})
-"""Codes of refusals after which the same request may succeed."""
+"""Codes of refusals after which the same request may succeed later."""
 
 
 class KeeplineError(Exception):
-    """The base of all errors that this package raises on purpose."""
+    """The base of all exceptions that this package raises on purpose."""
 
 
 class RequestFailed(KeeplineError):
-    """The cluster refused a request, or is known to refuse it. The connection and the other rooms go on.
+    """The cluster refused a request, or would refuse it. The connection and the other rooms continue.
 
-    `code` is one of the protocol's error codes, `retry_after` the seconds after which trying again makes
-    sense, or None. With `room_ended`, `reason` says why the room has ended, where the cluster knows.
+    `code` is one of the protocol's error codes. `retry_after` is the number of seconds after which a retry makes sense,
+    or None. With `room_ended`, `reason` says why the room ended, if the cluster knows.
     """
 
     def __init__(
@@ -28,21 +28,21 @@ class RequestFailed(KeeplineError):
 
 
 class RequestTimedOut(KeeplineError, TimeoutError):
-    """No answer came in time. Whether the request was carried out is not known."""
+    """No answer came in time. It is unknown whether the request was carried out."""
 
 
 class ConnectionLost(KeeplineError):
-    """The connection broke before the answer came. Whether the request was carried out is not known.
+    """The connection broke before the answer. It is unknown whether the request was carried out.
 
-    The client reconnects by itself; the room's snapshot shows what has become of the request.
+    The client reconnects automatically. The room's snapshot then shows the result of the request.
     """
 
 
 class AttemptFailed(ConnectionLost):
-    """One attempt to connect came to nothing; others follow.
+    """One attempt to connect failed; others follow.
 
-    `url` is the address that was tried, `status` the HTTP status with which it refused, or None where no HTTP
-    answer came, `retry_after` the seconds that it asked to wait.
+    `url` is the address, `status` the HTTP status of the refusal, or None if there was no HTTP answer, `retry_after`
+    the number of seconds that the server asked to wait.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class AttemptFailed(ConnectionLost):
 
 
 class ConnectionClosed(KeeplineError):
-    """The client is closed for good: by the server with a close that forbids coming back, or by `close()`.
+    """The client is closed for good: by the server with a close that forbids reconnecting, or by `close()`.
 
-    `code` is the WebSocket close code and `reason` its text, or the server's sentence where it sent one.
+    `code` is the WebSocket close code. `reason` is its text, or the server's error message if it sent one.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -67,18 +67,18 @@ class ConnectionClosed(KeeplineError):
 
 
 class ConnectFailed(KeeplineError):
-    """No node could be reached in the time given for the first connection, or none ever can be from here.
+    """No node could be reached in the time for the first connection, or none can ever be reached from here.
 
-    Its text and `__cause__` say why.
+    The message and `__cause__` say why.
     """
 
 
 class TokenUnavailable(KeeplineError):
-    """The function that supplies tokens failed. Its own error is the `__cause__`."""
+    """The function that supplies tokens failed. Its exception is the `__cause__`."""
 
 
 class CallEnded(KeeplineError):
-    """The call is over, or was left: nothing can be sent any more. `reason` says why."""
+    """The call has ended, or was left: nothing can be sent any more. `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the call is over: {reason}")
@@ -102,4 +102,4 @@ class SignalLost(KeeplineError):
 
 
 class ProtocolError(KeeplineError):
-    """The server sent what the protocol does not allow."""
+    """The server violated the protocol."""

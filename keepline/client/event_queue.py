@@ -10,15 +10,14 @@ from keepline.client.events import Ended, Event, EventsLost
 
 
 class EventQueue:
-    """Events of one call, in order, for one reader.
+    """The events of one call, in order, for one reader.
 
-    At the limit the newest events are dropped, and one `EventsLost` stands in their place: the connection is
-    never held up by a slow reader, and the reader learns that it has to look at the call's snapshot. `Ended`
-    is always delivered.
+    At the limit, the newest events are dropped and replaced by one `EventsLost`. So a slow reader never delays the
+    connection, and learns that it has to read the call's snapshot. `Ended` is always delivered.
     """
 
     def __init__(self, limit: int) -> None:
-        """Take how many events may wait, at least 1."""
+        """Take the maximum number of queued events, at least 1."""
         self._limit = limit
         self._events: deque[Event] = deque()
         self._changed = asyncio.Event()
@@ -34,7 +33,7 @@ class EventQueue:
         return len(self._events) >= self._limit
 
     def put(self, event: Event) -> None:
-        """Append an event. After `close` nothing is taken any more."""
+        """Append an event. Ignored after `close`."""
         if self._closed:
             return
         if len(self._events) < self._limit or isinstance(event, Ended):
@@ -44,7 +43,7 @@ class EventQueue:
         self._changed.set()
 
     def close(self, error: Exception | None = None) -> None:
-        """Let the reader finish after the events that wait, by `error` if one is given."""
+        """Let the reader finish after the queued events, with `error` if one is given."""
         if not self._closed:
             self._closed, self._error = True, error
             self._changed.set()

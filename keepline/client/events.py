@@ -1,4 +1,4 @@
-"""What happens in a call, as typed values. Durations are seconds."""
+"""The events of a call, as typed values. Durations are in seconds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keepline.client.models import IceServer, Message
 
 @dataclass(frozen=True, slots=True)
 class PeerChanged:
-    """The other side came or went.
+    """The presence of the other side changed.
 
-    `state` is `joined`, `reconnecting`, `reconnected`, `away` or `left`; `grace_seconds` says how long it has
-    to come back before the call ends, where there is such a limit.
+    `state` is `joined`, `reconnecting`, `reconnected`, `away` or `left`. `grace_seconds` is how long it has to return
+    before the call ends, if there is such a limit.
     """
 
     state: str
@@ -29,26 +29,26 @@ class SignalReceived:
 
 @dataclass(frozen=True, slots=True)
 class ChatReceived:
-    """The peer wrote, now or while this client was away."""
+    """The peer wrote a message, now or while this client was disconnected."""
 
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class Typing:
-    """The peer is writing."""
+    """The peer is typing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModeChanged:
-    """The peer asked for video, accepted or declined it: `action` is `request`, `accept` or `decline`."""
+    """The peer requested, accepted or declined video: `action` is `request`, `accept` or `decline`."""
 
     action: str
 
 
 @dataclass(frozen=True, slots=True)
 class Inactivity:
-    """A text call is about to end for silence (`state` is `warning`), or is no more (`cleared`)."""
+    """A text call is about to end because of inactivity (`state` is `warning`), or no longer is (`cleared`)."""
 
     state: str
     ends_in_seconds: float | None = None
@@ -56,18 +56,18 @@ class Inactivity:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The agreed length of the call is nearly over."""
+    """The agreed length of the call is almost over."""
 
     ends_in_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The call is over; no event follows.
+    """The call has ended; no event follows.
 
-    `reason` is one of the protocol's reasons. Where the end happened while this client was away and the cluster
-    does not know the reason any more, it is the error code with which it refused the rejoin: `room_ended`,
-    `room_not_found` or `not_a_member`.
+    `reason` is one of the protocol's reasons. If the call ended while this client was disconnected, and the cluster no
+    longer knows the reason, it is the error code of the refused rejoin: `room_ended`, `room_not_found` or
+    `not_a_member`.
     """
 
     reason: str
@@ -75,9 +75,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Rejoined:
-    """This client was away and is back in the call; signals of the peer may have been lost meanwhile.
+    """This client was disconnected and is back in the call. Signals of the peer may have been lost meanwhile.
 
-    `resumed` tells whether the session went on (True) or the room was joined anew.
+    `resumed` is whether the session continued (True), or the room was joined again.
     """
 
     resumed: bool
@@ -85,14 +85,14 @@ class Rejoined:
 
 @dataclass(frozen=True, slots=True)
 class IceServersChanged:
-    """New TURN credentials, to be used from the next ICE restart on."""
+    """New TURN credentials, for use from the next ICE restart on."""
 
     ice_servers: tuple[IceServer, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SignalRefused:
-    """The cluster refused a signal or a typing note. `retry_after_seconds`: when it would take one."""
+    """The cluster refused a signal or a typing notification. `retry_after_seconds`: when it would accept one."""
 
     code: str
     message: str

@@ -14,12 +14,12 @@ Frame = dict[str, Any]
 
 
 def encode(frame: Frame) -> bytes:
-    """The text of a frame. Raises TypeError for what JSON does not know."""
+    """Encode a frame. Raises TypeError for a value that is not JSON."""
     return orjson.dumps(frame)
 
 
 def decode(data: bytes) -> Frame:
-    """The frame behind a text message. Raises ProtocolError."""
+    """Decode the frame of a text message. Raises ProtocolError."""
     try:
         frame = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -30,9 +30,9 @@ def decode(data: bytes) -> Frame:
 
 
 def _decode_leniently(data: bytes) -> Any:
-    """Read what is JSON by its grammar as a browser does: 1E400 is infinite, half a surrogate pair is a character.
+    """Parse JSON like a browser: 1E400 is infinite, and half a surrogate pair is a character.
 
-    The peer may have written it; the server sends on what peers write without looking into it.
+    The peer may have written it, and the server forwards it without looking into it.
     """
     try:
         return json.loads(data, parse_int=_number, parse_constant=_refuse)
@@ -62,6 +62,6 @@ def request_failed(frame: Frame) -> RequestFailed:
 
 
 def seconds(frame: Frame, name: str) -> float | None:
-    """A field in ms as seconds, None where it is missing. Raises TypeError when it is no number."""
+    """A field in ms as seconds; None if it is missing. Raises TypeError if it is not a number."""
     value = frame.get(name)
     return None if value is None else value / 1000

@@ -1,7 +1,7 @@
-"""What a node allows its clients, as `welcome` tells, and what is checked against it before anything is sent.
+"""The limits in a node's `welcome`, and checks against them before anything is sent.
 
-A node counts what it refuses, and closes the connection of a client that does not stop; so what it is known to refuse
-is refused here, at once and by the same error.
+A node counts refused frames, and closes the connection of a client that keeps sending them. So whatever it would refuse
+is refused here, at once and with the same error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may send. The defaults are those of nodes that do not tell, and know no keys."""
+    """What one connection may send. The defaults are for nodes that send no limits, and support no keys."""
 
     frames_per_second: float = 50.0
     frames_burst: float = 200
@@ -30,7 +30,7 @@ class Limits:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Read `welcome.limits`; what is missing keeps its default. Raises ProtocolError."""
+        """Read `welcome.limits`; missing values keep their default. Raises ProtocolError."""
         names = ("frames_per_second", "frames_burst", "frame_bytes", "chat_length", "chat_key")
         told = {name: raw[name] for name in names if name in raw}
         if not all(isinstance(value, int | float) and value > 0 for value in told.values()):
@@ -39,10 +39,10 @@ class Limits:
 
 
 class Pace:
-    """Spaces the frames of one connection so that the node never counts too many.
+    """Paces the frames of one connection so that the node never counts too many.
 
-    Frames that were sent apart may arrive together: a client that used up what it is allowed would be over the limit
-    after every stall of the network. Seven tenths of the burst and nine of the rate bear a stall of a second.
+    Frames that were sent apart may arrive together: a client that used its full allowance would exceed the limit after
+    every stall of the network. Seven tenths of the burst and nine of the rate tolerate a stall of a second.
     """
 
     _SHARE_OF_RATE = 0.9
@@ -61,12 +61,12 @@ class Pace:
         return self._refilled() >= 1
 
     def reserve(self) -> float:
-        """Take the place of one frame: the seconds to wait before it is sent."""
+        """Reserve the place of one frame. Returns the seconds to wait before it is sent."""
         self._left, self._at = self._refilled() - 1, self._clock()
         return max(0.0, -self._left / self._rate)
 
     def pause(self, seconds: float) -> None:
-        """The node wants to hear nothing for so long."""
+        """The node asks for a pause of that many seconds."""
         self._left, self._at = min(self._refilled(), 1 - self._rate * seconds), self._clock()
 
     def _refilled(self) -> float:
@@ -78,13 +78,13 @@ def room_id_of(given: str) -> str:
     room_id = str(given).lower()
     if not _ROOM_ID.fullmatch(room_id):
         raise RequestFailed(
-            "bad_request", f"{str(given)[:64]!r} is not a room id: that is a UUID with its hyphens"
+            "bad_request", f"{str(given)[:64]!r} is not a room id: it must be a UUID with hyphens"
         )
     return room_id
 
 
 def check_text(name: str, text: str, longest: int) -> None:
-    """Raise RequestFailed for a text that a node refuses. Characters are code points, as `len` counts them."""
+    """Raise RequestFailed for a text that a node refuses. Characters are code points, as in `len`."""
     if not isinstance(text, str):
         raise RequestFailed("bad_request", f"{name} should be a string, not {type(text).__name__}")
     if not 1 <= len(text) <= longest:

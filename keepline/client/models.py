@@ -1,4 +1,4 @@
-"""The values that frames carry, read leniently: fields that this release does not know are ignored."""
+"""The values in frames, decoded leniently: fields that this release does not know are ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PeerState = Literal["absent", "joined", "reconnecting", "away", "left"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One line of a room's chat. `seq` counts from 1 within the room; `at` is ms since 1970."""
+    """One chat message. `seq` counts from 1 within the room; `at` is ms since 1970."""
 
     seq: int
     sender: str
@@ -23,15 +23,13 @@ class Message:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a message. Raises KeyError or TypeError when it is none."""
+        """Read a message. Raises KeyError or TypeError if it is malformed."""
         return cls(seq=raw["seq"], sender=raw["from"], text=raw["text"], at=raw["at"])
 
 
 @dataclass(frozen=True, slots=True)
 class RoomSnapshot:
-    """A room as the cluster showed it. Times are ms since 1970; of two snapshots the higher `version` is
-    newer.
-    """
+    """A room as the cluster sent it. Times are ms since 1970. The snapshot with the higher `version` is newer."""
 
     room_id: str
     user_1: str
@@ -50,7 +48,7 @@ class RoomSnapshot:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a snapshot. Raises KeyError or TypeError when it is none."""
+        """Read a snapshot. Raises KeyError or TypeError if it is malformed."""
         return cls(
             room_id=raw["room_id"],
             user_1=raw["user_1"],
@@ -69,7 +67,7 @@ class RoomSnapshot:
         )
 
     def with_message(self, message: Message, keep: int) -> Self:
-        """The snapshot with one message more; the oldest go when there are more than `keep`."""
+        """The snapshot with one more message. Keeps the last `keep` messages."""
         known = {m.seq: m for m in self.messages} | {message.seq: message}
         ordered = tuple(known[seq] for seq in sorted(known))
         return replace(self, messages=ordered[-keep:])
@@ -77,7 +75,7 @@ class RoomSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A room as one of its members sees it: the snapshot, the own side and the other one's state."""
+    """A room as one of its members sees it: the snapshot, the member's side and the other side's state."""
 
     room: RoomSnapshot
     side: int
@@ -86,7 +84,7 @@ class Membership:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Read what `joined` and the rooms of `welcome` carry. Raises KeyError or TypeError."""
+        """Read the content of `joined` and of the rooms in `welcome`. Raises KeyError or TypeError."""
         return cls(
             room=RoomSnapshot.parse(raw["room"]), side=raw["side"], polite=raw["polite"], peer=raw["peer"]
         )
@@ -94,7 +92,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class IceServer:
-    """A STUN or TURN server, as WebRTC's RTCIceServer."""
+    """A STUN or TURN server, as in WebRTC's RTCIceServer."""
 
     urls: tuple[str, ...]
     username: str | None = None
@@ -126,7 +124,7 @@ class Welcome:
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a `welcome` frame. Raises ProtocolError when it does not follow the protocol."""
+        """Read a `welcome` frame. Raises ProtocolError if it violates the protocol."""
         try:
             return cls(
                 user=raw["user"],

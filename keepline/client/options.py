@@ -1,4 +1,4 @@
-"""The numbers and the sources of time and chance that a client runs with."""
+"""The limits of a client, and its sources of time and randomness."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Every limit of the SDK. Durations are seconds.
+    """Every limit of the SDK. Durations are in seconds.
 
-    A connection that answers no ping for twice `ping_interval` is given up. `proxy` is the URL of a proxy, True for
-    the one that the environment names (`HTTPS_PROXY`, `ALL_PROXY`, …), None for no proxy. `uniform(low, high)`,
-    `clock` (monotonic) and `sleep` are replaced by tests.
+    A connection without an answer to pings for twice `ping_interval` is dropped. `proxy` is the URL of a proxy, True
+    for the one of the environment (`HTTPS_PROXY`, `ALL_PROXY`, …), None for no proxy. Tests replace `uniform(low,
+    high)`, `clock` (monotonic) and `sleep`.
     """
 
     first_connect_timeout: float = 30.0

@@ -1,4 +1,4 @@
-"""An event that can also fail: requests wait on it while the client is away."""
+"""An event that can also fail: requests wait for it while the client is disconnected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class ReadyEvent:
-    """Set while a connection can be used, clear while the client reconnects, failed when it is closed for good."""
+    """Set while a connection is usable, clear while the client reconnects, failed when it is closed for good."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
@@ -14,20 +14,20 @@ class ReadyEvent:
 
     @property
     def is_set(self) -> bool:
-        """Whether a request may go now."""
+        """Whether a request may be sent now."""
         return self._changed.is_set() and self._error is None
 
     def set(self) -> None:
-        """Let waiting requests go, and those that come."""
+        """Release waiting requests, and later ones."""
         self._changed.set()
 
     def clear(self) -> None:
-        """Let requests wait until it is set again. A failed event stays failed."""
+        """Make requests wait until it is set again. A failed event stays failed."""
         if self._error is None:
             self._changed.clear()
 
     def fail(self, error: Exception) -> None:
-        """Refuse waiting requests, and those that come, with this error. The first error stays."""
+        """Fail waiting requests, and later ones, with this error. The first error stays."""
         self._error = self._error or error
         self._changed.set()
 
@@ -37,7 +37,7 @@ class ReadyEvent:
             raise self._error
 
     async def wait(self) -> None:
-        """Wait until it is set. Raises the error of a failed one. The caller sets the time limit."""
+        """Wait until it is set. Raises the error of a failed one. The caller sets the timeout."""
         self.check()
         while not self.is_set:
             await self._changed.wait()

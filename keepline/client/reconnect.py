@@ -1,4 +1,4 @@
-"""Decides whether and when to connect again. Pure: the clock and the jitter are given.
+"""Decides whether and when to reconnect. Pure: the clock and the jitter are arguments.
 
 The table of states and waits is in docs/protocol.md, under "Reconnecting and resuming".
 """
@@ -11,22 +11,22 @@ from keepline.client.close_codes import RATE_LIMITED, Close, ComeBack
 from keepline.ops.backoff import Backoff
 
 RATE_LIMITED_SECONDS = 1.0
-"""The least wait after 4429: what the node refuses is not offered again at once."""
+"""Minimum wait after 4429: what the node refuses must not be sent again at once."""
 
 LONGEST_TOLD_SECONDS = 600.0
-"""The longest wait that a server may ask for: a proxy on the way that names a day is not obeyed."""
+"""The longest wait that a server may ask for, in case a proxy on the way asks for a day."""
 
 SHORT_CONNECTIONS = 3
-"""So many in a row are accidents; a client that is welcomed and thrown out again after that has to slow down."""
+"""This many in a row are accidents. A client that is welcomed and disconnected again after that has to slow down."""
 
 
 class ReconnectPlan:
     """One client's memory of its last attempts.
 
-    A node that says goodbye names the time to come back, so that the clients of a node do not return in one
-    wave: that time is obeyed as it is. A refusal may name the least wait. Everything else waits with capped full
-    jitter, which starts over after a welcome, so that a grace period is not spent waiting, but not after one
-    connection upon the other that ended within `stable_after` seconds.
+    A node's goodbye has the time to reconnect, so that the clients of a node do not return in one wave; that time is
+    used as it is. A refusal may have a minimum wait. Everything else waits with capped full jitter. It is reset after a
+    welcome, so that a grace period is not spent waiting, but not after several successive connections that ended within
+    `stable_after` seconds.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class ReconnectPlan:
         self._return_at = None
 
     def goodbye(self, reconnect_after_seconds: float) -> None:
-        """The server asked to come back after this time, counted from now."""
+        """The server asked to retry after this time, counted from now."""
         self._return_at = self._clock() + max(0.0, reconnect_after_seconds)
 
     def after_failure(self, retry_after: float | None = None) -> float:
-        """Seconds to wait after an attempt that was not welcomed; never less than the server asked for."""
+        """Seconds to wait after an attempt without welcome; never less than the server asked for."""
         self._judge()
         return min(retry_after or 0.0, LONGEST_TOLD_SECONDS) + self._backoff.next()
 
     def after_close(self, close: Close) -> float | None:
-        """Seconds to wait after a connection ended, or None where coming back is not allowed."""
+        """Seconds to wait after a connection ended; None if reconnecting is not allowed."""
         if close.come_back is ComeBack.NEVER:
             return None
         if close.come_back is ComeBack.FRESH_TOKEN:
@@ -71,7 +71,7 @@ class ReconnectPlan:
         return self._backoff.next() + (RATE_LIMITED_SECONDS if close.code == RATE_LIMITED else 0.0)
 
     def _judge(self) -> None:
-        """Past failures no longer count after a welcome, or after one that lasted."""
+        """Past failures no longer count after a welcome, or after a connection that lasted."""
         since, self._welcomed_at = self._welcomed_at, None
         if since is None:
             return
@@ -81,7 +81,7 @@ class ReconnectPlan:
             self._backoff.reset()
 
     def _after_refusal(self) -> float | None:
-        """A second refusal in a row would only bring the address nearer to being locked out."""
+        """A second refusal in a row would only bring the address closer to being blocked."""
         if not self._fresh_tokens or self._refused:
             return None
         self._refused = True

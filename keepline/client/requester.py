@@ -13,8 +13,8 @@ class Requester(Protocol):
     """Carries out a request through the client."""
 
     def __call__(self, frame: Frame, ready: ReadyEvent, *, repeatable: bool) -> Awaitable[Frame]:
-        """Send the frame once `ready` is set, and return the answer; a repeatable one again after a lost connection.
+        """Send the frame once `ready` is set, and return the answer. Retries a repeatable one after a lost connection.
 
-        Raises RequestFailed, RequestTimedOut, ConnectionLost, and what `ready` has failed with.
+        Raises RequestFailed, RequestTimedOut, ConnectionLost, and the error of `ready`.
         """
         ...

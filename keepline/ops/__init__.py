@@ -1,1 +1,1 @@
-"""What every Keepline program needs to be operated: settings, logs, metrics, health and connections."""
+"""What every Keepline program needs for operation: settings, logs, metrics, health and connections."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""The delay before a retry."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Capped exponential backoff with full jitter: each wait is drawn from zero to a ceiling that doubles.
+    """Capped exponential backoff with full jitter: each delay is random between zero and a ceiling that doubles.
 
-    Full jitter spreads callers that failed together; the cap bounds how late a recovery is noticed.
+    Full jitter spreads callers that failed together. The cap bounds how late a recovery is noticed.
     """
 
     def __init__(
@@ -19,7 +19,9 @@ class Backoff:
         *,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Take the first ceiling and the highest, both in seconds; `uniform(low, high)` draws."""
+        """`base` and `cap` are the first and the highest ceiling, in seconds. `uniform(low, high)` returns a random
+        number.
+        """
         if not 0 < base <= cap:
             raise ValueError(f"base must be above zero and not above cap, got {base} and {cap}")
         self._base = base
@@ -34,5 +36,5 @@ class Backoff:
         return delay
 
     def reset(self) -> None:
-        """Start over after a success."""
+        """Reset after a success."""
         self._ceiling = self._base

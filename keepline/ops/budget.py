@@ -1,22 +1,22 @@
-"""A budget of work: a token bucket of milliseconds of the event loop, which may be overdrawn.
+"""A work budget: a token bucket of milliseconds of the event loop, which may be overdrawn.
 
-Work is often known only when it is done, so it is taken whatever is left; then nothing more is to be begun until the
-budget is in credit again.
+The cost of work is often known only afterwards, so it is charged even if too little is left. Then no further work may
+start until the budget has credit again.
 """
 
 from __future__ import annotations
 
 MAX_PAUSE_SECONDS = 5.0
-"""However much work somebody has caused, they are read again after this time."""
+"""Maximum time without reading, however much work was caused."""
 
 
 class Budget:
-    """`rate` milliseconds a second on average, `burst` at once. Time is an argument."""
+    """`rate` milliseconds per second on average, `burst` at once. Time is an argument."""
 
     __slots__ = ("_at", "_burst", "_deepest", "_level", "_parent", "_rate")
 
     def __init__(self, rate: float, burst: float, parent: Budget | None = None) -> None:
-        """Let what is spent here count for `parent` as well."""
+        """Also charge `parent` for what is spent here."""
         self._rate = rate
         self._burst = self._level = burst
         self._deepest = -rate * MAX_PAUSE_SECONDS
@@ -24,11 +24,11 @@ class Budget:
         self._parent = parent
 
     def belongs_to(self, parent: Budget) -> None:
-        """Let what is spent here from now on count for `parent` as well."""
+        """From now on, also charge `parent` for what is spent here."""
         self._parent = parent
 
     def spend(self, cost: float, now: float) -> float:
-        """Take `cost` at `now` (seconds, monotonic); for how many seconds nothing more is to be taken."""
+        """Charge `cost` at `now` (seconds, monotonic). Returns for how many seconds no further work may start."""
         level = self._level + (now - self._at) * self._rate
         self._at = now
         if level > self._burst:

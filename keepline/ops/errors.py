@@ -1,5 +1,5 @@
-"""The error that ends a program, whatever part of it finds out."""
+"""The error that ends a program, from any part of it."""
 
 
 class CannotRun(Exception):
-    """The program cannot run with what it was given; the text says why and what to do. It exits 2."""
+    """The program cannot run in this environment. The message says why and what to do. Exit code 2."""

@@ -1,12 +1,12 @@
-"""When Python looks for garbage in cycles, so that nobody waits for it.
+"""Schedules the garbage collector so that no client waits for it.
 
-The automatic full collection looks at all objects there are: of 6,000 clients for 150 ms, in which no signal moves. It
-comes when the objects have grown by a quarter, which is just when thousands of clients come in. Yet hardly anything
-here is a cycle, and counting references frees all the rest at once; a test holds connections to that.
+An automatic full collection visits all objects, which takes 150 ms with 6,000 clients, and no signal moves meanwhile.
+It starts when the number of objects has grown by a quarter, which is just when thousands of clients log in. But there
+are hardly any cycles here, and reference counting frees everything else at once; a test ensures that for connections.
 
-So a few times a second what has survived is put out of the collector's sight (`gc.freeze`), which takes a microsecond
-whatever there is. Then a full collection looks at what has come since. Once in an hour it looks at everything, for the
-few cycles that were frozen while they were in use.
+So a few times a second, surviving objects are hidden from the collector (`gc.freeze`), which takes a microsecond for
+any number. A full collection then visits only newer objects. Once an hour it visits everything, for the few cycles that
+were frozen while in use.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Callable
 FREEZE_SECONDS = 0.2
 FULL_SECONDS = 3_600.0
 JITTER = 0.25
-"""Of the hour: nodes that were started together do not stand still together."""
+"""Fraction of the hour by which nodes differ, so that nodes that started together do not pause together."""
 
 
 class Garbage:
-    """`run` is to be run as a task."""
+    """Run `run` as a task."""
 
     def __init__(self, now: float, uniform: Callable[[float, float], float] = random.uniform) -> None:
-        """Take the time in seconds, monotonic."""
+        """`clock` is the time in seconds, monotonic."""
         self._uniform = uniform
         self._full_at = now + self._hour()
 

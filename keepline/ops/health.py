@@ -1,7 +1,7 @@
-"""What a program knows about its dependencies, and whether it may take new work.
+"""The state of a program's dependencies, and whether it accepts new work.
 
-Three questions that must not be mixed up: is the process alive (it answers), is it ready (conditions), and
-how are its dependencies (probes). A dependency that is away makes a program degraded, not dead.
+Three separate questions: is the process alive (it answers), is it ready (conditions), and how are its dependencies
+(probes)? A missing dependency makes a program degraded, not dead.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ _ERROR_CHARACTERS = 200
 
 
 class Dependency(Protocol):
-    """What a program needs, and how it is."""
+    """A dependency and its state."""
 
     def age(self) -> float | None:
-        """Seconds since it last did what it is for; None when it never has."""
+        """Seconds since it last worked; None if it never has."""
 
     @property
     def status(self) -> Status:
-        """How it is now."""
+        """Its current state."""
 
     def report(self) -> dict[str, Any]:
-        """Describe it as JSON; ages are in ms."""
+        """Its state as JSON; ages are in ms."""
 
 
 @dataclass(slots=True)
 class Probe:
-    """The last proof for and against one dependency. Times are seconds of the clock that was injected.
+    """The last success and the last failure of one dependency. Times are seconds of the injected clock.
 
-    `ok`: proved within `fresh_seconds` and nothing failed since. `degraded`: failing, or silent for longer,
-    but proved within `down_seconds`. `down`: no proof for longer than that, or never.
+    `ok`: a success within `fresh_seconds` and no failure since. `degraded`: failing, or silent for longer, but with a
+    success within `down_seconds`. `down`: no success for longer than that, or never.
     """
 
     clock: Clock
@@ -45,28 +45,28 @@ class Probe:
     error: str | None = None
 
     def succeeded(self) -> None:
-        """Record that the dependency just did what it is for."""
+        """Record a success."""
         self.succeeded_at = self.clock()
         self.error = None
 
     def failed(self, error: BaseException | str) -> None:
-        """Record that it did not, and why."""
+        """Record a failure and its reason."""
         self.failed_at = self.clock()
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         self.error = text[:_ERROR_CHARACTERS]
 
     def age(self) -> float | None:
-        """Seconds since the last proof, None before the first one."""
+        """Seconds since the last success; None before the first one."""
         return None if self.succeeded_at is None else self.clock() - self.succeeded_at
 
     @property
     def status(self) -> Status:
-        """How the dependency is now."""
+        """Its current state."""
         status = _status_at(self.age(), self.fresh_seconds, self.down_seconds)
         return "degraded" if status == "ok" and self.error is not None else status
 
     def report(self) -> dict[str, Any]:
-        """Describe it as JSON; ages are ms since the last proof and the last failure, null for none."""
+        """Its state as JSON; ages are ms since the last success and failure, null for none."""
         return {
             "status": self.status,
             "age_ms": _ms(self.age()),
@@ -77,9 +77,9 @@ class Probe:
 
 @dataclass(slots=True)
 class LastTry:
-    """What a program does now and then: `ok` until a try fails, and from then on `degraded` until one succeeds.
+    """Something that a program does occasionally: `ok` until an attempt fails, then `degraded` until one succeeds.
 
-    Silence proves nothing here, unlike that of a `Probe`.
+    Unlike for a `Probe`, silence means nothing.
     """
 
     clock: Clock
@@ -88,26 +88,26 @@ class LastTry:
     error: str | None = None
 
     def succeeded(self) -> None:
-        """Record that the last try did what it should."""
+        """Record that the last attempt succeeded."""
         self.succeeded_at = self.clock()
         self.error = None
 
     def failed(self, error: str) -> None:
-        """Record that the last try failed, and why."""
+        """Record that the last attempt failed, and why."""
         self.failed_at = self.clock()
         self.error = error[:_ERROR_CHARACTERS]
 
     def age(self) -> float | None:
-        """Seconds since a try succeeded, None before the first one."""
+        """Seconds since an attempt succeeded; None before the first one."""
         return None if self.succeeded_at is None else self.clock() - self.succeeded_at
 
     @property
     def status(self) -> Status:
-        """How it went."""
+        """Its current state."""
         return "ok" if self.error is None else "degraded"
 
     def report(self) -> dict[str, Any]:
-        """Describe it as JSON, in the form of a probe's report."""
+        """Its state as JSON, in the form of a probe's report."""
         return {
             "status": self.status,
             "age_ms": _ms(self.age()),
@@ -118,9 +118,9 @@ class LastTry:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """A dependency whose proofs come by themselves: `age()` tells the seconds since the last, None before the first.
+    """A dependency that measures itself: `age()` is the seconds since its last success, None before the first one.
 
-    `problem()` says why the last attempt was no proof, None if it was.
+    `problem()` is why the last attempt failed; None if it succeeded.
     """
 
     age: Callable[[], float | None]
@@ -130,11 +130,11 @@ class Pulse:
 
     @property
     def status(self) -> Status:
-        """How the dependency is now."""
+        """Its current state."""
         return _status_at(self.age(), self.fresh_seconds, self.down_seconds)
 
     def report(self) -> dict[str, Any]:
-        """Describe it as JSON."""
+        """Its state as JSON."""
         error = self.problem()
         return {"status": self.status, "age_ms": _ms(self.age()), "failed_ms_ago": None, "error": error}
 
@@ -159,13 +159,15 @@ class Health:
     _warnings: dict[str, Callable[[], str | None]] = field(default_factory=dict, init=False)
 
     def probe(self, name: str, *, fresh_seconds: float = 15.0, down_seconds: float = 30.0) -> Probe:
-        """Add a dependency and return where to record its proofs. Raises ValueError for a name taken."""
+        """Add a dependency, and return its probe. Raises ValueError if the name is taken."""
         probe = Probe(self.clock, fresh_seconds, down_seconds)
         self._add(name, probe)
         return probe
 
     def last_try(self, name: str) -> LastTry:
-        """Add something that is tried and return where to record how that went. Raises ValueError for a name taken."""
+        """Add an occasional activity, and return where to record its results. Raises ValueError if the name is
+        taken.
+        """
         last = LastTry(self.clock)
         self._add(name, last)
         return last
@@ -179,7 +181,7 @@ class Health:
         down_seconds: float,
         problem: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Add a dependency that somebody else has the proofs of. Raises ValueError for a name taken."""
+        """Add a dependency that measures itself. Raises ValueError if the name is taken."""
         self._add(name, Pulse(age, fresh_seconds, down_seconds, problem))
 
     def _add(self, name: str, dependency: Dependency) -> None:
@@ -188,32 +190,32 @@ class Health:
         self.dependencies[name] = dependency
 
     def require(self, name: str, why_not: Callable[[], str | None]) -> None:
-        """Add a condition of readiness: `why_not()` returns None when it holds, else the reason in words."""
+        """Add a readiness condition: `why_not()` returns None if it is met, otherwise the reason."""
         self._conditions[name] = why_not
 
     def warn(self, name: str, why: Callable[[], str | None]) -> None:
-        """Add what makes other instances preferable without failing readiness: a reason in words, None for none."""
+        """Add a reason to prefer other instances that does not affect readiness: a text, or None."""
         self._warnings[name] = why
 
     def warnings(self) -> dict[str, str]:
-        """Return what makes other instances preferable now, by name."""
+        """Return the current reasons to prefer other instances, by name."""
         return {name: reason for name, why in self._warnings.items() if (reason := why()) is not None}
 
     def reasons(self) -> dict[str, str]:
-        """Return why the program may not take new work, by condition; empty when it may."""
+        """Return why the program accepts no new work, by condition; empty if it does."""
         return {name: reason for name, reason in self.failed().items() if reason is not None}
 
     def failed(self) -> dict[str, str | None]:
-        """Return why each condition does not hold; None for those that do."""
+        """Return why each condition is not met; None for those that are."""
         return {name: why_not() for name, why_not in self._conditions.items()}
 
     @property
     def status(self) -> Status:
-        """`ok` when every dependency is; else `degraded`, for the process itself is alive to say so."""
+        """`ok` if every dependency is; otherwise `degraded`, because the process itself is alive to answer."""
         return "ok" if all(one.status == "ok" for one in self.dependencies.values()) else "degraded"
 
     def report(self) -> dict[str, Any]:
-        """Describe the program and each dependency as JSON."""
+        """The program and each dependency as JSON."""
         reasons = self.reasons()
         return {
             "status": self.status,

@@ -1,6 +1,6 @@
-"""The HTTP endpoint for operators: health and metrics, and a place for a program's own routes.
+"""The HTTP server of the ops port: health, metrics, and a program's own routes.
 
-Errors are JSON of one shape, `{"error": {"code", "message", "retry_after_ms"?}}`, whoever raised them.
+All errors are JSON of one form, `{"error": {"code", "message", "retry_after_ms"?}}`, whatever raised them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _log = structlog.get_logger(__name__)
 
 
 class HttpError(Exception):
-    """A refusal that the caller of the HTTP API is told as JSON."""
+    """An error that the HTTP API returns as JSON."""
 
     def __init__(self, status: int, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
-        """Take the HTTP status, our code for programs, words for people and when a retry makes sense."""
+        """The HTTP status, the error code, the message for people, and when a retry makes sense."""
         super().__init__(message)
         self.status = status
         self.code = code
@@ -91,7 +91,7 @@ async def _errors_as_json(
 
 
 async def _hide_server(_: web.Request, response: web.StreamResponse) -> None:
-    """Do not tell strangers which library in which version answers."""
+    """Do not reveal the server library and its version."""
     response.headers["Server"] = "keepline"
 
 
@@ -100,9 +100,8 @@ def create_app(
 ) -> web.Application:
     """Return an application with `/livez`, `/readyz`, `/healthz`, `/metrics` and the given routes.
 
-    `/livez` is 200 whenever the event loop runs. `/readyz` is 503 with the reasons while a condition fails;
-    its warnings say why others are preferable all the same.
-    `/healthz` is 200 with each dependency: it informs, it does not judge.
+    `/livez` is 200 whenever the event loop runs. `/readyz` is 503 with the reasons while a condition is not met; its
+    warnings say why other instances are preferable. `/healthz` is always 200, with each dependency.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -131,7 +130,7 @@ def create_app(
 
 
 def guard(settings: CommonSettings, registry: CollectorRegistry) -> Guard:
-    """What lets strangers do as much as the settings say; its metrics go to the registry."""
+    """The guard with the limits of the settings. Its metrics are added to the registry."""
     limits = OpsLimits(
         settings.limit_ops_connections, settings.limit_ops_request_seconds, settings.limit_ops_work_ms
     )
@@ -159,10 +158,9 @@ async def serve(
     *,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
-    """Serve `app` while the context is open; yields the address, with the real port when 0 was asked for.
+    """Serve `app` while the context is open. Yields the address, with the actual port if 0 was requested.
 
-    On a host that has only IPv6 its loopback takes the place of 127.0.0.1. Raises OSError when the address cannot be
-    bound.
+    On a host with only IPv6, the IPv6 loopback replaces 127.0.0.1. Raises OSError if the address cannot be bound.
     """
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, handle_signals=False)

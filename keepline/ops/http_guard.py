@@ -1,9 +1,9 @@
-"""What the HTTP endpoint lets strangers do: little at a time, and never at the cost of whom the loop works for.
+"""Protects the event loop from clients of the ops port.
 
-The endpoint shares its loop with a node's clients. The library parses whatever a read has brought in one go, waits for
-ever for the end of a request, and logs garbage with a traceback. So here each connection gets a slice of its bytes
-parsed at a time and a budget of work, a request that does not come to its end is cut off, and of too many connections
-those go that have asked for nothing: a probe of `/livez` always finds a place.
+The ops port shares its event loop with a node's clients. The library parses everything that a read returns at once,
+waits indefinitely for the end of a request, and logs invalid input with a traceback. So here each connection has a work
+budget, and its bytes are parsed in slices. A request that does not arrive in time is cut off. If there are too many
+connections, idle ones are closed, so that a probe of `/livez` always finds a place.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from keepline.ops.turns import Turns
 SLICE_BYTES = 1_024
 
 COST_OF_REQUEST = 0.5
-"""Milliseconds of the loop for the answer, rounded up; what the parser takes is measured."""
+"""Event loop time for an answer in ms, rounded up. The parser's time is measured."""
 
 BURST_SECONDS = 2.0
-"""The work of so many seconds may come at once."""
+"""Burst of work, in seconds' worth."""
 
 SHARE_OF_ONE = 0.5
-"""What one connection may have of the work of all."""
+"""Share of the total work budget for one connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpsLimits:
-    """How many connections the endpoint holds, how long a request may take to arrive, and ms of work a second."""
+    """Maximum connections, seconds for a request to arrive, and ms of work per second."""
 
     connections: int = 256
     request_seconds: float = 10.0
@@ -49,7 +49,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Guarded(RequestHandler):
-    """One connection to the endpoint."""
+    """One connection to the ops port."""
 
     def __init__(self, guard: Guard, server: web.Server, **options: Any) -> None:
         super().__init__(server, loop=guard.loop, **options)
@@ -61,17 +61,17 @@ class Guarded(RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether nobody works on a request of this connection."""
+        """Whether no handler is working on a request of this connection."""
         return not self._request_in_progress
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place, somebody else's if need be."""
+        """Take a place, closing an idle connection if necessary."""
         super().connection_made(transport)
         self._guard.came(self)
         self._expect_request()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Give the place back."""
+        """Release the place."""
         self._guard.left(self)
         self._backlog.clear()
         if self._timer is not None:
@@ -79,7 +79,7 @@ class Guarded(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came until it is this connection's turn. Nothing is the library's: it goes on with what it has."""
+        """Store received data until it is this connection's turn. The library is not involved yet."""
         if not data:
             super().data_received(data)
             return
@@ -87,7 +87,7 @@ class Guarded(RequestHandler):
         self._rest(0.0)
 
     def _rest(self, wait: float) -> None:
-        """Read nothing until others have had their turn, or for so many seconds."""
+        """Pause reading until others have had their turn, or for that many seconds."""
         self._pause_transport_reading()
         if self._waiting:
             return
@@ -99,7 +99,7 @@ class Guarded(RequestHandler):
             self._guard.turns.ask(self)
 
     def go_on(self) -> None:
-        """Have a slice parsed; the rest waits, and so does the client."""
+        """Have a slice parsed. The rest waits, and so does the client."""
         self._waiting = False
         if self.transport is None:
             return
@@ -114,7 +114,7 @@ class Guarded(RequestHandler):
             self._resume_transport_reading()
 
     def _parse(self, data: bytes) -> float:
-        """Have the library parse; for how many seconds it is to have nothing more."""
+        """Have the library parse. Returns for how many seconds it must not get more."""
         before, began = self._request_count, time.perf_counter()
         super().data_received(data)
         took, requests = time.perf_counter() - began, self._request_count - before
@@ -130,7 +130,7 @@ class Guarded(RequestHandler):
             super()._resume_transport_reading()
 
     def _expect_request(self) -> None:
-        """Whoever has begun a request, or has said nothing yet, has so much time from now on."""
+        """Start the timeout for a request that has begun, or for a connection that has sent nothing."""
         self._timer = self._guard.loop.call_later(self._guard.limits.request_seconds, self._too_late)
 
     def _too_late(self) -> None:
@@ -150,7 +150,7 @@ class Guarded(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP like every other error. Nothing of it is repeated: a secret may be in it."""
+        """Answer invalid HTTP with the usual JSON error. Nothing of it is echoed, because it may contain a secret."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
         if status >= 500:
@@ -169,12 +169,12 @@ class Guarded(RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Say what kind of fault it was: its words may repeat headers."""
+        """Log the type of an internal error only: its message may quote headers."""
         _log.error("http_connection_failed", error=type(kw.get("exc_info")).__name__)
 
 
 class Guard(Collector):
-    """All connections to an endpoint, and what is counted of them."""
+    """All connections to the ops port, and their counters."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: OpsLimits | None = None) -> None:
         self.loop = loop
@@ -186,7 +186,7 @@ class Guard(Collector):
         self._open: dict[Guarded, None] = {}
 
     def new_budget(self) -> Budget:
-        """What one connection may cost."""
+        """The budget of one connection."""
         rate = self.limits.work_ms * SHARE_OF_ONE
         return Budget(rate, rate * BURST_SECONDS, self._budget)
 
@@ -195,7 +195,7 @@ class Guard(Collector):
         return lambda: cast(asyncio.Protocol, Guarded(self, server, **options))
 
     def came(self, connection: Guarded) -> None:
-        """A connection is there; if it is one too many, the oldest goes that nobody works for."""
+        """A connection has opened. If there are too many, the oldest idle one is closed."""
         if len(self._open) >= self.limits.connections:
             oldest = next((one for one in self._open if one.idle), connection)
             self.dropped += 1
@@ -206,33 +206,35 @@ class Guard(Collector):
         self._open[connection] = None
 
     def left(self, connection: Guarded) -> None:
-        """A connection is gone."""
+        """A connection has closed."""
         self._open.pop(connection, None)
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: all names of a program are looked at together, by a test."""
+        """Describe nothing in advance; a test checks the names of all metrics of a program together."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
+        """The current metrics."""
         yield GaugeMetricFamily(
             "keepline_ops_connections", "Connections to the ops port.", value=len(self._open)
         )
         yield GaugeMetricFamily(
             "keepline_ops_connections_limit",
-            "Connections to the ops port that there may be.",
+            "Maximum number of connections to the ops port.",
             value=self.limits.connections,
         )
         yield CounterMetricFamily(
             "keepline_ops_connections_dropped",
-            "Connections to the ops port that were cut because there were too many.",
+            "Connections to the ops port that were closed because there were too many.",
             value=self.dropped,
         )
         yield CounterMetricFamily(
-            "keepline_ops_bad_requests", "What came to the ops port and was no HTTP.", value=self.bad_requests
+            "keepline_ops_bad_requests",
+            "Requests to the ops port that were not valid HTTP.",
+            value=self.bad_requests,
         )
         yield CounterMetricFamily(
             "keepline_ops_reads_paused",
-            "How often a connection to the ops port was over its budget of work, and was not read for a while.",
+            "Times that a connection to the ops port was not read for a while because it exceeded its work budget.",
             value=self.turns.pauses,
         )

@@ -1,4 +1,4 @@
-"""What the URL of a TURN server says (RFC 7065): `turn:host[:port][?transport=udp|tcp]`, with `turns` for TLS."""
+"""Parses the URL of a TURN server (RFC 7065): `turn:host[:port][?transport=udp|tcp]`, with `turns` for TLS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT_PORTS = {"turn": 3478, "turns": 5349}
 
 @dataclass(frozen=True, slots=True)
 class TurnServer:
-    """Where a TURN server is, and how it is spoken to: over UDP, TCP, or, with `tls`, TLS or DTLS on these."""
+    """The address of a TURN server, and its transport: UDP, TCP, or with `tls` DTLS or TLS."""
 
     host: str
     port: int
@@ -24,14 +24,14 @@ class TurnServer:
 
 
 def parse_turn(url: str) -> TurnServer:
-    """Take a URL apart. Without a transport it is UDP, and TCP with TLS, as browsers have it. Raises ValueError."""
+    """Parse a URL. The default transport is UDP, and TCP with TLS, as in browsers. Raises ValueError."""
     found = _URL.fullmatch(url)
     if found is None:
         raise ValueError(f"not the URL of a TURN server: {url!r}")
     tls = found["scheme"] == "turns"
     port = int(found["port"] or _DEFAULT_PORTS[found["scheme"]])
     if not 0 < port < 65_536:
-        raise ValueError(f"the port should be from 1 to 65535: {url!r}")
+        raise ValueError(f"the port must be from 1 to 65535: {url!r}")
     transport: Literal["udp", "tcp"] = (
         "tcp" if found["transport"] == "tcp" or (tls and not found["transport"]) else "udp"
     )

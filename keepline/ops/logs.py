@@ -1,4 +1,4 @@
-"""Logs: one line an event on stderr, from our code and from libraries alike."""
+"""Logs: one line per event on stderr, from our code and from libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import structlog
 
 LogFormat = Literal["json", "text"]
 
-# These say at INFO what is only of use to those who work on the library itself.
+# At INFO, these libraries log what only their own developers need.
 _CHATTY = ("websockets", "aiohttp", "asyncio", "redis", "aioice")
 
 
@@ -23,20 +23,20 @@ def _to_json(event: Any, **_: Any) -> str:
 
 
 def bind(**names: str) -> None:
-    """Put these names on every line from here on, whatever task or callback it comes from that begins later."""
+    """Add these names to every line that this context and its later tasks and callbacks log."""
     structlog.contextvars.bind_contextvars(**names)
 
 
 class _Output:
-    """Writes lines to a stream, those of one tick of the event loop in one write; without a loop each at once."""
+    """Writes lines to a stream, those of one event loop tick in one write; without an event loop, each at once."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lines: list[str] = []
-        self._loop: asyncio.AbstractEventLoop | None = None  # that is going to flush
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop that will flush
 
     def write(self, text: str) -> None:
-        """Write `text`, which ends with its newline, soon."""
+        """Write `text`, which ends with a newline, at the end of the tick."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -50,7 +50,7 @@ class _Output:
             loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write now what is still to be written."""
+        """Write everything pending now."""
         self._loop = None
         lines, self._lines = self._lines, []
         if lines:
@@ -59,7 +59,7 @@ class _Output:
 
 
 class _Logger:
-    """What structlog hands finished lines to."""
+    """The logger that structlog passes finished lines to."""
 
     def __init__(self, output: _Output, name: str) -> None:
         self.name = name
@@ -73,10 +73,10 @@ class _Logger:
 
 
 def configure(log_format: LogFormat | None, level: str, stream: TextIO | None = None) -> None:
-    """Send all logs to `stream` (stderr by default). Without a format: text on a terminal, else JSON.
+    """Send all logs to `stream` (stderr by default). The default format is text on a terminal, otherwise JSON.
 
-    Our own lines do not pass through the standard library: it would take four times as long, which shows when
-    thousands of clients come in at once.
+    Our own lines bypass the standard library's logging, which takes four times as long. That matters when thousands of
+    clients log in at once.
     """
     out = sys.stderr if stream is None else stream
     chosen = log_format or ("text" if out.isatty() else "json")
@@ -97,7 +97,7 @@ def configure(log_format: LogFormat | None, level: str, stream: TextIO | None = 
             structlog.dev.ConsoleRenderer(
                 colors=out.isatty(),
                 timestamp_key="at",
-                # The default formatter prints local variables, and with them tokens and secrets.
+                # The default formatter prints local variables, which may contain tokens and secrets.
                 exception_formatter=structlog.dev.plain_traceback,
             )
         ]
@@ -107,7 +107,7 @@ def configure(log_format: LogFormat | None, level: str, stream: TextIO | None = 
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda name="": _Logger(output, name),
-        # Loggers are made when modules are imported, which is before this is called.
+        # Loggers are created at import, which is before this call.
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -122,7 +122,7 @@ def _of_libraries(
     shared: Sequence[structlog.typing.Processor],
     renderers: Sequence[structlog.typing.Processor],
 ) -> logging.Handler:
-    """Brings what libraries log into the same form; each line is written at once, after ours before it."""
+    """Converts log records of libraries to the same form. Each line is written at once, after our pending ones."""
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -1,4 +1,4 @@
-"""Metrics: one registry a program, histograms that cost little, health as gauges, how late the event loop runs."""
+"""Metrics: one registry per program, cheap histograms, health as gauges, event loop lag."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _LAG_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 
 
 def new_registry(program: str) -> CollectorRegistry:
-    """Return a registry of its own with the process, the collector of garbage, Python and the build in it.
+    """Return a new registry with metrics of the process, the garbage collector, Python and the build.
 
-    Not prometheus_client's global one: two programs in one process, as in tests, would clash there.
+    It is not prometheus_client's global registry, where two programs in one process, as in tests, would clash.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter
     registry = CollectorRegistry(auto_describe=True)
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     PlatformCollector(registry=registry)
-    build = Info("keepline_build", "Which program of which version this is.", registry=registry)
+    build = Info("keepline_build", "Program and version; always 1.", registry=registry)
     build.info({"program": program, "version": metadata.version("keepline")})
     return registry
 
 
 class Timings:
-    """A histogram as plain numbers, for one thread: to observe costs a search and two additions.
+    """A histogram as plain numbers, for one thread: an observation costs a search and two additions.
 
     The library's own takes a lock for each, and ten times as long.
     """
@@ -49,23 +49,23 @@ class Timings:
     __slots__ = ("_bounds", "_counts", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Take the upper bounds of the buckets in seconds, rising, without infinity."""
+        """Take the upper bounds of the buckets in seconds, ascending, without infinity."""
         self._bounds = tuple(bounds)
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one observation."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """Number of observations."""
         return sum(self._counts)
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
-        """Add what was counted to a family, under these values of its labels."""
+        """Add the counts to a metric family, with these label values."""
         buckets: list[Sequence[str | float | None]] = []
         total = 0
         for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
@@ -75,33 +75,33 @@ class Timings:
 
 
 class HealthCollector(Collector):
-    """What `/readyz` and `/healthz` say, as gauges."""
+    """The content of `/readyz` and `/healthz`, as gauges."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: all names of a program are looked at together, by a test."""
+        """Describe nothing in advance; a test checks the names of all metrics of a program together."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they are now."""
+        """The current metrics."""
         failed = self._health.failed()
         yield GaugeMetricFamily(
-            "keepline_ready", "Whether the program may take new work.", value=not any(failed.values())
+            "keepline_ready",
+            "Whether the program accepts new work, as in /readyz.",
+            value=not any(failed.values()),
         )
         conditions = GaugeMetricFamily(
-            "keepline_condition_failed", "Which condition of readiness does not hold.", labels=["condition"]
+            "keepline_condition_failed", "1 for a readiness condition that is not met.", labels=["condition"]
         )
         for name, why in failed.items():
             conditions.add_metric([name], why is not None)
         yield conditions
-        up = GaugeMetricFamily(
-            "keepline_dependency_up", "Whether a dependency is proved to work.", labels=["dependency"]
-        )
+        up = GaugeMetricFamily("keepline_dependency_up", "Whether a dependency works.", labels=["dependency"])
         ages = GaugeMetricFamily(
             "keepline_dependency_proof_age_seconds",
-            "Age of the last proof that a dependency works; absent before the first one.",
+            "Time since a dependency last worked; absent before the first time.",
             labels=["dependency"],
         )
         for name, dependency in self._health.dependencies.items():
@@ -113,14 +113,14 @@ class HealthCollector(Collector):
 
 
 class LoopLag:
-    """Measures by how many seconds the event loop wakes a sleeper late: the wait that every client shares."""
+    """Measures how late the event loop wakes a sleeper, which delays every client."""
 
     def __init__(self, registry: CollectorRegistry, interval: float = 0.25) -> None:
-        """Sample every `interval` seconds once `run` has been started."""
+        """Sample every `interval` seconds while `run` is running."""
         self._interval = interval
         self._lag = Histogram(
             "keepline_loop_lag_seconds",
-            "How late the event loop ran a timer that was due.",
+            "How late the event loop ran a due timer.",
             buckets=(*_LAG_BUCKETS, math.inf),
             registry=registry,
         )
@@ -132,7 +132,7 @@ class LoopLag:
         self._lag.observe(self.last)
 
     async def run(self) -> None:
-        """Sample until cancelled; the caller owns the task."""
+        """Sample until cancelled. The caller owns the task."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + self._interval

@@ -1,4 +1,4 @@
-"""The text of all metrics, written a little at a time: all at once would keep clients waiting for ten milliseconds."""
+"""Generates the text of all metrics in small steps: in one step it would delay clients by ten milliseconds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from prometheus_client.registry import Collector
 from keepline.ops.budget import Budget
 
 SLICE_SECONDS = 0.001
-"""After so long others have their turn."""
+"""Time after which other work has its turn."""
 
 RATE_MS, BURST_MS = 50.0, 300.0
-"""Time that writing may take, of each second and at once. Beyond it who asks gets what was written last."""
+"""Time budget for generating, per second and at once. Beyond it, scrapes get the previous text."""
 
 
 class _One(Collector):
-    """A metric as the library wants it."""
+    """A metric in the form for the library."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -32,7 +32,7 @@ class _One(Collector):
 
 
 class MetricsText:
-    """The metrics of a registry, for all who ask."""
+    """The metrics of a registry, shared by all scrapes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -41,7 +41,7 @@ class MetricsText:
         self._text = b""
 
     async def latest(self) -> bytes:
-        """The metrics as they are now, or as they were a moment ago."""
+        """The current metrics, or those of a moment ago."""
         async with self._lock:
             if not self._text or not self._budget.spend(0.0, time.monotonic()):
                 self._text = await self._written()

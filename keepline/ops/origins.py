@@ -1,7 +1,7 @@
-"""Which pages may connect: what operators list, and what clients send as Origin (RFC 6454).
+"""Allowed origins of pages: the entries of operators, and the Origin headers of clients (RFC 6454).
 
-Both are brought into the form in which browsers write origins. An entry that no client could ever match is refused at
-start, rather than accepted and never matched.
+Both are converted to the form in which browsers write origins. An entry that no client can ever match is refused at
+startup.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import idna
 
 ANY = "*"
 OPAQUE = "null"
-"""What browsers send for pages without an origin of their own: files, sandboxed frames."""
+"""The origin that browsers send for pages without one of their own: files, sandboxed frames."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -24,14 +24,14 @@ _WILDCARD = "*."
 
 
 class Origins:
-    """The origins that may connect. A client that sends none is no browser, and is not asked for one."""
+    """The allowed origins. A client without Origin is not a browser, and always allowed."""
 
     def __init__(self, listed: Iterable[str]) -> None:
-        """Take entries as `normalised` returns them."""
+        """Take entries as returned by `normalised`."""
         self._listed = frozenset(listed)
 
     def allow(self, origin: str | None) -> bool:
-        """Whether a client that sends this Origin may connect."""
+        """Whether a client with this Origin may connect."""
         if origin is None or ANY in self._listed:
             return True
         try:
@@ -42,10 +42,10 @@ class Origins:
 
 
 def normalised(origin: str) -> str:
-    """An entry of the list as browsers write origins: lower case, no default port, IDN in its ASCII form.
+    """An entry in the form in which browsers write origins: lower case, no default port, IDN in its ASCII form.
 
-    `*` is any origin; in front of a host, `*.` is one label. Any scheme will do, since apps and extensions have their
-    own. Raises ValueError that says what is wrong.
+    `*` is any origin. Before a host, `*.` stands for one label. Any scheme is accepted, because apps and extensions
+    have their own. Raises ValueError with the problem.
     """
     if origin in (ANY, OPAQUE):
         return origin
@@ -62,7 +62,7 @@ def _split(origin: str) -> SplitResult:
     if scheme.lower() == "file":
         raise ValueError("browsers send null for files")
     if any(character in rest for character in "/?#\\@"):
-        raise ValueError("an origin has no path, query or user: it ends with the host or its port")
+        raise ValueError("an origin ends with the host or its port, without a path, query or user")
     parts = urlsplit(origin)
     if parts.port == 0:
         raise ValueError("0 is no port")
@@ -73,21 +73,21 @@ def _host(host: str) -> str:
     if host.startswith(_WILDCARD):
         return _WILDCARD + _host(host.removeprefix(_WILDCARD))
     if "*" in host:
-        raise ValueError("a wildcard stands for the first label of a host, as in https://*.example.org")
+        raise ValueError("a wildcard must be the first label of a host, as in https://*.example.org")
     if ":" in host:
         return f"[{ipaddress.IPv6Address(host).compressed}]"
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode()
         except idna.IDNAError as error:
-            raise ValueError(f"the host is no domain name: {error}") from None
+            raise ValueError(f"the host is not a domain name: {error}") from None
     if not _HOST.fullmatch(host):
-        raise ValueError("the host is no domain name")
+        raise ValueError("the host is not a domain name")
     return host
 
 
 def _with_wildcard(origin: str) -> str:
-    """The entry that stands for this origin and its siblings; the origin itself where there can be none."""
+    """The wildcard entry that includes this origin; the origin itself if there cannot be one."""
     scheme, separator, host = origin.partition("://")
     first, dot, rest = host.partition(".")
     return f"{scheme}{separator}{_WILDCARD}{rest}" if first and dot else origin

@@ -1,7 +1,6 @@
-"""Whether the program of this container is ready, as an exit code: `python -m keepline.ops.probe`.
+"""The container's health check, as an exit code: `python -m keepline.ops.probe`.
 
-For the health check of a container, whose image has no curl. Only the standard library is imported, because it runs
-every few seconds beside a program that has better things to do.
+The image has no curl. This imports only the standard library, because it runs every few seconds beside the program.
 """
 
 import http.client
@@ -15,8 +14,8 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Ask this host's ops endpoint; returns 0 when it is ready, else 1 after printing why not."""
-    host = environ.get("KEEPLINE_OPS_HOST") or "localhost"  # of IPv4, or of IPv6 where there is no other
+    """Ask this host's ops port. Returns 0 if the program is ready; otherwise prints the reason and returns 1."""
+    host = environ.get("KEEPLINE_OPS_HOST") or "localhost"  # IPv4, or IPv6 if there is no other
     port = environ.get("KEEPLINE_OPS_PORT") or "8081"
     connection = http.client.HTTPConnection(_WILDCARDS.get(host, host), int(port), timeout=TIMEOUT_SECONDS)
     try:

@@ -22,7 +22,7 @@ MAX_DESCRIPTORS = 1_048_576
 
 
 def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
-    """Return the settings with logging configured. Prints all problems and exits 2 when there are any."""
+    """Return the settings with logging configured. Prints all problems and exits with 2 if there are any."""
     try:
         loaded = load(settings, environ)
     except SettingsError as error:
@@ -36,7 +36,7 @@ def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySetting
 
 
 def exit_code(failures: Iterable[BaseException]) -> int:
-    """The exit code of a program that these errors have ended: 0 for none."""
+    """The exit code of a program that ended with these errors: 0 for none."""
     errors = list(failures)
     if any(isinstance(error, CannotRun) for error in errors):
         return USAGE_ERROR
@@ -44,7 +44,7 @@ def exit_code(failures: Iterable[BaseException]) -> int:
 
 
 def descriptors() -> int:
-    """How many descriptors this process may have open, after it has asked for as many as it can get."""
+    """Raise the limit of open file descriptors as far as possible, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -53,7 +53,7 @@ def descriptors() -> int:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop where there is one for the platform, else asyncio's own loop."""
+    """Return a uvloop if there is one for the platform, otherwise asyncio's own loop."""
     try:
         import uvloop
     except ImportError:

@@ -1,6 +1,7 @@
 """Secrets from files: `KEEPLINE_AUTH_SECRET_FILE=/run/secrets/auth` instead of the secret itself in the environment.
 
-Orchestrators mount secrets as files, because an environment is shown by `docker inspect` and inherited by every child.
+Orchestrators mount secrets as files, because `docker inspect` shows the environment, and every child process inherits
+it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ SECRETS = (
     "KEEPLINE_SERVICE_KEY",
     "KEEPLINE_TURN_SECRET",
 )
-"""Variables that may be given as a file: those that carry a secret, and URLs, which may carry a password."""
+"""Variables that can be read from a file: secrets, and URLs, which may contain a password."""
 
 SUFFIX = "_FILE"
 MAX_BYTES = 65_536
 
 
 class SecretFileError(Exception):
-    """Files of secrets cannot be used. `problems` maps each variable that a file was to set to what is wrong."""
+    """Files of secrets are invalid. `problems` has the problem of each variable that a file should set."""
 
     def __init__(self, problems: Mapping[str, str], environ: Mapping[str, str]) -> None:
         self.problems = problems
@@ -31,7 +32,7 @@ class SecretFileError(Exception):
 
 
 def read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with the variables that files set, and without the files' names.
+    """Return the environment with the variables from files, and without the files' names.
 
     Raises `SecretFileError` with all problems, and with the environment as far as it could be read.
     """
@@ -54,7 +55,7 @@ def read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secret_in(path: Path) -> str:
-    """The content of a file without the line's end that editors leave. Raises ValueError."""
+    """The content of a file without the final newline that editors add. Raises ValueError."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

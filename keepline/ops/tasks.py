@@ -1,4 +1,4 @@
-"""An owner for background tasks: none dies unnoticed, none outlives the program."""
+"""The owner of background tasks: none fails unnoticed, and none outlives the program."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Tasks:
-    """Starts named tasks, notices when one fails, and ends them all on `aclose`.
+    """Starts named tasks, handles their failures, and ends them all on `aclose`.
 
-    A task that returns is finished. One that raises is logged and, as its starter chose, run again after a
-    backoff or reported to `on_fatal`, which ends the program.
+    A task that returns is finished. One that raises is logged and, as its starter chose, restarted after a backoff, or
+    reported to `on_fatal`, which ends the program.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Tasks:
         new_backoff: Callable[[], Backoff] = Backoff,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Take what to call when a task that must not fail has failed: `on_fatal(name, error)`."""
+        """`on_fatal(name, error)` is called if a task that must not fail has failed."""
         self._on_fatal = on_fatal
         self._new_backoff = new_backoff
         self._sleep = sleep
@@ -38,9 +38,9 @@ class Tasks:
         return len(self._running)
 
     def start(self, name: str, run: Callable[[], Awaitable[None]], *, restart: bool) -> asyncio.Task[None]:
-        """Run `run()` in a task. With `restart` it is called again whenever it raises, else that is fatal.
+        """Run `run()` in a task. With `restart` it is called again whenever it raises; otherwise an error is fatal.
 
-        Raises RuntimeError after `aclose`: a task started then would have no owner.
+        Raises RuntimeError after `aclose`, when a task would have no owner.
         """
         if self._closed:
             raise RuntimeError(f"task {name} started after its owner was closed")
@@ -51,7 +51,7 @@ class Tasks:
         return task
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """Cancel all tasks and wait for their end; those that do not end in `timeout` seconds are logged."""
+        """Cancel all tasks and wait for their end. Those that do not end within `timeout` seconds are logged."""
         self._closed = True
         tasks = set(self._running)
         for task in tasks:
@@ -87,7 +87,7 @@ class Tasks:
                 self._ends_program(name, error)
                 return
             except Exception:
-                if loop.time() - started > 60:  # it had recovered: this is a new fault, not the old one
+                if loop.time() - started > 60:  # it had recovered, so this is a new fault
                     backoff.reset()
                 delay = backoff.next()
                 _log.exception("task_failed", task=name, restart=True, retry_in_ms=round(delay * 1000))

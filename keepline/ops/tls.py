@@ -1,4 +1,4 @@
-"""The certificate of a server, read again when it has been renewed."""
+"""The certificate of a server, reloaded after a renewal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Certificate:
     """A certificate with its chain, and its key: two PEM files, or one that has both."""
 
     def __init__(self, chain: Path, key: Path | None) -> None:
-        """Read the files. Raises OSError, of which `ssl.SSLError` is one, when they cannot be used."""
+        """Read the files. Raises OSError, of which `ssl.SSLError` is a subclass, if they are invalid."""
         self._chain, self._key = chain, key
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -22,9 +22,10 @@ class Certificate:
         self._read(self.context)
 
     def reload(self) -> bool:
-        """Read the files again for whoever comes from now on. False when they cannot be used: the old ones stay."""
+        """Reload the files for new connections. False if they are invalid: the old ones stay in use."""
         try:
-            self._read(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # half a renewal must not break what works
+            # half a renewal must not break the current certificate
+            self._read(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
             self._read(self.context)
         except OSError as error:
             _log.error("certificate_unusable", file=str(self._chain), error=str(error))
@@ -34,6 +35,6 @@ class Certificate:
 
     def _read(self, context: ssl.SSLContext) -> None:
         def no_password() -> str:
-            raise ssl.SSLError("the key is encrypted; it has to be without a password")
+            raise ssl.SSLError("the key is encrypted; store it without a password")
 
         context.load_cert_chain(self._chain, self._key, no_password)

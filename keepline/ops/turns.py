@@ -1,6 +1,6 @@
-"""Turns: what connections have sent is read a slice at a time, one connection after the other.
+"""Turns: received data is processed a slice at a time, one connection after the other.
 
-Between two rounds the loop looks at all sockets, so a connection that has sent little waits for one round at most,
+Between two rounds the event loop checks all sockets, so a connection that has sent little waits for one round at most,
 however much others have sent.
 """
 
@@ -12,27 +12,27 @@ from collections import deque
 from typing import Protocol
 
 ROUND_SECONDS = 0.001
-"""After so long the loop looks at its sockets, also when not everybody has had a turn."""
+"""Time after which the event loop checks its sockets, even if not every connection has had its turn."""
 
 
 class Reader(Protocol):
-    """Whoever has a rest to be read."""
+    """A connection with data left to process."""
 
     def go_on(self) -> None:
-        """Read a slice; ask for another turn if that was not all."""
+        """Process a slice, and ask for another turn if data is left."""
 
 
 class Turns:
-    """First come, first served."""
+    """A first-come, first-served queue."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Reader] = deque()
         self._planned = False
-        self.pauses = 0  # of connections that were over their budget, which ask later
+        self.pauses = 0  # of connections over their budget, which ask later
 
     def ask(self, reader: Reader) -> None:
-        """Let `reader` go on when its turn comes."""
+        """Let `reader` continue when its turn comes."""
         self._waiting.append(reader)
         self._plan()
 

@@ -1,10 +1,9 @@
-"""This node's inbox: what other nodes send to its clients and tell of its rooms.
+"""This node's inbox: frames from other nodes for its clients, and notices about its rooms.
 
-A subscription can fall silent while its connection stays open, so the node sends itself a probe through its own
-inbox, on the connection that frames leave by, which so is never idle. After `SILENT_SECONDS` without one the inbox
-counts as silent; then the subscription is made anew, and `inbox_gap` has the cache compared with Redis. Packets are
-numbered, so that a gap shows as well. On a Redis Cluster the node is as silent as the lane that has been silent for
-longest.
+A subscription can fall silent while its connection stays open. So the node sends itself a probe through its own inbox,
+on the connection that also carries frames, which keeps that connection active. After `SILENT_SECONDS` without a probe,
+the inbox counts as silent; the node then subscribes again, and `inbox_gap` has the cache compared with Redis. Packets
+are numbered, which also reveals gaps. On a Redis Cluster, the node is as silent as its worst lane.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from signal_node.bus.packets import (
 )
 
 SILENT_SECONDS = 3.0
-"""After so long without a probe the inbox counts as silent, and the node subscribes again."""
+"""Time without a probe after which the inbox counts as silent, and the node subscribes again."""
 
 MAX_SENDERS = 10_000
 
 PUT_BACK_SECONDS = 5.0
-"""How long after the loss of a subscription other nodes may take to subscribe again and put back what Redis lacks."""
+"""How long other nodes may need after a lost subscription to subscribe again and restore what Redis lacks."""
 
 _LATENCY_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -50,26 +49,26 @@ _log = structlog.get_logger(__name__)
 
 
 class Receiver(Protocol):
-    """What comes out of the inbox."""
+    """The receiver of what arrives in the inbox."""
 
     def frame_received(self, session: str, data: bytes) -> None:
         """A frame for a session of this node."""
 
     def replaced_received(self, session: str, *, by_backend: bool) -> None:
-        """The session's user is held by another connection now."""
+        """Another connection now holds the session's user."""
 
     def notice_received(self, data: bytes) -> None:
-        """Another node has committed a change to a room that has a side here."""
+        """Another node has committed a change of a room that has a side here."""
 
     def slow_received(self, session: str, room_id: str) -> None:
-        """The session of another node does not read as fast as it is sent to in a room."""
+        """The session of another node reads more slowly than this node sends to it in a room."""
 
     def inbox_gap(self) -> None:
-        """What was sent until now may have been missed."""
+        """Anything sent until now may have been missed."""
 
 
 class InboxHealth:
-    """Whether the inbox can be relied on. What it says of all lanes is what the worst of them says."""
+    """Whether the inbox is reliable. Over several lanes, the worst one counts."""
 
     def __init__(self, lanes: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -80,12 +79,12 @@ class InboxHealth:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing has come through for too long, or ever."""
+        """Whether nothing has arrived for too long, or ever."""
         return not all(self._heard) or self._silent_for() > SILENT_SECONDS
 
     @property
     def just_lost(self) -> bool:
-        """Whether a subscription was lost in the last seconds: Redis may be another one, and not have all rooms yet."""
+        """Whether a subscription was lost in the last seconds. Redis may be another server, without all rooms yet."""
         return self._monotonic() - self._lost_at < PUT_BACK_SECONDS
 
     @property
@@ -94,11 +93,11 @@ class InboxHealth:
         return self._silent_before + max(0.0, self._silent_for() - SILENT_SECONDS)
 
     def heard_age(self) -> float | None:
-        """Seconds since a probe was last heard; None when there is a lane on which none ever was."""
+        """Seconds since the last probe; None if some lane has never received one."""
         return self._silent_for() if all(self._heard) else None
 
     def heard(self, lane: int) -> None:
-        """A probe has come through."""
+        """A probe has arrived."""
         silent_until_now = self.silent_seconds
         self._heard_at[lane] = self._monotonic()
         self._heard[lane] = True
@@ -109,7 +108,7 @@ class InboxHealth:
         self._lost_at = self._monotonic()
 
     def check(self, lane: int, listening_since: float) -> None:
-        """Raise ConnectionError when a lane has been listened to for too long without a probe."""
+        """Raise ConnectionError if a lane has been subscribed for too long without a probe."""
         if self._monotonic() - max(listening_since, self._heard_at[lane]) > SILENT_SECONDS:
             raise ConnectionError("the inbox is silent")
 
@@ -118,7 +117,7 @@ class InboxHealth:
 
 
 class Inbox:
-    """Hands what comes in to the receiver. `run` is to be run as a task."""
+    """Passes what arrives to the receiver. Run `run` as a task."""
 
     def __init__(
         self,
@@ -130,7 +129,7 @@ class Inbox:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the name in the outbox' probes, and `clock()`, seconds since 1970 as all nodes count them."""
+        """`name` is the name in the outbox' probes. `clock()` is the time of the cluster, in seconds since 1970."""
         self.health = InboxHealth(channels.lanes, monotonic)
         self.gaps = 0
         self.latency = Timings(_LATENCY_BOUNDS)
@@ -143,7 +142,7 @@ class Inbox:
         self._seen: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Receive until cancelled; a subscription that is lost or silent is made anew."""
+        """Receive until cancelled. Subscribe again if a subscription is lost or silent."""
         await on_each_lane(range(self._channels.lanes), self._listen)
 
     async def _listen(self, lane: int) -> None:
@@ -179,7 +178,7 @@ class Inbox:
                 self.health.check(lane, listening_since)
 
     def receive(self, data: bytes) -> bool:
-        """Take in a message; whether it is a probe of this node's own."""
+        """Process a message, and return whether it is one of this node's own probes."""
         try:
             if data[0] == PACKET:
                 self._unpack(data)

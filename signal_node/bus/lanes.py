@@ -1,8 +1,8 @@
 """The pub/sub channels of the nodes' inboxes.
 
-On one Redis each node has one. On a cluster a script can only publish where its keys are, so each node has one for
-every partition (sharded pub/sub). These are the lanes on which nodes reach each other: one on one Redis, as many as
-there are partitions on a cluster.
+On a single Redis, each node has one. On a cluster, a script can only publish on the shard of its keys, so each node has
+one for every partition (sharded pub/sub). These are the lanes between nodes: one on a single Redis, one per partition
+on a cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 SUBSCRIBED = ("subscribe", "ssubscribe")
 MESSAGE = ("message", "smessage")
 MOVED = "sunsubscribe"
-"""What a server says of a channel whose slot it has given away."""
+"""What a server says about a channel whose slot it has given away."""
 
 
 class Channels:
@@ -34,7 +34,7 @@ class Channels:
         self.command = "SPUBLISH" if self.sharded else "PUBLISH"
 
     def name(self, node: str, partition: int) -> str:
-        """The channel on which a node is told of a partition's rooms."""
+        """The channel for notices about a partition's rooms to a node."""
         return keys.inbox(node, partition if self.sharded else None)
 
     async def publish(self, lane: int, node: str, data: bytes) -> None:
@@ -43,7 +43,9 @@ class Channels:
         await publish(self.name(node, lane), data)
 
     async def publish_to_shard(self, lane: int, packets: Iterable[tuple[str, bytes]]) -> list[int]:
-        """Send data to nodes in one write, on a cluster; how many heard it, of each. Raises RedisError."""
+        """Send data to nodes of a cluster in one write, and return the number of subscribers for each. Raises
+        RedisError.
+        """
         async with self._client.pipeline(transaction=False) as pipe:
             for node, data in packets:
                 pipe.spublish(self.name(node, lane), data)
@@ -55,7 +57,7 @@ class Channels:
 
 
 async def on_each_lane(lanes: Iterable[T], work: Callable[[T], Coroutine[Any, Any, None]]) -> None:
-    """Run a task for each lane, so that none waits for another; until cancelled, or until one fails."""
+    """Run a task for each lane, so that none waits for another, until cancelled or until one fails."""
     async with asyncio.TaskGroup() as tasks:
         for lane in lanes:
             tasks.create_task(work(lane))

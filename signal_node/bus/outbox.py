@@ -1,4 +1,4 @@
-"""The way to the other nodes' inboxes, and to this node's own, through which it sends itself probes."""
+"""The outbox: frames for other nodes' inboxes, and probes for this node's own."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from signal_node.bus.packets import (
 
 MAX_QUEUED = 100_000
 MAX_QUEUED_BYTES = 64 * 1_048_576
-"""Frames, and their bytes, that wait for Redis at the most."""
+"""Maximum number of frames, and of their bytes, that wait for Redis."""
 
 MAX_NODE_BYTES = 16 * 1_048_576
-"""Of those, what waits for one node: others are to be reached when one is slow."""
+"""The maximum for a single node, so that a slow one does not block the others."""
 
 MAX_PACKET_BYTES = 1_048_576
-"""Redis closes the subscription of a node that has 32 MB to read, and hands on nothing else while it writes."""
+"""Redis closes a subscription that has 32 MB to read, and forwards nothing else while it writes."""
 
 PROBE_SECONDS = 0.5
 
@@ -43,17 +43,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Publisher(Protocol):
-    """How packets leave where there is one lane; see `signal_node.bus.publisher`."""
+    """How packets leave on a single lane; see `signal_node.bus.publisher`."""
 
     async def publish_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Publish (channel, data), in order. Raises RedisError."""
 
     async def aclose(self) -> None:
-        """Close what it keeps open."""
+        """Close the connection."""
 
 
 class _Lane:
-    """One of the ways to other nodes. `nodes` are those to whom something waits to be sent on it."""
+    """One of the lanes to other nodes. `nodes` are those with frames queued on it."""
 
     __slots__ = ("nodes", "number", "probing", "wanted")
 
@@ -78,7 +78,7 @@ class _Lane:
 
 
 class _Queue:
-    """What waits for one node."""
+    """The queue for one node."""
 
     __slots__ = ("items", "size")
 
@@ -87,7 +87,7 @@ class _Queue:
         self.size = 0
 
     def take(self, limit: int) -> list[bytes]:
-        """Take from the front what fits in `limit` bytes, one item at least."""
+        """Take from the front what fits in `limit` bytes, but at least one item."""
         items = self.items
         if self.size <= limit:
             self.items, self.size = [], 0
@@ -105,7 +105,7 @@ class _Queue:
 
 
 class Outbox:
-    """What is on its way to other nodes. `run` and `run_prober` are to be run as tasks."""
+    """The queues to other nodes. Run `run` and `run_prober` as tasks."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Outbox:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take `clock()`, seconds since 1970 as all nodes count them: it is only measured by."""
+        """Take `clock()`, the time of the cluster in seconds since 1970, which is used only for measurements."""
         self.name = sender_name(node)
         self._channels = channels
         self._publisher = publisher
@@ -133,26 +133,26 @@ class Outbox:
 
     @property
     def queued(self) -> int:
-        """Frames that wait to be sent."""
+        """Number of queued frames."""
         return self._queued
 
     def send(self, node: str, session: str, data: bytes) -> bool:
-        """Send a frame to a session of another node; False when too much waits already."""
+        """Send a frame to a session of another node; False if too much is queued already."""
         return self._put(node, ITEM.pack(FRAME, session.encode(), len(data)) + data)
 
     def time_latency(self, node: str) -> None:
-        """Let the next packet to a node say when this was called, so that the node can tell how long it took."""
+        """Put the current time into the next packet to a node, so that the node can measure the latency."""
         self._sent_at.setdefault(node, self._clock())
 
     def replace(self, node: str, session: str, *, by_backend: bool = False) -> None:
-        """Tell another node that a session of its has been replaced, or that the app's backend wants it gone.
+        """Tell another node that one of its sessions has been replaced, or disconnected by the app's backend.
 
-        A node of an older release does not look at the mark, and closes the session as replaced.
+        A node of an older release ignores the mark, and closes the session as replaced.
         """
         self._put(node, pack_item(REPLACED, session, BY_BACKEND if by_backend else b""))
 
     def tell_slow(self, node: str, session: str, room_id: str) -> None:
-        """Tell the node of a peer that a session of this node does not read as fast as is sent to it."""
+        """Tell the node of a peer that a session of this node reads more slowly than it is sent to."""
         self._put(node, pack_item(SLOW, session, room_id.encode()))
 
     def _put(self, node: str, item: bytes) -> bool:
@@ -174,7 +174,7 @@ class Outbox:
         return True
 
     def _take(self, nodes: Collection[str]) -> dict[str, list[bytes]]:
-        """At most a packet for each node; what is left of a queue stays the next to be sent."""
+        """At most one packet per node. The rest of a queue is sent next."""
         taken = {}
         for node in nodes:
             queue = self._queues[node]
@@ -195,7 +195,9 @@ class Outbox:
         return lane
 
     async def run(self) -> None:
-        """Publish what gathers, until cancelled. What cannot be published is dropped: frames do not keep."""
+        """Publish queued frames until cancelled. Frames that cannot be published are dropped, because they would be
+        outdated.
+        """
         try:
             await on_each_lane(self._lanes, self._send)
         finally:
@@ -220,7 +222,7 @@ class Outbox:
                 self._detour(lane, unheard)
 
     async def _publish(self, lane: _Lane, queues: dict[str, list[bytes]]) -> list[str]:
-        """Publish a packet for each node; returns the nodes that do not listen on this lane."""
+        """Publish one packet per node, and return the nodes that do not listen on this lane."""
         packets = []
         for node, items in queues.items():
             number = self._numbers[node] = self._numbers.get(node, 0) + 1
@@ -241,7 +243,7 @@ class Outbox:
         return []
 
     def _detour(self, lane: _Lane, nodes: Collection[str]) -> None:
-        """Take the next lane to some nodes from now on, also with what waits already."""
+        """Use the next lane to some nodes from now on, including for frames that are queued already."""
         following = self._lanes[(lane.number + 1) % len(self._lanes)]
         if following is lane or not nodes:
             return
@@ -251,7 +253,7 @@ class Outbox:
             self._lane_to[node].add(node)
 
     async def run_prober(self) -> None:
-        """Send probes to the own inbox, until cancelled."""
+        """Send probes to this node's inbox until cancelled."""
         await on_each_lane(self._lanes, self._probe)
 
     async def _probe(self, lane: _Lane) -> None:

@@ -1,1 +1,1 @@
-"""What nodes do for each other: heartbeat, burial, deadlines, recovery."""
+"""What nodes do for each other: heartbeat, cleanup after dead nodes, deadlines, recovery."""

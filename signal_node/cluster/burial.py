@@ -1,8 +1,8 @@
-"""The burial of dead nodes: the sides that they held are lost, so that their clients' peers are told.
+"""Cleans up after dead nodes: marks their sides as lost, so that their clients' peers are told.
 
-A node that cannot reach Redis for a while finds all heartbeats expired when it can again, for nobody could write any.
-So it buries nobody before it has been in touch without a gap for longer than a heartbeat lives. Should a node be buried
-alive all the same, it takes its sides again (see `Rooms`), and its clients notice `reconnected`.
+A node that returns after losing contact with Redis finds all heartbeats expired, because no node could write any. So it
+declares no node dead before it has been in contact without interruption for longer than a heartbeat lasts. If a live
+node is declared dead all the same, it takes its sides back (see `Rooms`), and its clients see `reconnected`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ LEASE_MS = 10_000
 AT_MOST = 500
 
 AT_ONCE = 16
-"""Rooms of a dead node that are worked on at a time: signals and hellos have their turn in between."""
+"""Number of a dead node's rooms that are processed at a time, with signals and hellos in between."""
 
 CROWD_SECONDS = 0.1
-"""The pause after each of these while clients wait to come in: most of a dead node's take their sides by themselves."""
+"""Pause after each batch while clients wait to log in: most clients of a dead node take their sides by themselves."""
 
 OWN_SECONDS = 30.0
-"""How often a node looks for sides that it is said to hold and does not."""
+"""How often a node checks for sides that Redis assigns to it and that it does not hold."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Burial:
-    """Looks for nodes that came or died, and buries the dead. `run` is to be run as a task."""
+    """Detects new and dead nodes, and cleans up after dead ones. Run `run` as a task."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class Burial:
         crowd_waits: Callable[[], bool],
         cold_start_grace_ms: int,
     ) -> None:
-        """Take `on_nodes(live)`, called when other nodes live than before; `crowd_waits()`, whether clients wait here.
+        """`on_nodes(live)` is called when the set of live nodes changes; `crowd_waits()` is whether clients wait here.
 
-        `cold_start_grace_ms` is how long sides have to come back that were lost with the whole cluster.
+        `cold_start_grace_ms` is the grace period of sides that were lost with the whole cluster.
         """
         self.buried = 0
         self._node = node
@@ -82,7 +82,7 @@ class Burial:
         self._own_at: float | None = None
 
     async def run(self) -> None:
-        """Look twice a second, until cancelled."""
+        """Check twice a second, until cancelled."""
         while True:
             try:
                 await self.look()
@@ -92,7 +92,7 @@ class Burial:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """See which nodes live, and bury those that have died. Raises StoreUnavailable."""
+        """Update the set of live nodes, and clean up after dead ones. Raises StoreUnavailable."""
         nodes, dead = await self._registry.nodes(self._clock.now())
         now = asyncio.get_running_loop().time()
         if self._view.saw(nodes, now):
@@ -101,13 +101,13 @@ class Burial:
             await self._lose_own_ghosts()
             self._own_at = now
         if dead and self._heartbeat.in_touch():
-            await self._heartbeat.keep_clock()  # was it set, and all heartbeats have expired at once?
+            await self._heartbeat.keep_clock()  # was the clock set, so that all heartbeats expired at once?
         if dead and self._heartbeat.in_touch():
             for node in dead:
                 await self.bury(node, self._grace_ms())
 
     async def bury_predecessor(self) -> None:
-        """Lose what a process that had this node's name held: its clients are gone. Before clients are accepted.
+        """Mark the sides of a previous process with this node's name as lost. Call this before clients are accepted.
 
         Raises StoreUnavailable.
         """
@@ -117,13 +117,13 @@ class Burial:
         grace_ms = self._grace_ms()
         for partition in range(self._store.partitions):
             await self._bury_partition(self._node, partition, grace_ms)
-        self._own_at = asyncio.get_running_loop().time()  # before, its sides are the predecessor's
+        self._own_at = asyncio.get_running_loop().time()  # until then, its sides are its predecessor's
 
     async def bury(self, dead: str, grace_ms: int | None = None) -> None:
-        """Lose all sides that a dead node held; nodes share the partitions by leases. Raises StoreUnavailable.
+        """Mark all sides of a dead node as lost, under a lease per partition. Raises StoreUnavailable.
 
-        It is forgotten when none is left, whoever has done the work. While clients wait to come in it goes slowly, and
-        is interrupted after a while to look at the other nodes.
+        The node is forgotten when it holds no side any more, whichever node did the work. While clients wait to log in,
+        this runs slowly, and pauses after a while to check the other nodes.
         """
         look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
         for partition in range(self._store.partitions):
@@ -133,28 +133,30 @@ class Burial:
                 await self._bury_partition(dead, partition, grace_ms)
         for partition in range(self._store.partitions):
             if await self._registry.held(partition, dead, 1):
-                return  # whoever has the lease is still at it, or died over it
+                return  # the holder of the lease is still working, or has died
         await self._registry.forget(dead)
         self.buried += 1
         _log.info("node_buried", dead=dead)
 
     def _grace_ms(self) -> int | None:
-        """More than usual when the whole cluster has just started: clients may have given up trying often."""
+        """Longer than usual after a start of the whole cluster, because clients may have reduced their attempts."""
         cold = self._view.all_started_since(self._clock.now() - self._cold_start_grace_ms)
         return self._cold_start_grace_ms if cold else None
 
     async def _lose_own_ghosts(self) -> None:
-        """Lose what Redis says that this node holds and no session here does: a failover may bring such sides back."""
+        """Mark sides as lost that Redis assigns to this node, but no session here holds: a failover may restore such
+        sides.
+        """
         for partition in range(self._store.partitions):
             for room_id in await self._registry.all_held(partition, self._node):
                 if self._rooms.get(room_id) is None:
                     await self._lose(self._node, partition, room_id, None)
-                    if self._rooms.get(room_id) is not None:  # a client has come meanwhile
+                    if self._rooms.get(room_id) is not None:  # a client has joined meanwhile
                         await self._registry.hold(partition, self._node, room_id)
 
     async def _bury_partition(self, dead: str, partition: int, grace_ms: int | None) -> None:
         seen: set[str] = set()
-        # A room that is there again was taken again, by a node that is not dead at all.
+        # A room that is listed again was taken back, by a node that is not dead.
         while room_ids := set(await self._registry.held(partition, dead, AT_MOST)) - seen:
             seen |= room_ids
             waiting = sorted(room_ids)
@@ -165,7 +167,7 @@ class Burial:
                     await asyncio.sleep(CROWD_SECONDS)
 
     async def _lose(self, dead: str, partition: int, room_id: str, grace_ms: int | None) -> None:
-        """Take the sides of one room from a dead node. The commit takes the room out of its `held` set."""
+        """Mark a dead node's sides of one room as lost. The commit removes the room from its `held` set."""
         try:
             lookups = self._store.lookups
             room = await lookups.room_in(lookups.ask_record(room_id), room_id)

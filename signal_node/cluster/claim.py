@@ -1,7 +1,7 @@
-"""Whether a node may have its name: two processes of one name would bury each other's calls.
+"""Claims the node's name: two processes with one name would end each other's calls.
 
-A name is free when no heartbeat has it. One that is there may be a predecessor's who was killed: where that ran on this
-machine its process id tells, else it is watched until a living process would have renewed it.
+A name is free if no heartbeat has it. An existing heartbeat may belong to a killed predecessor. If that ran on this
+machine, its process id tells; otherwise the heartbeat is watched until a live process would have renewed it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from signal_node.cluster.process import has_ended
 from signal_node.cluster.registry import Namesake
 
 SILENT_SECONDS = 3.0
-"""Longer than a living process takes to renew its heartbeat, also when a first try gets no answer."""
+"""Longer than a live process takes to renew its heartbeat, even if its first attempt gets no answer."""
 
 LOOK_SECONDS = 0.25
 
@@ -24,18 +24,18 @@ _log = structlog.get_logger(__name__)
 
 
 def taken(node: str, namesake: Namesake) -> CannotRun:
-    """What to say to a process whose name another one has."""
+    """The error for a process whose name another one has."""
     status = namesake.status
     where = f"process {status.get('pid')}, {status.get('ops')}"
     return CannotRun(
-        f"another node is running under the name {node} ({where}): set KEEPLINE_NODE_ID to a name of its own for each"
+        f"another node is running under the name {node} ({where}): give each node a unique KEEPLINE_NODE_ID"
     )
 
 
 async def claim(node: str, beat: Callable[[bytes], Awaitable[Namesake | None]]) -> None:
-    """Write the first heartbeat by `beat(replaces)`, once no other process has the name.
+    """Write the first heartbeat with `beat(replaces)`, once no other process has the name.
 
-    Raises CannotRun when one does, and what `beat` raises.
+    Raises CannotRun if another process has it, and whatever `beat` raises.
     """
     loop = asyncio.get_running_loop()
     namesake, began = await beat(b""), loop.time()

@@ -1,8 +1,8 @@
-"""Keeps this node's clock by that of Redis, and takes out the steps of that one.
+"""Synchronises this node's clock with Redis', without the steps of Redis' clock.
 
-The monotonic clock says how late it should be. Where Redis says otherwise by seconds, either its clock was set, or this
-machine stood still. The other nodes show which: what they wrote with their last heartbeats is nearer to the one time or
-to the other. A clock that was set is corrected for all nodes at once, by whichever is the first to notice it.
+The monotonic clock predicts Redis' time. If Redis' time deviates by seconds, either its clock was set, or this machine
+was suspended. The other nodes show which: the times in their last heartbeats agree with one of the two. The first node
+to notice that Redis' clock was set corrects it for all nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ClockSync:
-    """Keeps a clock. `look` is to be called about once a second."""
+    """Synchronises a clock. Call `look` about once a second."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self.steps = 0
@@ -26,7 +26,7 @@ class ClockSync:
         self._correction: bytes | None = None
 
     async def look(self) -> bool:
-        """Compare the clock with Redis'; whether one of the two has jumped since. Raises StoreUnavailable."""
+        """Compare the clock with Redis'. Returns whether either has jumped since. Raises StoreUnavailable."""
         redis_seconds, asked, answered, found = await self._registry.time(self._clock.monotonic)
         if found is None and self._correction is not None:  # Redis has lost it
             await self._registry.correct_clock(None, self._correction)
@@ -43,9 +43,9 @@ class ClockSync:
         return bool(step) or agreed_anew
 
     async def _others_are_there(self, there: float, here: float) -> bool:
-        """Whether another node's time of its last heartbeat is nearer to `there`: it is this machine that jumped.
+        """Whether another node's last heartbeat agrees with `there`, so that this machine jumped.
 
-        What a node that died long ago has left says nothing of the time.
+        Heartbeats of nodes that died long ago say nothing about the time.
         """
         lives = HEARTBEAT_TTL_MS / 1_000
         beats = [at / 1_000 for at in await self._registry.last_beats()]
@@ -53,7 +53,7 @@ class ClockSync:
 
     async def _correct(self, redis_seconds: float, now: float, step: float) -> None:
         correction = Correction(round((now - redis_seconds) * 1_000), round(redis_seconds * 1_000)).encode()
-        # Else another node was quicker; the next look takes what it wrote.
+        # Otherwise another node was faster, and the next reading uses its correction.
         if await self._registry.correct_clock(self._correction, correction):
             self._correction = correction
             self.steps += 1

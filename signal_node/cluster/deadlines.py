@@ -1,12 +1,12 @@
-"""Carries out what is due in rooms, whichever node set the deadline.
+"""Carries out the deadlines of rooms, no matter which node set them.
 
-Each partition has an order of nodes (rendezvous hashing, Thaler and Ravishankar 1998): the first takes what is due at
-once, the second what has been due for a second, and so on. So the work is shared, a node that died is stood in for
-without anybody having to notice its death, and two nodes that take the same room do no harm: the version of the record
-lets only one change through.
+Each partition has an order of nodes (rendezvous hashing, Thaler and Ravishankar 1998). The first node takes deadlines
+at once, the second takes those that are a second overdue, and so on. This shares the work, and covers for a dead node
+before anyone notices its death. If two nodes take the same room, no harm is done: the version of the record lets only
+one change through.
 
-While the cluster is crowded, sides that were lost with their node have longer to come back (`keepline.room.deadlines`).
-A room in which nothing else is due is left alone then, and is taken again when its lease is over.
+While the cluster is crowded, sides that were lost with their node have longer to return (`keepline.room.deadlines`). A
+room in which nothing else is due is then left alone, and taken again when its lease has expired.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from signal_node.signaling.room_commands import RoomCommands
 
 INTERVAL_SECONDS = 0.2
 STAND_IN_MS = 1_000
-"""How much later than the one before it a node of a partition's order takes what is due."""
+"""Delay between successive nodes of a partition's order."""
 
 LEASE_MS = 5_000
 AT_MOST = 128
-"""Rooms of one partition that one look takes."""
+"""Number of rooms per partition that are taken at once."""
 
 _log = structlog.get_logger(__name__)
 
 
 def rank(node: str, nodes: Sequence[str], partition: int) -> int:
-    """The place of a node in the partition's order of nodes, from 0; a node that is not listed comes last."""
+    """The position of a node in the partition's order of nodes, from 0. An unlisted node comes last."""
     order = sorted(nodes, key=lambda name: _weight(name, partition), reverse=True)
     return order.index(node) if node in order else len(order)
 
@@ -51,7 +51,7 @@ def _weight(node: str, partition: int) -> bytes:
 
 
 class DeadlineWorker:
-    """Ticks the rooms that are due. `run` is to be run as a task."""
+    """Sends Tick to rooms with due deadlines. Run `run` as a task."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class DeadlineWorker:
         crowded: Callable[[], bool],
         now: Callable[[], int],
     ) -> None:
-        """Take `crowded()`, whether a node of the cluster is still taking in a crowd, and the clock."""
+        """`crowded()` is whether a node of the cluster is still letting in a crowd."""
         self._now = now
         self._node = node
         self._rooms = rooms
@@ -77,18 +77,18 @@ class DeadlineWorker:
         self.use_nodes(())
 
     def use_nodes(self, nodes: Sequence[str]) -> None:
-        """Share the partitions among these live nodes."""
+        """Divide the partitions among these live nodes."""
         self._nodes = nodes
         partitions = range(self._store.partitions)
         self._ranks = [rank(self._node, nodes, partition) for partition in partitions]
 
     @property
     def extended(self) -> int:
-        """Rooms that would have ended by now were the cluster not crowded, of those that this node looks after."""
+        """Rooms of this node's partitions that would have ended by now if the cluster were not crowded."""
         return len(self._extended)
 
     async def run(self) -> None:
-        """Look five times a second, until cancelled."""
+        """Check five times a second, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
@@ -97,7 +97,7 @@ class DeadlineWorker:
                 _log.warning("deadlines_unavailable", error=str(error))
 
     async def carry_out_due(self) -> None:
-        """Take and carry out what is due now. Raises StoreUnavailable."""
+        """Take due deadlines and carry them out. Raises StoreUnavailable."""
         now = self._now()
         by = [now - place * STAND_IN_MS for place in self._ranks]
         taken = await self._store.pop_due(by, now + LEASE_MS, AT_MOST)
@@ -113,7 +113,7 @@ class DeadlineWorker:
                 after = await self._room_commands.execute(room, room_id, commands.Tick(self._crowded()), now)
                 self._note(after, now)
         except BadRecord:
-            pass  # the store has logged it; others' deadlines go on
+            pass  # the store has logged it; other rooms continue
         except (IllegalTransition, JournalFull, NotStored) as error:
             _log.error("deadline_not_met", room=room_id, error=str(error))
 
@@ -125,5 +125,5 @@ class DeadlineWorker:
             self._extended.pop(room.room_id, None)
 
     def _forget_extended(self, now: int) -> None:
-        """What is not taken again has been settled meanwhile, here or elsewhere."""
+        """Deadlines that are not taken again have been met meanwhile, here or elsewhere."""
         self._extended = {room_id: at for room_id, at in self._extended.items() if now - at < 2 * LEASE_MS}

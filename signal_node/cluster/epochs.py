@@ -1,6 +1,6 @@
-"""Whether Redis still has what was written to it, partition by partition.
+"""Whether each partition of Redis still has its data.
 
-A partition without its epoch has lost its data, or never had any; the two are treated alike (see `recovery`).
+A partition without epoch has lost its data, or never had any. Both cases are treated alike (see `recovery`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Epochs:
         self._partitions = partitions
 
     async def read(self) -> list[bytes | None]:
-        """The epoch of each partition, None for one that has lost its data. Raises StoreUnavailable."""
+        """The epoch of each partition; None for one that has lost its data. Raises StoreUnavailable."""
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 for partition in range(self._partitions):
@@ -31,7 +31,7 @@ class Epochs:
                 return list(await pipe.execute())
 
     async def begin(self, partitions: Iterable[int]) -> None:
-        """Declare partitions whole. Raises StoreUnavailable."""
+        """Declare partitions restored. Raises StoreUnavailable."""
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 for partition in partitions:
@@ -39,7 +39,7 @@ class Epochs:
                 await pipe.execute()
 
     async def note_put_back(self, partition: int, node: str) -> None:
-        """Note that the node has put back what it holds of the partition. Raises StoreUnavailable."""
+        """Note that this node has written back what it holds of the partition. Raises StoreUnavailable."""
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.sadd(keys.restored(partition), node)
@@ -47,7 +47,7 @@ class Epochs:
                 await pipe.execute()
 
     async def have_put_back(self, partition: int) -> set[str]:
-        """The nodes that have put back what they hold. Raises StoreUnavailable."""
+        """The nodes that have written back what they hold. Raises StoreUnavailable."""
         with translated():
             members = await self._client.smembers(keys.restored(partition))
         return {text(member) for member in members}

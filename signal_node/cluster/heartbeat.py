@@ -1,4 +1,4 @@
-"""This node's heartbeat: it says that the node lives, and shows whether Redis can be written to."""
+"""This node's heartbeat: it shows other nodes that this one is alive, and this one whether it can write to Redis."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from signal_node.cluster.view import process_name
 IN_TOUCH_SECONDS = HEARTBEAT_TTL_MS / 1_000 + 1.0
 
 ANSWER_SECONDS = 1.5
-"""How long a heartbeat waits for Redis: a connection that has died unnoticed must not cost it its life."""
+"""Timeout of a heartbeat's write, so that a silently broken connection does not let the heartbeat expire."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """Beats every second. `run` is to be run as a task."""
+    """Beats every second. Run `run` as a task."""
 
     def __init__(
         self, node: str, registry: Registry, clock: Clock, status: Callable[[], Mapping[str, Any]]
     ) -> None:
-        """Take `status()`, what the heartbeat says of this node."""
+        """`status()` is the content of the heartbeat."""
         self.clock_sync = ClockSync(registry, clock)
         self.clock_changes = 0
-        """How often the cluster's time left Redis' clock, or this machine's: what has a time to live may be gone."""
+        """How often Redis' clock or this machine's has jumped, after which keys with a TTL may be gone."""
         self.problem: str | None = None
         self._node = node
         self._registry = registry
@@ -53,27 +53,27 @@ class Heartbeat:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def claim_name(self) -> None:
-        """Have this node's name for this process alone. Before all else. Raises StoreUnavailable, CannotRun."""
+        """Claim this node's name for this process, before anything else. Raises StoreUnavailable, CannotRun."""
         await claim(self._node, self._try_beat)
 
     async def beat(self) -> None:
-        """Look at Redis' clock and say that this node lives. Raises StoreUnavailable, CannotRun."""
+        """Read Redis' clock and write the heartbeat. Raises StoreUnavailable, CannotRun."""
         namesake = await self._try_beat()
         if namesake is not None:
             raise taken(self._node, namesake)
 
     async def keep_clock(self) -> None:
-        """Look at Redis' clock. Raises StoreUnavailable."""
+        """Read Redis' clock. Raises StoreUnavailable."""
         if await self.clock_sync.look():
-            self.lost_touch()  # what expires has expired all at once: that is nobody's death
+            self.lost_touch()  # a clock step expires all heartbeats at once, and means no node's death
             self.clock_changes += 1
 
     def lost_touch(self) -> None:
-        """Redis could not be reached, or its clock was set: all heartbeats may have expired, and nobody be dead."""
+        """Redis was unreachable, or its clock was set: all heartbeats may have expired although no node is dead."""
         self._in_touch_since = None
 
     def in_touch(self) -> bool:
-        """Whether Redis could be written to without a gap for longer than a heartbeat lives."""
+        """Whether writes to Redis have succeeded without interruption for longer than a heartbeat lasts."""
         now = asyncio.get_running_loop().time()
         since = self._in_touch_since
         return (
@@ -81,7 +81,7 @@ class Heartbeat:
         )
 
     def process(self) -> str:
-        """What this process is called; it has its name for good with the first heartbeat, which knows Redis' time."""
+        """The name of this process. It is final after the first heartbeat, which knows Redis' time."""
         return process_name(self._node, self._started_at or 0)
 
     def age(self) -> float | None:
@@ -89,11 +89,11 @@ class Heartbeat:
         return asyncio.get_running_loop().time() - self._touched_at if self._touched_at else None
 
     def why_not_written(self) -> str | None:
-        """Why nothing can be written to Redis for longer than a heartbeat lives; None when it can."""
+        """Why writes to Redis have failed for longer than a heartbeat lasts; None if they have not."""
         return self._why_silent_for(HEARTBEAT_TTL_MS / 1_000)
 
     def why_writes_wait(self) -> str | None:
-        """Why the last heartbeat could not be written, or is late; None when it is not."""
+        """Why the last heartbeat failed or is late; None if it is not."""
         return self.problem or self._why_silent_for(HEARTBEAT_SECONDS + ANSWER_SECONDS)
 
     def _why_silent_for(self, seconds: float) -> str | None:

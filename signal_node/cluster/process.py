@@ -1,4 +1,4 @@
-"""Which process of this machine a heartbeat came from, so that a predecessor that died is known to be gone at once."""
+"""Identifies the process of a heartbeat on this machine, so that a dead predecessor is recognised at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def machine() -> str:
-    """What process ids count in: one boot of a host, one container. Empty where the platform does not tell."""
+    """The scope of process ids: one boot of a host, one container. Empty on platforms that do not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -17,7 +17,7 @@ def machine() -> str:
 
 
 def has_ended(beat: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a heartbeat is known to be gone. False says nothing."""
+    """Whether the process of a heartbeat is known to have ended. False means that it is unknown."""
     pid = beat.get("pid")
     here = beat.get("machine") == machine() != ""
     return here and isinstance(pid, int) and not Path(f"/proc/{pid}").exists()

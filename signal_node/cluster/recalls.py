@@ -1,6 +1,6 @@
-"""Rooms of the users who come while Redis is being filled: they do not wait for the rooms of all others.
+"""Restores the rooms of users who connect during recovery before all other rooms.
 
-Who comes while a batch is under way is in the next one, so a crowd costs a query and a write for each batch.
+Users who connect while a batch is in progress are in the next one, so a crowd costs one query and one write per batch.
 """
 
 from __future__ import annotations
@@ -21,26 +21,30 @@ _log = structlog.get_logger(__name__)
 
 
 class Recalls:
-    """The users whose rooms are being brought back. `run` is to be run as a task."""
+    """The users whose rooms are being restored. Run `run` as a task."""
 
     def __init__(self, bring_back: Callable[[Sequence[str]], Awaitable[None]]) -> None:
-        """Take what brings back the rooms of some users; it may raise StoreUnavailable, ArchiveUnavailable."""
+        """Takes a function that restores the rooms of some users, and may raise StoreUnavailable,
+        ArchiveUnavailable.
+        """
         self._bring_back = bring_back
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._asked = asyncio.Event()
 
     async def rooms_of(self, user: str) -> None:
-        """Wait until the user's rooms are back, or cannot be now. Raises StoreUnavailable when too many wait."""
+        """Wait until the user's rooms are restored, or cannot be now. Raises StoreUnavailable if too many
+        users wait.
+        """
         answer = self._waiting.get(user)
         if answer is None:
             if len(self._waiting) >= MAX_WAITING:
-                raise StoreUnavailable("too many wait for their rooms")
+                raise StoreUnavailable("too many users are waiting for their rooms")
             answer = self._waiting[user] = asyncio.get_running_loop().create_future()
             self._asked.set()
         await asyncio.shield(answer)
 
     async def run(self) -> None:
-        """Bring back batch after batch, until cancelled."""
+        """Restore batch after batch, until cancelled."""
         while True:
             await self._asked.wait()
             users = list(islice(self._waiting, BATCH_USERS))

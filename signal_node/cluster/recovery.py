@@ -1,14 +1,14 @@
-"""What nodes do when Redis has lost data, or starts empty: a flush, a failover to an empty replica, a cold start.
+"""Recovery after Redis has lost data, or starts empty: a flush, a failover to an empty replica, a cold start.
 
-Of each partition without an epoch: every node puts back the rooms that it holds (the newest version wins, what has
-ended stays so). When all live nodes have, or some seconds have passed, Postgres is asked for the rest. From then on
-clients may come: the rooms of one who comes are brought back at once (`recalls`), so that nobody waits for the last
-room, and no grace period runs before the doors are open.
+For each partition without epoch, every node writes back the rooms that it holds (the newest version wins, and ended
+rooms stay ended). After all live nodes have done so, or after some seconds, the rest comes from Postgres. From then on
+clients may connect. The rooms of a connecting client are restored at once (`recalls`), so that no client waits for the
+last room, and no grace period runs before clients can connect.
 
-Meanwhile the nodes share the partitions out among themselves, each under a lease that is renewed, and bring back all
-(`revival`): live rooms that were touched in the last ten minutes with nobody connected and a fresh grace period; older
-ones they end; and what has ended lately as tombstones. Then the partition gets its epoch, and is whole. Until then
-rooms that are not there are `unavailable`, not `not found`.
+Meanwhile the nodes divide the partitions among themselves, each under a lease that is renewed, and restore all rooms
+(`revival`): live rooms that changed in the last ten minutes return without connected sides and with a new grace period.
+Older ones end, and recently ended ones return as tombstones. Then the partition gets its epoch. Until then missing
+rooms are `unavailable`, not `not found`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ LEASE = "recovery"
 LEASE_MS = 30_000
 INTERVAL_SECONDS = 0.5
 OTHERS_SECONDS = 3.0
-"""How long a node waits for others to put back what they hold."""
+"""How long a node waits for other nodes to write back what they hold."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class RecoveryCounts:
-    """What recoveries have done."""
+    """Results of recoveries."""
 
     partitions: int = 0
 
@@ -54,7 +54,7 @@ class LeaseLost(Exception):
 
 
 class Recovery:
-    """Watches the epochs and heals partitions that have none. `run` is to be run as a task."""
+    """Watches the epochs and restores partitions that have none. Run `run` as a task."""
 
     def __init__(
         self,
@@ -73,15 +73,15 @@ class Recovery:
         live: Callable[[], set[str]],
         clock_changes: Callable[[], int],
     ) -> None:
-        """Take `live()`, the nodes that live, and `clock_changes()`, how often a clock was set.
+        """`live()` are the live nodes. `clock_changes()` is how often a clock was set.
 
-        Redis may then have let go of what this node holds.
+        After a clock change, Redis may have dropped what this node holds.
         """
         self.counts = RecoveryCounts()
         self.revival = revival
         self.recalls = Recalls(self._bring_back_rooms_of)
         self.whole = False
-        # Of these all others have put back what they hold: what is missing only Postgres can have.
+        # For these partitions, all nodes have written back what they hold. Only Postgres can have the rest.
         self._asking: frozenset[int] = frozenset()
         self._postgres_away = False
         self._node = node
@@ -101,16 +101,18 @@ class Recovery:
 
     @property
     def open(self) -> bool:
-        """Whether clients may come: also while only rooms of Postgres are missing, for theirs come with them."""
+        """Whether clients may connect, also while only rooms from Postgres are missing, which are restored when clients
+        connect.
+        """
         return self.whole or bool(self._asking) or self._postgres_away
 
     @property
     def unreadable_rows(self) -> int:
-        """Rows of Postgres that could not be read, each time they were met."""
+        """Unreadable rows of Postgres, counted each time they are read."""
         return 0 if self._archive is None else self._archive.unreadable
 
     async def run(self) -> None:
-        """Look twice a second, until cancelled."""
+        """Check twice a second, until cancelled."""
         while True:
             try:
                 await self.heal()
@@ -123,13 +125,13 @@ class Recovery:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def heal(self) -> None:
-        """Heal what has to be healed now. Raises StoreUnavailable, ArchiveUnavailable, BadRecord, LeaseLost."""
+        """Restore what is missing. Raises StoreUnavailable, ArchiveUnavailable, BadRecord, LeaseLost."""
         epochs = await self._epochs.read()
         lost = [at for at, epoch in enumerate(epochs) if epoch is None]
         self.whole = not lost
         clock_changes = self._clock_changes()
         if epochs != self._known or clock_changes != self._known_changes:
-            # Also when another node has been quicker: what is held here must be put back by this node.
+            # Even if another node was faster: only this node can write back what it holds.
             await self._reconciler.reconcile(self._rooms.ids())
             await self._reconciler.put_back_chat(self._rooms.ids())
             await self._users.put_back()
@@ -155,15 +157,15 @@ class Recovery:
             await asyncio.sleep(0.05)
 
     async def _fill_in(self, lost: Sequence[int]) -> None:
-        """Bring back from Postgres what no node holds, of those partitions that no other node is busy with."""
+        """Restore from Postgres what no node holds, for the partitions that no other node is working on."""
         room_ids: dict[int, list[str]] | None = None
-        first = crc32(self._node.encode()) % len(lost)  # not all nodes begin with the same one
+        first = crc32(self._node.encode()) % len(lost)  # so that not all nodes start with the same one
         for partition in (*lost[first:], *lost[:first]):
             if not await self._registry.lease(partition, LEASE, LEASE_MS):
                 continue
             try:
                 if (await self._epochs.read())[partition] is not None:
-                    continue  # whoever had the lease before has done the work
+                    continue  # the previous holder of the lease has done the work
                 if self._archive is not None:
                     if room_ids is None:
                         room_ids = await self._prepare(self._archive, lost)
@@ -175,7 +177,7 @@ class Recovery:
                 await self._registry.end_lease(partition, LEASE)
 
     async def _prepare(self, archive: Archive, lost: Sequence[int]) -> dict[int, list[str]]:
-        """Put back the failed logins, which are few; find out which rooms belong to which partition."""
+        """Restore the failed logins, which are few, and find the rooms of each partition."""
         async for limited in archive.limited():
             await self._limits.logins.restore(limited, frozenset(lost))
         room_ids: dict[int, list[str]] = {partition: [] for partition in range(self._store.partitions)}
@@ -186,14 +188,14 @@ class Recovery:
         return room_ids
 
     async def _fill(self, archive: Archive, partition: int, room_ids: Sequence[str]) -> None:
-        """Bring back the rooms of a partition, batch by batch. Raises LeaseLost."""
+        """Restore the rooms of a partition, batch by batch. Raises LeaseLost."""
         for start in range(0, len(room_ids), BATCH_ROWS):
             if not await self._registry.lease(partition, LEASE, LEASE_MS):
                 raise LeaseLost(f"another node fills partition {partition}")
             await self.revival.store(await archive.load_many(room_ids[start : start + BATCH_ROWS]))
 
     async def bring_back_rooms_of(self, user: str) -> bool:
-        """Have the rooms of a user who comes back before all others, if any may be missing.
+        """Restore the rooms of a returning user before all others, if any may be missing.
 
         Raises StoreUnavailable.
         """
@@ -207,7 +209,7 @@ class Recovery:
             await self.revival.store(await self._archive.live_rooms_of(users))
 
     async def bring_back(self, room_id: str) -> bool:
-        """Store again one room that Postgres has and Redis has not, or not as new; False when there is none.
+        """Restore one room that is missing or older in Redis than in Postgres; False if there is none.
 
         Raises StoreUnavailable, ArchiveUnavailable, BadRecord.
         """

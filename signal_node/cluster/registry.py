@@ -1,4 +1,4 @@
-"""Which nodes there are. A node that is silent for longer than its heartbeat lives is dead."""
+"""The registry of nodes. A node without heartbeat for longer than a heartbeat lasts is dead."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from signal_node.cluster.process import machine
 
 HEARTBEAT_SECONDS = 1.0
 HEARTBEAT_TTL_MS = 5_000
-"""The life of a heartbeat: with the interval and one look of a reaper a dead node is noticed within 6 s."""
+"""TTL of a heartbeat. With the interval and one check, a dead node is detected within 6 s."""
 
 STALE_MS = 3 * HEARTBEAT_TTL_MS
-"""The age of a heartbeat that no living node's has, however far its clock is off."""
+"""Age that no live node's heartbeat has, however wrong its clock is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Namesake:
-    """The heartbeat of another process that has this node's name, and for how many ms more it lives."""
+    """The heartbeat of another process with this node's name, and its remaining TTL in ms."""
 
     beat: bytes
     ttl_ms: int
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """What it says."""
+        """Its content."""
         status: Mapping[str, Any] = orjson.loads(self.beat)
         return status
 
 
 class Registry:
-    """The nodes, as Redis knows them."""
+    """The nodes, as stored in Redis."""
 
     def __init__(self, client: Client, node: str) -> None:
         self.process = secrets.token_hex(8)
@@ -51,9 +51,9 @@ class Registry:
         self._swap = Script(client, __package__, "swap.lua")
 
     async def beat(self, status: Mapping[str, Any], now: int, replaces: bytes = b"") -> Namesake | None:
-        """Say that this node lives, and how it is, unless another process has its name: then which one.
+        """Write this node's heartbeat, unless another process has its name; then return that process' heartbeat.
 
-        `replaces` is the heartbeat of such a process that is gone. Raises StoreUnavailable.
+        `replaces` is the heartbeat of such a process that has ended. Raises StoreUnavailable.
         """
         arguments: list[Value] = [self.process, orjson.dumps(self._own(status)), HEARTBEAT_TTL_MS, replaces]
         call = [keys.node(self._node)], arguments
@@ -73,7 +73,7 @@ class Registry:
         return {"process": self.process, "machine": machine(), **status}
 
     async def leave(self) -> None:
-        """Say that this node is gone and holds nothing, unless another has its name. Raises StoreUnavailable."""
+        """Remove this node, which holds nothing, unless another process has its name. Raises StoreUnavailable."""
         with translated():
             beat = await self._client.get(keys.node(self._node))
             if beat is not None and orjson.loads(beat).get("process") != self.process:
@@ -88,9 +88,9 @@ class Registry:
         pipe.hdel(keys.addresses(), node)
 
     async def nodes(self, now: int = 0) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
-        """Live nodes with what they say of themselves, and dead ones that have not been cleared away, in order.
+        """Live nodes with the content of their heartbeats, and dead ones that are not cleaned up yet, in order.
 
-        A heartbeat lives on when Redis' clock is set back: one that was written long before `now` is a dead node's.
+        A heartbeat outlives its TTL if Redis' clock is set back: one written long before `now` belongs to a dead node.
         Raises StoreUnavailable.
         """
         with translated():
@@ -109,7 +109,7 @@ class Registry:
         return live, [name for name in names if name not in live]
 
     async def forget(self, node: str) -> None:
-        """Clear a dead node away. Raises StoreUnavailable."""
+        """Remove a dead node. Raises StoreUnavailable."""
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 self._forget(pipe, node)
@@ -122,29 +122,29 @@ class Registry:
         return [float(at) for name, at in found if text(name) != self._node]
 
     async def held(self, partition: int, node: str, at_most: int) -> list[str]:
-        """Rooms of the partition that have a side on the node, some of them. Raises StoreUnavailable."""
+        """Some of the partition's rooms that have a side on the node. Raises StoreUnavailable."""
         with translated():
             _, found = await self._client.sscan(keys.held(partition, node), count=at_most)
         return [text(room_id) for room_id in found]
 
     async def all_held(self, partition: int, node: str) -> list[str]:
-        """All rooms of the partition that have a side on the node. Raises StoreUnavailable."""
+        """All of the partition's rooms that have a side on the node. Raises StoreUnavailable."""
         with translated():
             found = await self._client.smembers(keys.held(partition, node))
         return sorted(text(room_id) for room_id in found)
 
     async def hold(self, partition: int, node: str, room_id: str) -> None:
-        """Note that the room has a side on the node. Raises StoreUnavailable."""
+        """Add the room to the node's index. Raises StoreUnavailable."""
         with translated():
             await self._client.sadd(keys.held(partition, node), room_id)
 
     async def remove_held(self, partition: int, node: str, room_id: str) -> None:
-        """Note that the room has no side on the node. Raises StoreUnavailable."""
+        """Remove the room from the node's index. Raises StoreUnavailable."""
         with translated():
             await self._client.srem(keys.held(partition, node), room_id)
 
     async def lease(self, partition: int, name: str, ttl_ms: int) -> bool:
-        """Take, or go on with, a piece of work that one node is to do at a time. Raises StoreUnavailable."""
+        """Take or renew the lease for work that one node does at a time. Raises StoreUnavailable."""
         key = keys.lease(partition, name)
         with translated():
             if await self._client.set(key, self._node, nx=True, px=ttl_ms):
@@ -160,13 +160,13 @@ class Registry:
             return False
 
     async def end_lease(self, partition: int, name: str) -> None:
-        """Let others have it, unless one has it already. Raises StoreUnavailable."""
+        """Release the lease, unless another node has it already. Raises StoreUnavailable."""
         await self._swap.run([keys.lease(partition, name)], [self._node, ""])
 
     async def time(
         self, monotonic: Callable[[], float] = time.monotonic
     ) -> tuple[float, float, float, bytes | None]:
-        """Redis' time in seconds since 1970, when it was asked and answered, and the correction as it is kept.
+        """Redis' time in seconds since 1970, when it was asked and answered, and the stored correction.
 
         Raises StoreUnavailable.
         """
@@ -176,5 +176,5 @@ class Registry:
             return seconds, asked, monotonic(), correction
 
     async def correct_clock(self, expected: bytes | None, correction: bytes) -> bool:
-        """Keep another correction; False when one is there that was not expected. Raises StoreUnavailable."""
+        """Store another correction; False if the stored one is not the expected one. Raises StoreUnavailable."""
         return bool(await self._swap.run([keys.clock()], [expected or b"", correction]))

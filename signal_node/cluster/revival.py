@@ -1,4 +1,4 @@
-"""From rows of Postgres to rooms in Redis: live rooms come back with a fresh grace period, old ones are ended."""
+"""Restores rooms from Postgres to Redis: live rooms return with a new grace period, old ones are ended."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from signal_node.rooms.archive import Archived
 from signal_node.rooms.store import Change, Committed, Conflict, Found, RoomStore
 
 TOUCHED_MS = 10 * 60_000
-"""Rooms that nothing has happened in for longer do not come back."""
+"""Rooms that have not changed for longer than this do not return."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class RevivalCounts:
-    """What became of rooms that only Postgres had."""
+    """Results for rooms that only Postgres had."""
 
     revived: int = 0
     ended: int = 0
 
 
 class Revival:
-    """Stores again what Postgres has and Redis has not, or not as new."""
+    """Restores what is missing or older in Redis than in Postgres."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Revival:
         now: Callable[[], int],
         new_write_id: Callable[[], str],
     ) -> None:
-        """Take `grace_ms`, how long the sides of a room have to come back, from the moment that the room is back."""
+        """`grace_ms` is the grace period of the sides of a room, from the moment that the room is restored."""
         self.counts = RevivalCounts()
         self._store = store
         self._rules = rules
@@ -52,9 +52,10 @@ class Revival:
         self._new_write_id = new_write_id
 
     async def store(self, archived: Sequence[Archived]) -> int:
-        """Store rooms with their chat, in three writes however many; return how many were. Raises StoreUnavailable.
+        """Store rooms with their chat, in three writes for any number, and return how many were stored. Raises
+        StoreUnavailable.
 
-        Rooms that are there in the same or a newer version stay, and only miss no line of their chat afterwards.
+        Rooms that exist in the same or a newer version stay, but get the chat messages that they lack.
         """
         there = dict(
             zip(
@@ -76,7 +77,7 @@ class Revival:
         return sum(isinstance(result, Committed) for result in results)
 
     def _change(self, archived: Archived, there: Found) -> Change | None:
-        """What is to be stored of a room from Postgres, given what Redis has of it. An unreadable record stays."""
+        """What to store of a room from Postgres, given what Redis has of it. An unreadable record stays."""
         room = archived.room
         if isinstance(there, BadRecord):
             return None
@@ -85,7 +86,7 @@ class Revival:
                 return None
             return Change(RESTORED, 0 if there is None else there.version, there, room, None, None, {})
         if there is not None and there.version >= room.version:
-            return None  # a node knew it, and put it back
+            return None  # a node knew it, and wrote it back
         now = self._now()
         if now - room.updated_at > TOUCHED_MS:
             command: commands.Command = commands.End(_reason(room))
@@ -102,7 +103,9 @@ class Revival:
 
 
 def _chats(archived: Sequence[Archived], there: Mapping[str, Found]) -> dict[str, list[Message]]:
-    """The lines to put back. Those beyond the record's last came to Postgres too late: their numbers are taken."""
+    """The messages to restore. Those beyond the record's last one reached Postgres too late: their numbers are
+    taken.
+    """
     chats = {}
     for one in archived:
         room = there[one.room.room_id]
@@ -112,7 +115,7 @@ def _chats(archived: Sequence[Archived], there: Mapping[str, Found]) -> dict[str
 
 
 def _reason(room: Room) -> EndReason:
-    """Why a room that everybody has been away from for too long is over."""
+    """The reason for the end of a room from which both sides were absent for too long."""
     if room.met_at is None:
         return EndReason.NO_SHOW
     return EndReason.INACTIVITY if room.chat_mode is ChatMode.TEXT else EndReason.GRACE_EXPIRED

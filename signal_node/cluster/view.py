@@ -12,12 +12,12 @@ RECENT_SECONDS = HEARTBEAT_TTL_MS / 1_000 + 1.0
 
 
 def process_name(node: str, started_at: int) -> str:
-    """What a process of a node is called where its end matters at once."""
+    """A name for one process of a node, for when a restart matters."""
     return f"{node}@{started_at}"
 
 
 class ClusterView:
-    """Which nodes live, and what they say of themselves."""
+    """The live nodes and the content of their heartbeats."""
 
     def __init__(self, node: str) -> None:
         self.live: list[str] = []
@@ -27,7 +27,7 @@ class ClusterView:
         self._processes: set[str] = set()
 
     def read(self, statuses: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take what the living nodes say."""
+        """Store the heartbeats of the live nodes."""
         self._statuses = statuses
         self._processes = {
             process_name(name, status.get("started_at", 0))
@@ -36,7 +36,7 @@ class ClusterView:
         }
 
     def saw(self, statuses: Mapping[str, Mapping[str, Any]], now: float) -> bool:
-        """Note at `now` which nodes live, and take what they say; whether other nodes live than before."""
+        """Store the live nodes and their heartbeats at `now`. Returns whether the set of live nodes has changed."""
         self.read(statuses)
         live = list(statuses)
         self._seen_at |= dict.fromkeys(live, now)
@@ -46,7 +46,7 @@ class ClusterView:
         return changed
 
     def crowded(self) -> bool:
-        """Whether any node is taking in a crowd."""
+        """Whether any node is letting in a crowd."""
         return any(status.get("crowded") for status in self._statuses.values())
 
     def all_started_since(self, at: int) -> bool:
@@ -54,13 +54,13 @@ class ClusterView:
         return all(status.get("started_at", 0) > at for status in self._statuses.values())
 
     def recently_live(self) -> set[str]:
-        """The nodes that lived a moment ago, also if Redis has forgotten them since."""
+        """The nodes that were live a moment ago, even if Redis has forgotten them since."""
         return {self._node, *self._seen_at}
 
     def is_recently_live(self, node: str) -> bool:
-        """Whether a node lived a moment ago."""
+        """Whether a node was live a moment ago."""
         return node == self._node or node in self._seen_at
 
     def other_processes(self) -> set[str]:
-        """The processes of other nodes that live, by `process_name`: a node that starts again is another process."""
+        """The live processes of other nodes, by `process_name`: a restarted node is another process."""
         return self._processes

@@ -1,4 +1,4 @@
-"""The bodies of requests, decoded strictly: what does not fit is answered with 400 and the reason."""
+"""Decodes the bodies of requests strictly. Invalid ones are answered with 400 and the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Body = TypeVar("Body")
 
 
 def decode_body(body: bytes, kind: type[Body]) -> Body:
-    """A JSON body as `kind`. Raises HttpError 400."""
+    """Decode a JSON body as `kind`. Raises HttpError 400."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""What the `keepline` command asks of one node over its ops port: to be drained, what it has in memory, repairs.
+"""The API of a single node for the `keepline` command: drain, memory content, repairs.
 
-Behind the service key like the HTTP API. Nothing here says a word of a description or of the chat.
+It needs the service key, like the HTTP API. No answer contains session descriptions or chat.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from signal_node.signaling.local_sessions import LocalSessions
 from signal_node.telemetry.negotiation_log import Moment, NegotiationLog
 
 BATCH = 500
-"""Rooms that are looked at in one go."""
+"""Number of rooms that are read at once."""
 
 
 class DrainNode(Struct, forbid_unknown_fields=True):
-    """The body of POST /v1/node/drain; without `seconds` the node's own drain window."""
+    """The body of POST /v1/node/drain. Without `seconds`, the node's own drain window."""
 
     seconds: Annotated[float, Meta(ge=0, le=3600)] | None = None
 
 
 class NodeApi:
-    """The routes, over one node."""
+    """The routes for one node."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class NodeApi:
         status: Callable[[], Mapping[str, Any]],
         now: Callable[[], int],
     ) -> None:
-        """Take `status()`, what the heartbeat says, and the cluster's time as `now()` in ms since 1970."""
+        """`status()` is the content of the heartbeat. `now()` is the cluster's time in ms since 1970."""
         self._node = node
         self._sessions = sessions
         self._rooms = rooms
@@ -61,7 +61,7 @@ class NodeApi:
         self._now = now
 
     def routes(self) -> list[web.RouteDef]:
-        """All routes, each behind the service key."""
+        """All routes, each with the service key."""
         guarded = self._key.guarded
         return [
             web.get("/v1/node", guarded(self._overview)),
@@ -86,7 +86,7 @@ class NodeApi:
         )
 
     async def _cached(self) -> dict[str, dict[str, Any]]:
-        """The rooms of the cache. Signals go on between two batches."""
+        """The cached rooms, with pauses between batches for signals."""
         rooms, found = self._rooms, {}
         for number, room_id in enumerate(rooms.ids(), start=1):
             room = rooms.get(room_id)
@@ -110,12 +110,12 @@ class NodeApi:
         )
 
     def _sides_here(self, room: Room) -> list[int]:
-        """The sides whose session is really open on this node."""
+        """The sides whose session is open on this node."""
         sessions = enumerate((side.session for side in room.sides), start=1)
         return [number for number, session in sessions if session is not None and self._sessions.has(session)]
 
     def _moment(self, moment: Moment) -> dict[str, Any]:
-        """A moment with its times in ms since 1970."""
+        """An event with its times in ms since 1970."""
         now, loop_now = self._now(), asyncio.get_running_loop().time()
         return {
             "at": now - round((loop_now - moment.at) * 1_000),

@@ -1,4 +1,4 @@
-"""Referrals over HTTP: make one, look one up. Bearer service key."""
+"""Referrals over HTTP: create one, look one up. Bearer service key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from signal_node.signaling.work import RETRY_AFTER_MS
 
 _CODE = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_CODE}}}")
 
-# No U+0000: Postgres has no place for it.
+# No U+0000, which Postgres cannot store.
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern="^[^\0]*$")]
 
 
@@ -34,7 +34,7 @@ class MakeReferral(Struct, forbid_unknown_fields=True):
 
 
 class ReferralAnswer(Struct):
-    """A referral as the HTTP API shows it. Times are ms since 1970."""
+    """A referral in the form of the HTTP API. Times are ms since 1970."""
 
     referral_code: str
     target_user_id: UUID
@@ -46,14 +46,14 @@ class ReferralAnswer(Struct):
 
 
 class ReferralApi:
-    """The routes, over the referrals of a cluster."""
+    """The routes for the referrals of a cluster."""
 
     def __init__(self, referrals: Referrals, service_key: str | None) -> None:
         self._referrals = referrals
         self._key = ServiceKey(service_key)
 
     def routes(self) -> list[web.RouteDef]:
-        """All routes, each behind the service key."""
+        """All routes, each with the service key."""
         return [
             web.post("/v1/referrals", self._key.guarded(self._make)),
             web.get("/v1/referrals/{referral_code}", self._key.guarded(self._get)),
@@ -78,7 +78,7 @@ class ReferralApi:
             referral = await self._referrals.find(code)
         except ArchiveUnavailable:
             raise HttpError(
-                503, "unavailable", "Postgres is unavailable; try again", retry_after_ms=RETRY_AFTER_MS
+                503, "unavailable", "Postgres is unavailable; retry later", retry_after_ms=RETRY_AFTER_MS
             ) from None
         if referral is None:
             raise HttpError(404, "referral_not_found", "referral not found; it may have expired")

@@ -1,7 +1,7 @@
-"""Referrals: made over HTTP, kept in Redis until they expire, and by way of the persister in Postgres.
+"""Referrals: created over HTTP, stored in Redis until they expire, and in Postgres by the persister.
 
-Redis answers; Postgres does for what Redis has lost, and Redis has it again from then on. Nothing here is on the path
-of a signal, so it may wait for Postgres.
+Redis answers. If it has lost a referral, Postgres answers, and Redis gets it back. Nothing here is on the path of a
+signal, so it may wait for Postgres.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Referrals:
         keep_seconds: float,
         now: Callable[[], int],
     ) -> None:
-        """Take for how long a referral is good, and `now()` in ms since 1970."""
+        """`keep` is the lifetime of a referral, and `now()` the time in ms since 1970."""
         self._client = client
         self._partitions = partitions
         self._archive = archive
@@ -47,13 +47,13 @@ class Referrals:
         self._store = Script(client, __package__, "store_referral.lua")
 
     def expires_at(self, referral: Referral) -> int:
-        """Until when it is good, in ms since 1970."""
+        """When it expires, in ms since 1970."""
         return referral.created_at + self._keep_ms
 
     async def make(
         self, target: UUID, created_by: UUID, target_name: str | None, created_by_name: str | None
     ) -> Referral:
-        """A new referral, once it is stored. Its code cannot be guessed. Raises StoreUnavailable."""
+        """Create a referral with an unguessable code, and store it. Raises StoreUnavailable."""
         while True:
             code = secrets.token_urlsafe(CODE_BYTES)
             referral = Referral(code, target, created_by, target_name, created_by_name, self._now())
@@ -63,9 +63,9 @@ class Referrals:
                 return referral
 
     async def find(self, code: str) -> Referral | None:
-        """The referral behind a code; None for one that is not there or has expired.
+        """The referral of a code; None if it does not exist or has expired.
 
-        Raises StoreUnavailable or ArchiveUnavailable when a server that may know it could not be asked; BadRecord.
+        Raises StoreUnavailable or ArchiveUnavailable if a server that may have it does not answer; BadRecord.
         """
         partition = keys.partition_of(code, self._partitions)
         away: StoreUnavailable | None = None
@@ -93,7 +93,7 @@ class Referrals:
             raise ArchiveUnavailable("no answer in time") from error
 
     async def _put_back(self, partition: int, referral: Referral) -> None:
-        """Have Redis know it again; next time, if not now."""
+        """Restore it in Redis. If that fails, the next request tries again."""
         left_ms = max(1, self.expires_at(referral) - self._now())
         with suppress(StoreUnavailable), translated():
             key = keys.referral(partition, referral.referral_code)

@@ -1,7 +1,7 @@
-"""What `keepline doctor --fix` asks of a node: to put one thing right, by the ordinary commands.
+"""The repairs of `keepline doctor --fix`, which a node carries out with ordinary commands.
 
-Each repair looks for itself whether there is something to repair, and changes a room only by a commit, which its
-version guards. So a repair that comes late, or twice, does nothing.
+Each repair checks itself whether it is needed, and changes a room only by a commit, which its version guards. So a
+repair that arrives late or twice has no effect.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class SideRepair(Struct, tag="side", forbid_unknown_fields=True):
-    """A side is held by a session that is not there."""
+    """A side is held by a session that does not exist."""
 
     room: Name
     side: SideNumber
@@ -42,14 +42,14 @@ class SideRepair(Struct, tag="side", forbid_unknown_fields=True):
 
 
 class HeldRepair(Struct, tag="held", forbid_unknown_fields=True):
-    """What is noted of the rooms of a node does not fit the room."""
+    """The index of a node's rooms does not match the room."""
 
     room: Name
     node: Name
 
 
 class DeadlineRepair(Struct, tag="deadline", forbid_unknown_fields=True):
-    """A room has no deadline where it needs one, or one where it needs none."""
+    """A room lacks a deadline that it needs, or has one that it does not need."""
 
     room: Name
 
@@ -61,25 +61,25 @@ class CacheRepair(Struct, tag="cache", forbid_unknown_fields=True):
 
 
 class RowRepair(Struct, tag="row", forbid_unknown_fields=True):
-    """Postgres has not what Redis has."""
+    """Postgres lacks what Redis has."""
 
     room: Name
 
 
 class LostRepair(Struct, tag="lost", forbid_unknown_fields=True):
-    """Redis has not what Postgres has."""
+    """Redis lacks what Postgres has."""
 
     room: Name
 
 
 class IndexRepair(Struct, tag="index", forbid_unknown_fields=True):
-    """The index of a user's rooms names rooms that are gone."""
+    """The index of a user's rooms names missing rooms."""
 
     user: Name
 
 
 class UserRepair(Struct, tag="user", forbid_unknown_fields=True):
-    """A user is held by a session that is not there."""
+    """A user is held by a session that does not exist."""
 
     user: Name
     node: Name
@@ -92,7 +92,7 @@ Repair = (
 
 
 class Repairs:
-    """The repairs of one node, and the route to them."""
+    """The repairs of one node, and their route."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Repairs:
         self._rules = rules
 
     def route(self, key: ServiceKey) -> web.RouteDef:
-        """The route, behind the service key."""
+        """The route, with the service key."""
         return web.post("/v1/node/repairs", key.guarded(self._post))
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -130,7 +130,7 @@ class Repairs:
             raise HttpError(503, "unavailable", f"Postgres is away: {error}") from None
 
     async def repair(self, repair: Repair) -> bool:
-        """Put one thing right; False when there was nothing wrong.
+        """Repair one problem; False if there was nothing to repair.
 
         Raises StoreUnavailable, ArchiveUnavailable, BadRecord, JournalFull, NotStored.
         """
@@ -149,7 +149,7 @@ class Repairs:
             case LostRepair(room_id):
                 return await self._recovery.bring_back(room_id)
             case IndexRepair(user):
-                await self._store.rooms_of(user)  # it takes out what is gone
+                await self._store.rooms_of(user)  # it removes missing rooms
                 return True
             case UserRepair(user, node, session):
                 return await self._release_user(user, node, session)
@@ -166,7 +166,7 @@ class Repairs:
         return True
 
     async def _is_there(self, node: str | None, session: str) -> bool:
-        """Whether a session may be open. Of another node that lives this one cannot know: ask that one."""
+        """Whether a session may be open. Only its own node can know; ask that one if it is live."""
         if node == self._node:
             return self._sessions.has(session)
         live, _ = await self._registry.nodes()
@@ -206,6 +206,6 @@ class Repairs:
         return True
 
     async def _load(self, room_id: str) -> Room | None:
-        """A room that has not ended."""
+        """A live room."""
         room, _ = await self._store.load(room_id)
         return None if room is None or room.status is Status.ENDED else room

@@ -1,4 +1,4 @@
-"""The HTTP API for the app's own backend: open, look at, end rooms; put a user out. Bearer service key."""
+"""The HTTP API for the app's backend: open, read and end rooms; disconnect users. Bearer service key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OpenRoom(Struct, forbid_unknown_fields=True):
 
 
 class RoomsApi:
-    """The routes, over one node."""
+    """The routes for one node."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RoomsApi:
         min_duration_seconds: int = MIN_DURATION_SECONDS,
         why_not_written: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Take `why_not_written()`: why a write to Redis would wait now, None if it would not."""
+        """`why_not_written()` is why a write to Redis would have to wait now; None if it would not."""
         self._why_not_written = why_not_written
         self._rooms = rooms
         self._store = store
@@ -61,7 +61,7 @@ class RoomsApi:
         self._min_duration_seconds = min_duration_seconds
 
     def routes(self) -> list[web.RouteDef]:
-        """All routes, each behind the service key."""
+        """All routes, each with the service key."""
         return [
             web.post("/v1/rooms", self._key.guarded(self._open)),
             web.get("/v1/rooms", self._key.guarded(self._list)),
@@ -76,7 +76,7 @@ class RoomsApi:
             raise HttpError(
                 400,
                 "bad_request",
-                f"duration_seconds should be 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
+                f"duration_seconds must be 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
             )
         self._require_redis()
         room_id = str(uuid4())
@@ -101,7 +101,7 @@ class RoomsApi:
         return _answer(*await self._load(request.match_info["room_id"]))
 
     def _require_redis(self) -> None:
-        """What would wait is refused at once, and not carried out when its caller has long given up."""
+        """Refuse at once what would have to wait, so that it is not carried out after its caller has given up."""
         why_not = self._why_not_written()
         if why_not is not None:
             raise StoreUnavailable(why_not)
@@ -112,7 +112,7 @@ class RoomsApi:
         try:
             ended = await self._room_commands.execute(room, room.room_id, commands.End(EndReason.DELETED))
         except IllegalTransition:
-            # It is over already, which is all that was asked for; perhaps only since it was looked at.
+            # The room has ended already, possibly after it was read, so the request is fulfilled.
             ended, messages = await self._load(room.room_id)
         return _answer(ended, messages)
 

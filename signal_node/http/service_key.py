@@ -1,4 +1,4 @@
-"""The key that opens the HTTP API, and what its routes answer when temporarily unavailable: Redis cannot be reached."""
+"""The service key of the HTTP API, and its answers while Redis is away."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from signal_node.rooms.journal import JournalFull, NotStored
 from signal_node.signaling.work import RETRY_AFTER_MS
 
 ANSWER_SECONDS = 3.0
-"""How long a request waits for Redis: its caller has callers of its own."""
+"""How long a request waits for Redis, because its caller has callers that wait, too."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ServiceKey:
-    """The service key; None where none is set, which leaves the API off."""
+    """The service key; None if none is set, which disables the API."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key
 
     def guarded(self, handler: Handler) -> Handler:
-        """Let a handler be called by whoever has the key, and translate what it raises."""
+        """Require the service key for a handler, and translate its exceptions."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._authorize(request)

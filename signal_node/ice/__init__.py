@@ -1,1 +1,1 @@
-"""STUN and TURN servers: what clients are told of them, and whether they work."""
+"""STUN and TURN servers: the list for clients, and checks that they work."""

@@ -1,7 +1,7 @@
-"""The ICE servers that a client is told, with TURN credentials of its own.
+"""The ICE servers for a client, with its own TURN credentials.
 
 Credentials follow the scheme that coturn calls `use-auth-secret` (draft-uberti-behave-turn-rest-00): the user name is
-`expiry:user`, the password the base64 of its HMAC-SHA1 under a secret that the TURN server shares.
+`expiry:user`, and the password is the base64 of its HMAC-SHA1 with a secret that the TURN server shares.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from signal_node.transport.connections import Connections
 TTL_SECONDS = 3600
 
 REFRESH_SECONDS = 2700
-"""How old credentials are when new ones are sent: there is a quarter of an hour left for those to be used."""
+"""Age of credentials at which new ones are sent. They are then valid for another quarter of an hour."""
 
 _ROUND_SECONDS = 5.0
 _AT_A_TIME = 200
-"""Credentials made before others have their turn on the loop: clients of a node that was restarted are due together."""
+"""Number of credentials created per turn of the event loop: after a restart, all clients of a node are due together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class IceServers:
     turn_secret: str = ""
 
     def for_user(self, user: str, now: float) -> list[dict[str, Any]]:
-        """RTCIceServer dictionaries that work for an hour from `now` (seconds since 1970)."""
+        """RTCIceServer dictionaries that are valid for an hour from `now` (seconds since 1970)."""
         servers: list[dict[str, Any]] = []
         if self.stun_urls:
             servers.append({"urls": list(self.stun_urls)})
@@ -52,10 +52,10 @@ class IceServers:
 
 
 async def run_refresh(ice: IceServers, clients: Connections, now: Callable[[], float] = time.time) -> None:
-    """Send the clients new credentials long before theirs expire, until cancelled; at once done when there are none.
+    """Send clients new credentials long before theirs expire, until cancelled. Returns at once without TURN servers.
 
-    Which clients are due follows from the age of their connections, so nothing is kept for any of them: theirs is
-    the time to send when another `REFRESH_SECONDS` of it have passed since the last round.
+    The age of a connection determines when its client is due, so no state is kept per client: it is due when another
+    `REFRESH_SECONDS` have passed in the life of the connection since the last round.
     """
     if not ice.turn_urls:
         return

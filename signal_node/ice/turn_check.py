@@ -1,8 +1,8 @@
-"""Proves that the TURN servers which clients are told of give them a relay: it asks for one, as a client would.
+"""Checks that the TURN servers which clients are given provide a relay, by requesting one like a client.
 
-An allocation (RFC 8656, section 7) shows that the server runs, is found under the name that clients get, shares the
-secret of the credentials, and has a relay left. It is given back at once. Nothing else depends on the outcome: it is
-for the metrics, the log and `keepline status`.
+A successful allocation (RFC 8656, section 7) shows that the server is running, that its name resolves as for clients,
+that it shares the secret of the credentials, and that it has a free relay. The relay is released at once. The result is
+only for the metrics, the log and `keepline status`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from signal_node.ice.servers import IceServers
 
 _CHECK_SECONDS = 5.0
 _LIFETIME_SECONDS = 60
-"""When the server forgets an allocation that could not be given back."""
+"""When the server drops an allocation that could not be released."""
 
 _BROWSERS_OWN_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
-"""What is meant for browsers on the server's host. In a container it would be another one."""
+"""Names that are meant for browsers on the server's host. In a container they would be another host."""
 
 Allocate = Callable[[TurnServer, str, str], Awaitable[None]]
 
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class TurnChecks:
-    """Asks each TURN server for a relay every so often. `down` says why those do not give one, by URL."""
+    """Requests a relay from each TURN server at intervals. `down` has the reason for each failing server, by URL."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class TurnChecks:
         allocate: Allocate | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Ask in the name of `node` every `seconds` or so, never with 0.
+        """Check in the name of `node`, about every `seconds`; never if 0.
 
-        `allocate(server, username, credential)` gets a relay and gives it back, or raises TransactionError or OSError.
+        `allocate(server, username, credential)` requests and releases a relay, or raises TransactionError or OSError.
         """
         self._ice = ice
-        # A server counts the relays of each user, so that no two nodes may be the same one.
+        # A server limits the relays per user, so each node needs its own user name.
         self._user = f"check-{node}"
         self._seconds = seconds
         self._allocate = allocate or _allocated
@@ -58,7 +58,7 @@ class TurnChecks:
 
     @property
     def up(self) -> Mapping[str, bool]:
-        """Whether each server gave a relay when it was last asked; one that was not asked yet is not in it."""
+        """Whether each server gave a relay in its last check. Servers that were not checked yet are missing."""
         return {url: reason is None for url, reason in self._down.items()}
 
     @property
@@ -67,13 +67,13 @@ class TurnChecks:
         return {url: reason for url, reason in self._down.items() if reason is not None}
 
     async def run(self) -> None:
-        """Ask until cancelled; at once done when there is nobody to ask."""
+        """Check until cancelled. Returns at once if there is nothing to check."""
         while self._servers:
             await self.check()
             await asyncio.sleep(self._seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
     async def check(self) -> None:
-        """Ask all servers, side by side. Takes five seconds at most."""
+        """Check all servers concurrently. Takes five seconds at most."""
         await asyncio.gather(*(self._check(url, server) for url, server in self._servers.items()))
 
     async def _check(self, url: str, server: TurnServer) -> None:
@@ -86,7 +86,7 @@ class TurnChecks:
             reason = "does not answer"
         except (TransactionError, OSError) as error:
             reason = str(error) or type(error).__name__
-        # The first time only what is wrong is worth a word.
+        # In the first check, report only failures.
         if reason != self._down.get(url):
             if reason is None:
                 _log.info("turn_gives_relays", url=url)
@@ -96,7 +96,7 @@ class TurnChecks:
 
 
 def _checkable(urls: Sequence[str]) -> dict[str, TurnServer]:
-    """The servers by their URLs, without those that only browsers can reach, and DTLS, which nothing here speaks."""
+    """The servers by URL, without those that only browsers can reach, and without DTLS, which is not supported here."""
     servers = {url: parse_turn(url) for url in urls}
     return {
         url: server
@@ -106,7 +106,7 @@ def _checkable(urls: Sequence[str]) -> dict[str, TurnServer]:
 
 
 async def _allocated(server: TurnServer, username: str, credential: str) -> None:
-    """Get a relay and give it back. Raises TransactionError, or OSError."""
+    """Request and release a relay. Raises TransactionError or OSError."""
     transport, _ = await create_turn_endpoint(
         asyncio.DatagramProtocol,
         (server.host, server.port),

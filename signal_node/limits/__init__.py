@@ -1,1 +1,1 @@
-"""What one IP address may do."""
+"""Limits per IP address."""

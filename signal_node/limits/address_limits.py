@@ -1,6 +1,6 @@
-"""What one IP address may do, over all nodes: have so many connections open, fail so many logins within a window.
+"""Limits per IP address across all nodes: open connections, and failed logins within a window.
 
-Nothing here is on the path of a signal, and no socket waits for Redis: a hello does, for one answer.
+Nothing here is on the path of a signal, and no socket waits for Redis. A hello does, for one answer.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from signal_node.transport.budget import COSTS
 from signal_node.transport.connection import Connection
 
 TOLD_SECONDS = 60.0
-"""A load balancer that writes headers nobody understands does so with every connection; this often it is told of."""
+"""How often to log a load balancer whose PROXY headers are malformed, which it sends with every connection."""
 
 _log = structlog.get_logger(__name__)
 
 
 class AddressLimits:
-    """Refuses connections and logins of addresses that have had their share."""
+    """Refuses connections and logins of addresses that have reached a limit."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class AddressLimits:
         self._tell_at = 0.0
 
     def trusts(self, connection: Connection) -> bool:
-        """Whether the other end of the socket may say whom it speaks for."""
+        """Whether the socket's address is a trusted proxy, which may report the client's address."""
         return is_trusted(connection.peer_host, self._trusted_proxies)
 
     def misled(self, connection: Connection, why: str) -> None:
-        """A proxy that is trusted has begun with a PROXY header that cannot be read."""
+        """A trusted proxy sent a malformed PROXY header."""
         if connection.heard_at >= self._tell_at:
             self._tell_at = connection.heard_at + TOLD_SECONDS
             _log.warning("proxy_header_unreadable", proxy=connection.peer_host, error=why)
@@ -77,10 +77,10 @@ class AddressLimits:
             self.connections.closed(network, connection.session.id)
 
     async def admit(self, connection: Connection, is_known: Callable[[], Awaitable[bool]]) -> None:
-        """Let a hello have its token looked at, or refuse it: then the session is closed.
+        """Let a hello's token be checked, or refuse the hello, which closes the session.
 
-        From an address that is blocked only those come in who show that they have been here: one who guesses tokens
-        must not lock out a whole office, nor learn from the answer which guess was right.
+        From a blocked address only returning clients are let in: someone who guesses tokens must neither lock out a
+        whole office nor learn from the answer which guess was right.
         """
         networks = networks_of(connection.address)
         for network in networks:
@@ -92,7 +92,7 @@ class AddressLimits:
             self.refusals.too_many_failures(connection, wait_ms)
 
     def admit_user(self, connection: Connection, user: str) -> None:
-        """Let a client in whose token is good, or refuse it: then the session is closed."""
+        """Let a client with a valid token in, or refuse it, which closes the session."""
         wait_ms = self.rates.login_wait_ms(user, connection.address, connection.heard_at)
         if wait_ms:
             self.refusals.too_many_logins(connection, wait_ms)
@@ -100,11 +100,11 @@ class AddressLimits:
             connection.session.use(self.rates.frames_of(user))
 
     async def login_failed(self, connection: Connection) -> None:
-        """Count a token that was not good."""
+        """Count an invalid token."""
         attempt = connection.session.id
         await asyncio.gather(*(self.logins.failed(one, attempt) for one in networks_of(connection.address)))
 
     async def put_back(self) -> None:
-        """Write again what Redis may have lost. Raises StoreUnavailable."""
+        """Write back what Redis may have lost. Raises StoreUnavailable."""
         self.connections.put_back()
         await self.logins.put_back()

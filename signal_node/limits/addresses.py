@@ -1,8 +1,8 @@
-"""Which address a connection is from: what limits count by.
+"""Determines the client's address, by which limits count.
 
-`X-Forwarded-For` is written by anybody; each proxy appends whom it was reached by. So it is read from the right, and
-only as far as those that wrote it are trusted: the first entry that is no trusted proxy's is the client. Where there is
-a header of the PROXY protocol, whom it names is the peer that wrote the rest.
+Anyone can send `X-Forwarded-For`; each proxy appends the address that it was reached from. So it is read from the
+right, and only as far as the proxies that wrote it are trusted: the first address that is not a trusted proxy's is the
+client's. If there is a PROXY protocol header, its address takes the place of the socket's.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ IPAddress = IPv4Address | IPv6Address
 
 MAX_HOPS = 16
 MAX_FORWARDED = 1_024
-"""Characters of the header that are looked at, from its end."""
+"""Maximum characters of the header that are read, from its end."""
 
 _CLIENT_PREFIX = 64
 _WIDER_PREFIXES = (_CLIENT_PREFIX, 56, 48)
 WIDER = (1, 4, 16)
-"""How many times the limit of one address those networks have."""
+"""The limits of these networks, as multiples of the limit of one address."""
 
 _TIMES = {str(prefix): times for prefix, times in zip(_WIDER_PREFIXES, WIDER, strict=True)}
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are the IPv4 address of the one at the other end."""
+"""RFC 6052: the last 32 bits are the IPv4 address of the client."""
 
 
 def is_trusted(peer: str | None, trusted: Sequence[Network]) -> bool:
-    """Whether what comes from an IP address may say who else it is; from no address nothing may."""
+    """Whether an IP address may report another client address; None may not."""
     address = _parsed(peer or "")
     return address is not None and _is_in(address, trusted)
 
 
 def client_address(peer: str | None, forwarded: str, trusted: Sequence[Network]) -> str | None:
-    """What a connection from `peer` counts as, given its `X-Forwarded-For`, None when nobody can tell.
+    """The address to count for a connection from `peer` with its `X-Forwarded-For`; None if it is unknown.
 
-    IPv4 counts as it is, IPv6 by its /64, which is what one customer gets (RFC 6177).
+    IPv4 addresses count individually, IPv6 addresses by their /64, which is what one customer gets (RFC 6177).
     """
     address = _parsed(peer or "")
     if address is None:
@@ -52,9 +52,9 @@ def client_address(peer: str | None, forwarded: str, trusted: Sequence[Network])
 
 @lru_cache(4_096)
 def networks_of(host: str | None) -> tuple[str, ...]:
-    """What counts a client besides its own address: of IPv6 also the /56 and the /48 that a customer may have.
+    """The networks that count for a client: for IPv6 also the /56 and the /48, which a customer may have.
 
-    Takes an IP address, or a network as `client_address` writes it; the first one is what that says.
+    Takes an IP address, or a network in the form of `client_address`, which is the first result.
     """
     address = _parsed((host or "").partition("/")[0])
     if address is None:
@@ -70,11 +70,11 @@ def limit_of(network: str, limit: int) -> int:
 
 
 def _forwarded(proxy: IPAddress, forwarded: str, trusted: Sequence[Network]) -> IPAddress:
-    """The client that trusted proxies say was at the other end; the last of them if what it says is no address."""
+    """The client's address according to trusted proxies; the last proxy's if it reports no valid address."""
     address = proxy
     entries = forwarded[-MAX_FORWARDED:].split(",")
     if len(forwarded) > MAX_FORWARDED:
-        entries[0] = ""  # cut in two
+        entries[0] = ""  # cut in the middle
     for entry in reversed(entries[-MAX_HOPS:]):
         client = _parsed(_without_port(entry.strip()))
         if client is None:
@@ -116,5 +116,5 @@ def _counted_as(address: IPAddress) -> str:
 
 
 def address_hash(address: str) -> str:
-    """What stands for an address in the log: `printf %s ADDRESS | sha256sum | cut -c -12`."""
+    """The hash of an address in the log: `printf %s ADDRESS | sha256sum | cut -c -12`."""
     return sha256(address.encode()).hexdigest()[:12]

@@ -22,11 +22,11 @@ from keepline.room.attempts import Attempts, encode_attempts
 from signal_node.limits.addresses import limit_of
 
 ANSWER_SECONDS = 1.0
-"""How long a login waits for Redis before this node decides alone, and for how long it then does not ask again."""
+"""How long a login waits for Redis before this node decides alone, and then how long it does not ask Redis again."""
 
 SEND_SECONDS = 0.5
 MAX_ADDRESSES = 10_000
-"""Addresses that one node remembers; the one that failed longest ago is forgotten first."""
+"""Maximum number of addresses that one node remembers; the one with the oldest failure is dropped first."""
 
 _MAX_EVENTS = keys.MAX_EVENTS // 2
 _BATCH = 500
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Known:
-    """What this node knows of an address: times in ms of failures here by id, and which Redis has not been told of."""
+    """What this node knows of an address: ms of its failures here by id, and which of them Redis does not have yet."""
 
     own: dict[str, int] = field(default_factory=dict)
     unsent: set[str] = field(default_factory=set)
@@ -54,7 +54,7 @@ class _Known:
 
 @dataclass(slots=True)
 class _Question:
-    """What Redis is being asked of an address. Without an answer who asked has given up."""
+    """A query to Redis about an address. If there is no answer, its callers have given up."""
 
     over: asyncio.Event = field(default_factory=asyncio.Event)
     answered: bool = False
@@ -62,7 +62,7 @@ class _Question:
 
 @dataclass(slots=True)
 class FailedLogins:
-    """`limit` failures within `window_ms` block an address. `run` is to be run as a task."""
+    """`limit` failures within `window_ms` block an address. Run `run` as a task."""
 
     client: Client
     partitions: int
@@ -86,13 +86,13 @@ class FailedLogins:
         self._batches = self.batches or Batches(self.client)
 
     async def wait_ms(self, address: str) -> int:
-        """How long until a login from the address may be tried, in ms; 0 for now. Redis is asked once at most."""
+        """How long until the address may try another login, in ms; 0 for now. Asks Redis at most once."""
         if not self._wait_here(address) and self.now() >= self._alone_until:
             await self._ask(address)
         return self._wait_here(address)
 
     async def _ask(self, address: str) -> None:
-        """Learn of the other nodes' failures. Who comes while somebody of the same address asks shares the answer."""
+        """Learn of the other nodes' failures. Concurrent logins from the same address share the answer."""
         while (question := self._questions.get(address)) is not None:
             await question.over.wait()
             if question.answered:
@@ -106,7 +106,7 @@ class FailedLogins:
             question.over.set()
 
     async def failed(self, address: str, attempt: str) -> None:
-        """A login has failed; `attempt` is an id of it. From here on every node knows, if Redis answers."""
+        """A login has failed; `attempt` is its id. After this, every node knows it, if Redis answers."""
         known = self._remember(address)
         known.own[attempt] = self.now()
         known.unsent.add(attempt)
@@ -116,13 +116,13 @@ class FailedLogins:
             await self._tell(address)
 
     async def put_back(self) -> None:
-        """Write again what Redis may have lost of the failures seen here. Raises StoreUnavailable."""
+        """Write back the failures seen here that Redis may have lost. Raises StoreUnavailable."""
         for known in self._known.values():
             known.unsent.update(known.own)
         await self._send_failures()
 
     async def restore(self, archived: Iterable[Attempts], partitions: frozenset[int]) -> None:
-        """Bring back from Postgres what no node remembers of some partitions. Raises StoreUnavailable."""
+        """Restore from Postgres what no node remembers of some partitions. Raises StoreUnavailable."""
         now = self.now()
         calls: list[Call] = []
         for one in archived:
@@ -133,7 +133,7 @@ class FailedLogins:
         _whole(await self._restore.run_many(calls) if calls else [])
 
     async def run(self) -> None:
-        """Send what is left to send twice a second, until cancelled."""
+        """Send pending events twice a second, until cancelled."""
         while True:
             await asyncio.sleep(SEND_SECONDS)
             try:
@@ -166,7 +166,7 @@ class FailedLogins:
         return max(0, known.blocked_until - now)
 
     def _forget(self) -> None:
-        """Let go of what the window has left behind."""
+        """Drop failures that are older than the window."""
         now = self.now()
         since = now - self.window_ms
         for address, known in list(self._known.items()):
@@ -184,7 +184,7 @@ class FailedLogins:
         return keys.failed_logins(self._partition(address), address)
 
     def _call(self, address: str) -> tuple[Call, list[str]]:
-        """Tell Redis of failures that it does not know, and ask how many there are; also the ids of those."""
+        """Tell Redis of failures that it does not have, and return the total number and the ids of those."""
         known = self._known.get(address) or _Known()
         told = {attempt: at for attempt, at in known.own.items() if attempt in known.unsent}
         arguments: list[Value] = [self.now(), self.window_ms, self._limit_of(address)]
@@ -193,7 +193,7 @@ class FailedLogins:
         return ([self._key(address)], arguments), list(told)
 
     async def _tell(self, address: str) -> None:
-        """Tell Redis of the failures here and learn of the others; without an answer what is known here counts."""
+        """Tell Redis of the failures here and learn of the others. Without an answer, the failures here count."""
         call, told = self._call(address)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -223,7 +223,7 @@ class FailedLogins:
                 self._learn(address, told, answer)
 
     async def _send_events(self, addresses: Sequence[str]) -> None:
-        """Tell the persister: of a block at once, of what came before in a while, together."""
+        """Tell the persister: of a block at once, of earlier failures together, a little later."""
         events = [event for address in addresses if (event := self._events.get(address)) is not None]
         calls: list[Call] = [
             ([keys.events(self._partition(event.address))], [encode_attempts(event), _MAX_EVENTS])
@@ -236,7 +236,7 @@ class FailedLogins:
 
 
 def _whole(answers: Sequence[Any]) -> Sequence[Any]:
-    """The answers of a pipeline, if all are. Raises StoreUnavailable."""
+    """The answers of a pipeline, if none is an error. Raises StoreUnavailable."""
     for answer in answers:
         if isinstance(answer, Exception):
             raise StoreUnavailable(f"{type(answer).__name__}: {answer}") from answer

@@ -24,7 +24,7 @@ ANSWER_SECONDS = 1.0
 TICK_SECONDS = 1.0
 REFRESH_MS = 20_000
 LEASE_MS = 60_000
-"""The life of a process' count. One that has died counts for no longer than its heartbeat lives."""
+"""Lease of a process' count. The count of a dead process counts no longer than its heartbeat lasts."""
 
 _BATCH = 500
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Share:
-    """The connections of one address to this process: those that may stay, and those that opened just now."""
+    """The connections of one address to this process: admitted ones, and new ones."""
 
     address: str
     counted: set[str] = field(default_factory=set)
@@ -46,7 +46,7 @@ class _Share:
 
 
 class OpenConnections:
-    """At most `limit` connections of an address, over all processes. `run` is to be run as a task."""
+    """At most `limit` connections of an address, over all processes. Run `run` as a task."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class OpenConnections:
         now: Callable[[], int],
         refuse: Callable[[str], None],
     ) -> None:
-        """`process()` is this process' name, `others()` are those of the others that live.
+        """`process()` is this process' name, `others()` are the names of the other live processes.
 
-        `refuse(session)` is called for a connection too many.
+        `refuse(session)` is called for a connection that exceeds the limit.
         """
         self._script = Script(client, __package__, "share_connections.lua")
         self._partitions = partitions
@@ -75,7 +75,7 @@ class OpenConnections:
         self._alone = False
 
     def opened(self, address: str, session: str) -> bool:
-        """A connection has opened; False when this process alone has too many of the address by now."""
+        """A connection has opened; False if this process alone already exceeds the limit of the address."""
         share = self._shares.get(address)
         if share is None:
             share = self._shares[address] = _Share(address)
@@ -89,7 +89,7 @@ class OpenConnections:
         return True
 
     def closed(self, address: str, session: str) -> None:
-        """A connection has closed. One that was refused is not counted, and does no harm here."""
+        """A connection has closed. Harmless for a refused one, which is not counted."""
         share = self._shares.get(address)
         if share is None:
             return
@@ -110,12 +110,12 @@ class OpenConnections:
             await settling.wait()
 
     def put_back(self) -> None:
-        """Write again what Redis may have lost."""
+        """Write back what Redis may have lost."""
         for share in self._shares.values():
             self._changed(share)
 
     async def run(self) -> None:
-        """Send what has changed, as soon as what was sent before is answered, until cancelled."""
+        """Send changed counts, each time that the previous write is answered, until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(TICK_SECONDS):
@@ -147,7 +147,7 @@ class OpenConnections:
                 self._apply_answer(share, sessions, answer)
 
     async def _exchange(self, batch: Sequence[_Share]) -> list[Any]:
-        """Write our counts and learn what the others have; errors are among the answers."""
+        """Write our counts and read those of the others. Answers may be errors."""
         now, others = self._now(), sorted(self._others())
         calls: list[Call] = []
         for share in batch:
@@ -166,14 +166,14 @@ class OpenConnections:
         return answers
 
     def _go_on_alone(self) -> None:
-        """Keep nobody waiting for a Redis that is away."""
+        """Let nobody wait for Redis while it is away."""
         self._alone = True
         for share in self._shares.values():
-            share.dirty = True  # what was written of it is not certain, so it stays until that is
+            share.dirty = True  # the write may or may not have happened, so it stays pending
             self._apply_answer(share, tuple(share.waiting), 0)
 
     def _apply_answer(self, share: _Share, sessions: Sequence[str], answer: Any) -> None:
-        """Decide on the connections that were counted in the question. Those of an unanswered one may stay."""
+        """Decide on the connections that the query counted. Those of an unanswered query may stay."""
         if isinstance(answer, Exception):
             answer = 0
             share.dirty = True  # for the next tick

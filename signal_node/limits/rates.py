@@ -1,7 +1,7 @@
-"""How often an address, and a user, may log in with a good token; and what a new connection does not renew.
+"""How often an address, and a user, may log in with a valid token, and budgets that survive a reconnect.
 
-In memory, and for each node: this is about the work of this one. Who was seen longest ago is forgotten first, when
-there are 10,000 others; by then their buckets are full again.
+In memory and per node, because this protects the node itself. With more than 10,000 entries, those that were used
+longest ago are dropped; their buckets are full again by then.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ MAX_KNOWN = 10_000
 
 USER_LOGINS_PER_SECOND = 1.0
 USER_BURST_SECONDS = 20
-"""A page that is loaded again and again, and SDKs that lose every connection at once, stay below that."""
+"""A page that is reloaded again and again, and SDKs that lose every connection at once, stay below this."""
 
 T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Things of those that were seen last, by name."""
+    """Values of recently used names."""
 
     def __init__(self, make: Callable[[], T]) -> None:
-        """Take what makes a thing for somebody new."""
+        """`make` creates the value of a new name."""
         self._make = make
         self._known: OrderedDict[str, T] = OrderedDict()
 
     def of(self, name: str) -> T:
-        """The thing of `name`."""
+        """The value of `name`."""
         thing = self._known.pop(name, None)
         if thing is None:
             thing = self._make()
@@ -45,7 +45,7 @@ class Recent(Generic[T]):
 
 
 class Rates:
-    """What is counted of addresses and users beyond the life of a connection."""
+    """What is counted per address and user beyond the life of a connection."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class Rates:
         ]
 
     def budget_of(self, address: str) -> Budget:
-        """What all connections of an address may cost together."""
+        """The work budget of all connections of an address."""
         return self._budgets.of(address)
 
     def frames_of(self, user: str) -> Bucket:
-        """The frames that a user may send, over which connection ever: a new one renews nothing."""
+        """A user's bucket of frames, shared by successive connections."""
         return self._frames.of(user)
 
     def login_wait_ms(self, user: str, host: str | None, now: float) -> int:
-        """Count a login with a good token; how long until it may be tried again if it is one too many."""
+        """Count a login with a valid token. Returns how long to wait if it exceeds the rate."""
         buckets = [self._users.of(user)]
         buckets += [recent.of(name) for recent, name in zip(self._networks, networks_of(host), strict=False)]
         return max(0 if bucket.take(now) else max(1, bucket.wait_ms()) for bucket in buckets)

@@ -1,7 +1,7 @@
-"""A line in the log for each client that is turned away, so that one who asks why can be told.
+"""Logs each refused client, so that its operator can find the reason.
 
-Whoever is turned away can come again at once, and would fill the disk: of each kind so many lines are written a minute.
-Nothing in a line is a secret: no token, no query, and of what a client sent only the beginning.
+A refused client can return at once, and could fill the disk. So each kind of line is limited per minute. Lines contain
+no secrets: no token, no query, and only the beginning of what a client sent.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class _Minute:
 
 
 class RefusalLog:
-    """Writes ten lines a minute of each kind; the first of the next minute says how many more there were."""
+    """Writes at most ten lines a minute of each kind. The next minute's first line has the number of omitted ones."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._minutes: dict[str, _Minute] = {}
 
     def handshake_refused(self, address: str | None, status: int, why: str) -> None:
-        """Something that is no client of ours, or a client at the wrong door."""
+        """The client is not one of ours, or used the wrong address."""
         if (unlogged := self._unlogged("handshake")) is not None:
             _log.info(
                 "handshake_refused",
@@ -47,12 +47,12 @@ class RefusalLog:
             )
 
     def origin_refused(self, address: str | None, origin: str) -> None:
-        """A page that is not listed."""
+        """The page's origin is not allowed."""
         if (unlogged := self._unlogged("origin")) is not None:
             _log.info("origin_refused", address_hash=_hash(address), origin=_cut(origin), unlogged=unlogged)
 
     def token_refused(self, address: str | None, session: str, why: str) -> None:
-        """A token that is not good."""
+        """The token is invalid."""
         if (unlogged := self._unlogged("token")) is not None:
             _log.info(
                 "token_refused",
@@ -63,7 +63,7 @@ class RefusalLog:
             )
 
     def _unlogged(self, kind: str) -> int | None:
-        """How many got no line since the last one; None when this one gets none either."""
+        """Number of omitted lines since the last one; None if this one is omitted too."""
         now = self._clock()
         minute = self._minutes.get(kind)
         if minute is None or now - minute.begun_at >= SECONDS:

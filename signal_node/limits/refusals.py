@@ -1,4 +1,4 @@
-"""Refusing connections and logins of an address that has had its share."""
+"""Refuses connections and logins of an address that has reached a limit."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
 
 RETRY_AFTER_MS = 2_000
-"""When a connection too many may try again.
+"""When a connection that exceeds the limit may retry.
 
-Nobody knows when another one closes. It is much less than the grace of a call: for some seconds after the death of a
-node its connections count beside those that come in their place.
+Nobody knows when another connection will close. The time is much shorter than a call's grace period: after a node dies,
+its connections still count for some seconds, beside those that replace them.
 """
 
 LOG_SECONDS = 60.0
-"""How often the log is told of an address."""
+"""How often the log reports an address."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class LimitCounts:
-    """How often a limit was hit."""
+    """How often each limit was hit."""
 
     connections: int = 0
     logins: int = 0
@@ -39,7 +39,7 @@ class _Logged:
 
 
 class Refusals:
-    """Tells clients which limit they are over and when to come again, and counts and logs it."""
+    """Tells clients which limit they exceed and when to retry, and counts and logs it."""
 
     def __init__(self, clients: Connections) -> None:
         self.counts = LimitCounts()
@@ -47,23 +47,23 @@ class Refusals:
         self._logged = Recent(_Logged)
 
     def session_too_many(self, session: str) -> None:
-        """Close a connection: the nodes together have too many of its address."""
+        """Close a connection: all nodes together have too many of its address."""
         connection = self._clients.get(session)
         if connection is not None:
             self.too_many_connections(connection)
 
     def too_many_connections(self, connection: Connection) -> None:
-        """Close a connection that its address has too many of."""
+        """Close a connection that exceeds the limit of its address."""
         self.counts.connections += 1
         self._refuse(connection, "connections", "too many connections from this address", RETRY_AFTER_MS)
 
     def too_many_failures(self, connection: Connection, wait_ms: int) -> None:
-        """Refuse a login from an address that is blocked."""
+        """Refuse a login from a blocked address."""
         self.counts.logins += 1
         self._refuse(connection, "failed_logins", "too many failed logins from this address", wait_ms)
 
     def too_many_logins(self, connection: Connection, wait_ms: int) -> None:
-        """Refuse a login with a good token."""
+        """Refuse a login with a valid token."""
         self.counts.login_rate += 1
         self._refuse(connection, "login_rate", "too many logins of this user or from this address", wait_ms)
 
@@ -72,7 +72,7 @@ class Refusals:
         connection.perform(connection.session.limited(why, retry_after_ms))
 
     def _log(self, connection: Connection, limit: str) -> None:
-        """Say now and then which address is over a limit, by a hash: who knows the address knows it."""
+        """Log at intervals which address exceeds a limit, as a hash that can be compared with a known address."""
         address, now = connection.address or "", connection.heard_at
         if now >= self._logged.of(address).at + LOG_SECONDS:
             self._logged.of(address).at = now

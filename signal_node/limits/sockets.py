@@ -1,8 +1,8 @@
-"""Sockets by address, from `accept` on: what can be refused before a byte was read costs nothing.
+"""Sockets by address, from `accept` on. Refusing one before it is read costs nothing.
 
-Here only this process counts, and only what it would have to hold: the limit over all nodes is `open_connections`,
-which lets a few more through than it allows so that they can be told why. Of IPv6 the larger blocks are counted as
-well, with wider limits: a customer may have a whole /48 and take another /64 each time.
+This counts only sockets of this process. The limit over all nodes is `open_connections`; this one lets a few more
+sockets through, so that their clients can be told why they are refused. For IPv6, larger blocks are counted too, with
+higher limits, because a customer may have a whole /48 and use another /64 each time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from keepline.ops.settings import Network
 from signal_node.limits.addresses import WIDER, is_trusted, networks_of
 
 TOLD = 20
-"""Connections over the limit of an address that are let in to be told so."""
+"""Sockets over the limit of an address that are accepted, so that their clients can be told."""
 
 
 class Sockets:
     """Counts the sockets of this process."""
 
     def __init__(self, limit: int, per_address: int, trusted_proxies: Sequence[Network]) -> None:
-        """Take how many there may be, and how many of an address; trusted proxies may have any number."""
+        """Take the limits in total and per address. Trusted proxies are not limited per address."""
         self.limit = limit
         self.count = 0
         self.refused: Counter[str] = Counter()
@@ -30,7 +30,7 @@ class Sockets:
         self._by_network: Counter[str] = Counter()
 
     def admits(self, host: str | None) -> bool:
-        """Whether a socket from an IP address may be kept. If so it counts until `gone`."""
+        """Whether a socket from an IP address may stay. If so, it counts until `gone`."""
         if self.count >= self.limit:
             self.refused["full"] += 1
             return False
@@ -44,7 +44,7 @@ class Sockets:
         return True
 
     def gone(self, host: str | None) -> None:
-        """A socket that was admitted is closed."""
+        """An admitted socket has closed."""
         self.count -= 1
         for network in self._networks(host):
             self._by_network[network] -= 1

@@ -1,1 +1,1 @@
-"""What clients and nodes say to each other: frames, close codes, and the session that takes them. No I/O."""
+"""The protocol between clients and nodes: frames, close codes, and the session that processes them. No I/O."""

@@ -1,4 +1,4 @@
-"""What a client is told of its requests, and which errors it was told."""
+"""Answers to clients' requests, and a count of the errors among them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from signal_node.protocol.error_codes import ErrorCode
 
 
 class Answers:
-    """Makes answers, and counts errors by their code."""
+    """Creates answers, and counts errors by code."""
 
     __slots__ = ("_errors",)
 
@@ -22,7 +22,7 @@ class Answers:
         self._errors = errors
 
     def done(self, request_id: RequestId, message: Message | None) -> Sequence[Effect]:
-        """A command is committed; `message` is the line of chat that it added."""
+        """A command is committed; `message` is the chat message that it added."""
         line = UNSET if message is None else snapshots.chat_line(message)
         return (Send(server_frames.encode(server_frames.Ok(id=request_id, message=line))),)
 
@@ -48,11 +48,11 @@ class Answers:
         return (Send(server_frames.encode(frame)),)
 
     def ended(self, room_id: str, request_id: RequestId, reason: EndReason | None) -> Sequence[Effect]:
-        """A request came too late; one who was away when the room ended learns why."""
+        """A request came too late. A client that was away when the room ended learns why."""
         why = UNSET if reason is None else reason.value
         return self.failed(ErrorCode.ROOM_ENDED, "the room has ended", room_id, request_id, reason=why)
 
     def peer_too_slow(self, room_id: str, retry_after_ms: int) -> Sequence[Effect]:
-        """A signal was not passed on: the peer has too much to read already. That is no fault of the client."""
-        message = "the peer reads too slowly; a signal was not passed on"
+        """A signal was not delivered because the peer has too much unread data. That is not this client's fault."""
+        message = "the peer reads too slowly; a signal was not delivered"
         return self.failed(ErrorCode.RATE_LIMITED, message, room_id, UNSET, retry_after_ms)

@@ -1,14 +1,14 @@
-"""Frames that wait for the answer to hello."""
+"""Frames that wait for the answer to `hello`."""
 
 from __future__ import annotations
 
 MAX_FRAMES = 64
 MAX_BYTES = 131_072
-"""How many frames may wait, and how large they may be together."""
+"""Maximum number of waiting frames, and their maximum total size."""
 
 
 class Backlog:
-    """Texts of frames, in the order in which they came."""
+    """The texts of the frames, in order of arrival."""
 
     __slots__ = ("_bytes", "_texts")
 
@@ -17,7 +17,7 @@ class Backlog:
         self._bytes = 0
 
     def add(self, text: str) -> bool:
-        """Let a frame wait; False when too much waits already."""
+        """Add a frame; False if too much is waiting already."""
         self._bytes += len(text.encode())
         if len(self._texts) >= MAX_FRAMES or self._bytes > MAX_BYTES:
             return False
@@ -25,6 +25,6 @@ class Backlog:
         return True
 
     def take(self) -> list[str]:
-        """Take all that waits."""
+        """Take all waiting frames."""
         texts, self._texts, self._bytes = self._texts, [], 0
         return texts

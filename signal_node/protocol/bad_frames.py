@@ -1,4 +1,4 @@
-"""Texts that are no frames: what the client is told of them."""
+"""Texts that are not valid frames, and what the client is told about them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.fields import ROOM_ID_LENGTH, RequestId
 
 MAX_MESSAGE = 200
-"""Characters of what a client is told about a frame: what it sent is not sent back whole."""
+"""Maximum length of an error message about a frame, which must not echo the whole frame."""
 
 _BYTE_ORDER_MARK = "\ufeff"
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _BAD_LENGTH = re.compile(r"Expected `str` of length [<>]= \d+ - at `\$\.(text|reason)`")
-"""How msgspec speaks of what people write."""
+"""How msgspec reports texts that users write."""
 
 
 class BadFrame(Exception):
-    """A text that is no frame of the protocol, with what the client is to be told.
+    """A text that is not a valid frame, with the message for the client.
 
-    `kind` is its type where it has one. `is_mistake`: a correct client may send it, when its user writes too much or
-    pastes half a character; all others come from faulty clients only.
+    `kind` is its type, if it has one. `is_mistake`: a correct client may send it, if its user writes too much or pastes
+    half a character. All others come from faulty clients only.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BadFrame(Exception):
 
 
 def id_of(text: str) -> RequestId | UnsetType:
-    """The id of a frame that is not looked at any further, where it can be read."""
+    """The id of a frame that is not processed, if it can be read."""
     try:
         raw = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError, ValueError):
@@ -58,9 +58,9 @@ def id_of(text: str) -> RequestId | UnsetType:
 
 
 def explain(text: str, why: str, types: Collection[str]) -> BadFrame:
-    """Look again, slowly, for what the client needs to know about a frame that was refused.
+    """Examine a refused frame again, slowly, to find what the client needs to know about it.
 
-    `types` are those of frames that clients may send.
+    `types` are the types that clients may send.
     """
     cut = False
     try:
@@ -72,12 +72,12 @@ def explain(text: str, why: str, types: Collection[str]) -> BadFrame:
             return BadFrame(ErrorCode.BAD_REQUEST, "not JSON: it begins with a byte order mark (U+FEFF)")
         if (raw := _with_half_characters(text)) is None:
             return BadFrame(ErrorCode.BAD_REQUEST, f"not JSON: {error}")
-        cut, why = True, "a text is cut through a character: half of a surrogate pair is no text"
+        cut, why = True, "a text contains half of a surrogate pair, as after cutting an emoji in two"
     if not isinstance(raw, dict):
-        return BadFrame(ErrorCode.BAD_REQUEST, "a frame is a JSON object")
+        return BadFrame(ErrorCode.BAD_REQUEST, "a frame must be a JSON object")
     named, kind = (_request_id(raw), _room(raw)), raw.get("type")
     if isinstance(kind, str) and kind not in types:
-        return BadFrame(ErrorCode.UNKNOWN_TYPE, f"there is no type {kind[:64]!r}", *named, kind=kind)
+        return BadFrame(ErrorCode.UNKNOWN_TYPE, f"unknown type {kind[:64]!r}", *named, kind=kind)
     kind = kind if isinstance(kind, str) else None
     mistake = cut or _BAD_LENGTH.fullmatch(why) is not None
     return BadFrame(ErrorCode.BAD_REQUEST, why, *named, kind=kind, is_mistake=mistake)

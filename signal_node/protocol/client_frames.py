@@ -1,7 +1,7 @@
-"""The frames that clients send, read strictly.
+"""The frames that clients send, decoded strictly.
 
-Unknown fields, wrong types and values out of bounds are refused here, so that nothing behind this module looks at JSON
-again. `docs/asyncapi.yaml` is held against these classes by a test.
+Unknown fields, wrong types and out-of-range values are refused here, so that no other module examines JSON again. A
+test compares `docs/asyncapi.yaml` with these classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from signal_node.protocol.fields import ChatKey, Count, RequestId, RoomId, Strea
 
 
 class ClientFrame(Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True):
-    """What all frames of a client have in common."""
+    """The common fields of all client frames."""
 
     id: RequestId | UnsetType = UNSET
 
@@ -39,7 +39,7 @@ class JoinRoom(ClientFrame, tag="join", kw_only=True):
 
 @final
 class Signal(ClientFrame, tag="signal", kw_only=True):
-    """Forwarded to the peer. `data` stays the bytes that it came as."""
+    """Forwarded to the peer. `data` stays as the bytes that arrived."""
 
     room: RoomId
     stream: StreamId | UnsetType = UNSET
@@ -48,7 +48,7 @@ class Signal(ClientFrame, tag="signal", kw_only=True):
 
 
 class Ack(ClientFrame, tag="ack", kw_only=True):
-    """Forwarded to the peer: all of its stream up to `n` has arrived."""
+    """Forwarded to the peer: everything in its stream up to `n` has arrived."""
 
     room: RoomId
     stream: StreamId
@@ -62,7 +62,7 @@ class Typing(ClientFrame, tag="typing", kw_only=True):
 
 
 class Chat(ClientFrame, tag="chat", kw_only=True):
-    """A line of chat, to be kept; once for each `key`."""
+    """A chat message to store, once for each `key`."""
 
     room: RoomId
     text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
@@ -70,14 +70,14 @@ class Chat(ClientFrame, tag="chat", kw_only=True):
 
 
 class Mode(ClientFrame, tag="mode", kw_only=True):
-    """Text to video: ask, agree or not."""
+    """Turn a text room into a video room: request, accept or decline."""
 
     room: RoomId
     action: Literal["request", "accept", "decline"]
 
 
 class LeaveRoom(ClientFrame, tag="leave", kw_only=True):
-    """Step out on purpose."""
+    """Leave on purpose."""
 
     room: RoomId
 
@@ -89,14 +89,14 @@ class EndRoom(ClientFrame, tag="end", kw_only=True):
 
 
 class ReportRoom(ClientFrame, tag="report", kw_only=True):
-    """Tell the app's moderators about the other member."""
+    """Report the other member to the app's moderators."""
 
     room: RoomId
     reason: Annotated[str, Meta(min_length=1, max_length=MAX_REASON)]
 
 
 class Ping(ClientFrame, tag="ping", kw_only=True):
-    """Ask whether the connection still works: a browser cannot see the pings of WebSockets."""
+    """Ask whether the connection still works, because a browser cannot see WebSocket pings."""
 
 
 AnyClientFrame = (
@@ -108,7 +108,7 @@ TYPES = frozenset(kind.__struct_config__.tag for kind in AnyClientFrame.__args__
 
 
 def decode(text: str) -> AnyClientFrame:
-    """The frame of a text message. Raises BadFrame."""
+    """Decode the frame of a text message. Raises BadFrame."""
     try:
         return _decode(text)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
@@ -116,10 +116,10 @@ def decode(text: str) -> AnyClientFrame:
 
 
 def forwarded(frame: Signal | Ack | Typing) -> bytes:
-    """The frame as the peer gets it: the same values, without `id`.
+    """The frame for the peer: the same values, without `id`.
 
-    The envelope is written anew, because a reader of JSON takes the last of two equal keys and the peer's may
-    be another one than ours: no client can make its peer see a frame of the server's.
+    The envelope is rewritten, because parsers may differ on which of two equal JSON keys counts. This way no client can
+    make its peer see a forged server frame.
     """
     if frame.id is not UNSET:
         frame.id = UNSET

@@ -1,4 +1,4 @@
-"""Why a connection is closed: the code, the words, and whether the client may come back. Closes are data."""
+"""Why a connection is closed: the code, the reason, and whether the client may reconnect. Closes are data."""
 
 from __future__ import annotations
 

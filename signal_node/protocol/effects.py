@@ -1,4 +1,4 @@
-"""What a session wants done: the node performs it."""
+"""The effects that a session returns, for the node to perform."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CloseConnection:
-    """Close the connection, after what was sent before."""
+    """Close the connection after everything sent before."""
 
     close: close_codes.CloseCode
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Check the token and take the user; come back with `welcomed` or `refused`."""
+    """Check the token and take the user. Then call `welcomed` or `refused`."""
 
     token: str
     resume: str | None
@@ -39,7 +39,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
-    """Let the user into a room; come back with `joined` or `failed`."""
+    """Let the user join a room. Then call `joined` or `failed`."""
 
     room_id: str
     request_id: RequestId
@@ -47,7 +47,7 @@ class JoinRequest:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Carry out a command on a room that the session holds; come back with `done` or `failed`."""
+    """Carry out a command on a room that the session holds. Then call `done` or `failed`."""
 
     room_id: str
     command: Command
@@ -56,8 +56,8 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class LineRequest:
-    """Find the line of chat with a key in a room that the session does not hold, because it may have ended since the
-    line was sent; come back with `done` or `failed`.
+    """Find the chat message with a key in a room that the session does not hold, because the room may have ended since
+    the message was sent. Then call `done` or `failed`.
     """
 
     room_id: str
@@ -67,7 +67,7 @@ class LineRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """Take what the user says about the other member of a room; come back with `done` or `failed`."""
+    """Store a report about the other member of a room. Then call `done` or `failed`."""
 
     room_id: str
     reason: str
@@ -76,7 +76,9 @@ class ReportRequest:
 
 @final
 class Relay(Struct, gc=False):
-    """Forward to the peer of `side`, now. There is one for each signal, so it is of the kind that is made fastest."""
+    """Forward to the peer of `side`, immediately. There is one per signal, so it uses the type that is fastest to
+    create.
+    """
 
     room_id: str
     side: SideNumber
@@ -84,6 +86,6 @@ class Relay(Struct, gc=False):
 
 
 Request = Authenticate | JoinRequest | Act | LineRequest | ReportRequest
-"""What takes time."""
+"""The effects that take time."""
 
 Effect = Send | CloseConnection | Request | Relay

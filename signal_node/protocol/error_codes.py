@@ -1,4 +1,4 @@
-"""What may be wrong with a frame."""
+"""The error codes of the protocol."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 SUBPROTOCOL = "keepline.v1"
 
 LARGEST_INTEGER = 2**53 - 1
-"""The largest that every reader of JSON gets right (RFC 8259, 6)."""
+"""The largest integer that every JSON parser reads exactly (RFC 8259, 6)."""
 
 RequestId = (
     Annotated[str, Meta(min_length=1, max_length=64)]
@@ -19,7 +19,7 @@ RequestId = (
 ROOM_ID_LENGTH = 36
 RoomId = Annotated[str, Meta(min_length=ROOM_ID_LENGTH, max_length=ROOM_ID_LENGTH)]
 MAX_KEY = 64
-"""Characters of the key of a line of chat."""
+"""Maximum characters in the key of a chat message."""
 
 ChatKey = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
 StreamId = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -1,4 +1,4 @@
-"""Frames that change a room, as commands."""
+"""Maps frames that change a room to commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ InRoom = RoomAction | Signal | Ack | Typing
 
 
 def command_of(frame: RoomAction, side: SideNumber, session: str) -> Command:
-    """What a frame of the session that holds a side does to the room."""
+    """The command for a frame from the session that holds a side."""
     match frame:
         case Chat(text=text, key=key):
             return Post(side, text, None if key is UNSET else key)
@@ -30,7 +30,7 @@ def command_of(frame: RoomAction, side: SideNumber, session: str) -> Command:
 
 
 def has_null(frame: RoomAction) -> bool:
-    """Whether a frame has a text with the one character that Postgres cannot store."""
+    """Whether a text in the frame contains the one character that Postgres cannot store."""
     if not isinstance(frame, Chat):
         return False
     return "\0" in frame.text or (frame.key is not UNSET and "\0" in frame.key)

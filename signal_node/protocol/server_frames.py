@@ -26,11 +26,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ServerFrame(Struct, tag_field="type", kw_only=True):
-    """What all frames of the server have in common."""
+    """The common base of all server frames."""
 
 
 class Answer(ServerFrame, kw_only=True):
-    """A frame that answers a request, whose id it repeats."""
+    """A frame that answers a request, and repeats its id."""
 
     id: RequestId | UnsetType = UNSET
 
@@ -60,7 +60,7 @@ class Welcome(Answer, tag="welcome", kw_only=True):
 
 
 class Queued(ServerFrame, tag="queued", kw_only=True):
-    """A hello waits for its turn, and will be answered."""
+    """A hello is in the queue, and will be answered."""
 
     ahead: int
     wait_ms: int
@@ -76,7 +76,7 @@ class Joined(Answer, tag="joined", kw_only=True):
 
 
 class Ok(Answer, tag="ok", kw_only=True):
-    """Answer to everything else that is answered."""
+    """Answer to all other requests."""
 
     message: ChatLine | UnsetType = UNSET
 
@@ -96,7 +96,7 @@ class Pong(Answer, tag="pong", kw_only=True):
 
 
 class Peer(ServerFrame, tag="peer", kw_only=True):
-    """The other side changed."""
+    """The state of the other side changed."""
 
     room: str
     state: Literal["joined", "reconnecting", "reconnected", "away", "left"]
@@ -104,21 +104,21 @@ class Peer(ServerFrame, tag="peer", kw_only=True):
 
 
 class ChatReceived(ServerFrame, tag="chat", kw_only=True):
-    """The peer wrote."""
+    """The peer wrote a message."""
 
     room: str
     message: ChatLine
 
 
 class ModeChanged(ServerFrame, tag="mode", kw_only=True):
-    """The peer asked for video, or answered."""
+    """The peer requested, accepted or declined video."""
 
     room: str
     action: Literal["request", "accept", "decline"]
 
 
 class Inactivity(ServerFrame, tag="inactivity", kw_only=True):
-    """A text room is about to end in silence, or no longer."""
+    """A text room is about to end because of inactivity, or no longer is."""
 
     room: str
     state: Literal["warning", "cleared"]
@@ -126,14 +126,14 @@ class Inactivity(ServerFrame, tag="inactivity", kw_only=True):
 
 
 class Ending(ServerFrame, tag="ending", kw_only=True):
-    """The agreed length is nearly over."""
+    """The agreed length is almost over."""
 
     room: str
     ends_in_ms: int
 
 
 class Ended(ServerFrame, tag="ended", kw_only=True):
-    """The room is over."""
+    """The room has ended."""
 
     room: str
     reason: str
@@ -171,12 +171,12 @@ SERVER_FRAMES = (
 
 
 def encode(frame: ServerFrame) -> bytes:
-    """The JSON of a server frame."""
+    """Encode a server frame as JSON."""
     return _encode(frame)
 
 
 def event_frame(room_id: str, effect: Effect) -> ServerFrame | None:
-    """The frame that tells a client of an effect; None for what is not told in a frame."""
+    """The frame that tells a client of an effect; None for an effect without a frame."""
     match effect:
         case PeerChanged(state=state, grace_ms=grace_ms):
             return Peer(room=room_id, state=state, grace_ms=UNSET if grace_ms is None else grace_ms)

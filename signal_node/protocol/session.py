@@ -1,8 +1,7 @@
-"""One client's session: what each of its frames asks for, and what it is told. No I/O here.
+"""The session of one client: what each of its frames asks for, and what the client is told. No I/O.
 
-`receive` takes a text and returns effects; a node performs them and comes back with what became of those that
-take time (`welcomed`, `joined`, …). What the session knows of a room is only which side it holds there: the room
-itself is the cache's.
+`receive` takes a text and returns effects. A node performs them, and reports the results of those that take time
+(`welcomed`, `joined`, …). The session knows only which side it holds in a room; the cache has the room itself.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ _Asking = (
 HELLO = "hello"
 
 SESSION_ID_BYTES = 16
-"""How long the id of a session is, in ASCII."""
+"""Length of a session id, in ASCII characters."""
 
 STRIKES_SECONDS = 60.0
-"""The time within which so many bad frames end a connection: they are forgotten one by one."""
+"""The period within which a number of bad frames end a connection. They are forgotten one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """What one connection may do."""
+    """The limits of one connection."""
 
     bad_frames: int = 10
     frames_per_second: float = 50.0
@@ -62,7 +61,7 @@ class SessionLimits:
     ping_ms: int = 8_000
 
     def told(self) -> server_frames.ClientLimits:
-        """As clients are told of them, so that they can pace themselves."""
+        """The limits in the form for clients, so that they can pace themselves."""
         return server_frames.ClientLimits(
             frames_per_second=self.frames_per_second,
             frames_burst=self.frames_burst,
@@ -74,7 +73,7 @@ class SessionLimits:
 
 
 class Stage(Enum):
-    """How far a session has come."""
+    """The stages of a session."""
 
     NEW = auto()
     AUTHENTICATING = auto()
@@ -83,11 +82,11 @@ class Stage(Enum):
 
 
 _NEW, _AUTHENTICATING, _CLOSED = Stage.NEW, Stage.AUTHENTICATING, Stage.CLOSED
-"""Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
+"""Looked up once: comparing with an enum member needs an attribute lookup, which shows in a burst."""
 
 
 class Session:
-    """The state of one connection. `id` is unique in the cluster; it fences what the session may change."""
+    """The state of one connection. `id` is unique in the cluster, and fences the session's changes of rooms."""
 
     __slots__ = (
         "_backlog",
@@ -104,7 +103,7 @@ class Session:
     )
 
     def __init__(self, session_id: str, limits: SessionLimits, answers: Answers | None = None) -> None:
-        """Take what makes the answers, which sessions may share."""
+        """`answers` creates the answers, and may be shared by sessions."""
         self.id = session_id
         self.answers = answers or Answers(Counter())
         self.stage = Stage.NEW
@@ -118,21 +117,21 @@ class Session:
         self._refusal: tuple[str, int] | None = None
 
     def closed(self) -> bool:
-        """Whether nothing is to be done for this session any more."""
+        """Whether the session has ended, so that nothing more is to be done for it."""
         return self.stage is Stage.CLOSED
 
     # --- what comes in ---
 
     def use(self, bucket: Bucket) -> None:
-        """Count frames in the user's bucket from now on, which a new connection does not fill."""
+        """From now on count frames in the user's bucket, which a new connection does not refill."""
         self._bucket = bucket
 
     def stalled(self, seconds: float) -> None:
-        """The node has read nothing for so long: what comes at once now has come in that time."""
+        """The node has read nothing for that many seconds, so the frames read now arrived over that time."""
         self._bucket.missed(seconds)
 
     def receive(self, text: str, now: float) -> Sequence[Effect]:
-        """Take a text message at `now` (seconds, monotonic) and say what is to be done."""
+        """Process a text message at `now` (seconds, monotonic), and return its effects."""
         stage = self.stage
         if stage is _CLOSED:
             return ()
@@ -178,7 +177,7 @@ class Session:
         return (Authenticate(frame.token.strip(), resume, frame.id),)
 
     def _bad_hello(self, bad: BadFrame) -> Sequence[Effect]:
-        """A hello that cannot be read is told what is wrong with it; it would be no better the next time."""
+        """A malformed hello is told what is wrong with it, because a retry would fail the same way."""
         if bad.kind not in (None, HELLO):
             return self._unauthorized(bad.request_id, "the first frame must be hello")
         error = self.answers.failed(bad.code, bad.message, UNSET, bad.request_id)
@@ -199,7 +198,9 @@ class Session:
         ice_servers: list[dict[str, object]],
         rooms: list[snapshots.HeldRoom],
     ) -> Sequence[Effect]:
-        """The token was good and the user is this session's now; then whatever the client sent meanwhile."""
+        """The token was valid, and this session now holds the user. Also processes what the client has sent
+        meanwhile.
+        """
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         self.stage = Stage.READY
@@ -222,21 +223,21 @@ class Session:
         return effects
 
     def refused(self, request_id: RequestId, message: str) -> Sequence[Effect]:
-        """The token was not good."""
+        """The token was not valid."""
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         return self._unauthorized(request_id, message)
 
     def limited(self, message: str, retry_after_ms: int) -> Sequence[Effect]:
-        """The client's address has had its share: its hello is refused, now or when it comes.
+        """The client's address has reached a limit: refuse its hello, now or when it arrives.
 
-        Not before: a client that is about to write would find a connection that is closed, and not be told why.
+        Not before the hello: a client that is about to write would find a closed connection, and not learn why.
         """
         self._refusal = message, retry_after_ms
         return () if self.stage is Stage.NEW else self.dismissed()
 
     def dismissed(self) -> Sequence[Effect]:
-        """Refuse a session that is limited, with or without its hello; nothing for others."""
+        """Refuse a limited session, with or without its hello. No effect on other sessions."""
         if self._refusal is None or self.closed():
             return ()
         message, retry_after_ms = self._refusal
@@ -244,7 +245,7 @@ class Session:
         return (*error, *self.close(close_codes.RATE_LIMITED))
 
     def postponed(self, request_id: RequestId, message: str, retry_after_ms: int) -> Sequence[Effect]:
-        """The token cannot be checked just now: the client may say hello again."""
+        """The token cannot be checked at the moment: the client may send hello again."""
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         self.stage = Stage.NEW
@@ -252,13 +253,13 @@ class Session:
         return self.answers.failed(ErrorCode.UNAVAILABLE, message, UNSET, request_id, retry_after_ms)
 
     def queued(self, ahead: int, wait_ms: int) -> Sequence[Effect]:
-        """The hello waits for its turn."""
+        """The hello is in the queue."""
         if self.stage is not Stage.AUTHENTICATING:
             return ()
         return (Send(server_frames.encode(server_frames.Queued(ahead=ahead, wait_ms=wait_ms))),)
 
     def close(self, close: close_codes.CloseCode) -> Sequence[Effect]:
-        """Say no more and hear no more."""
+        """Send nothing more and process nothing more."""
         if self.stage is Stage.CLOSED:
             return ()
         self.stage = Stage.CLOSED
@@ -287,5 +288,5 @@ class Session:
         return (*error, *self.close(close_codes.BAD_FRAME))
 
     def _is_borne(self) -> bool:
-        """Count a frame that no correct client sends; False when there have been too many of late."""
+        """Count a frame that no correct client sends; False if there have been too many."""
         return self._strikes.take(self._bucket.at)

@@ -1,4 +1,4 @@
-"""The rooms of a session: which sides it holds, and what its frames ask for there."""
+"""The rooms of a session: the sides it holds, and what its frames ask for in them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.room_actions import InRoom, RoomAction, command_of, has_null
 
 MAX_ROOMS = 16
-"""Rooms that one connection may hold at a time, and ended ones that it remembers."""
+"""Maximum number of rooms that one connection may hold, and of ended ones that it remembers."""
 
 
 class SessionRooms:
-    """The sides that a session holds, by room. What is known of the room itself is the cache's."""
+    """The sides that a session holds, by room. The cache has the rooms themselves."""
 
     __slots__ = ("_answers", "_session", "held", "past")
 
@@ -44,7 +44,7 @@ class SessionRooms:
         self.held[room_id] = side
 
     def release(self, room_id: str, *, ended: bool, reason: EndReason | None = None) -> None:
-        """The session no longer holds a side; of an ended room it remembers so, and why."""
+        """The session no longer holds a side. For an ended room, remembers the reason."""
         if self.held.pop(room_id, None) is not None and ended:
             self.past[room_id] = reason
             if len(self.past) > MAX_ROOMS:
@@ -68,7 +68,7 @@ class SessionRooms:
         """Take the user's side of a room."""
         room_id = frame.room.lower()
         if room_id not in self.held and len(self.held) >= MAX_ROOMS:
-            why = f"one connection holds at most {MAX_ROOMS} rooms: leave one first"
+            why = f"one connection holds at most {MAX_ROOMS} rooms; leave one first"
             return self._answers.failed(ErrorCode.BAD_REQUEST, why, room_id, frame.id)
         return (JoinRequest(room_id, frame.id),)
 
@@ -84,7 +84,7 @@ class SessionRooms:
         return (Send(server_frames.encode(frame)),)
 
     def report(self, frame: ReportRoom) -> Sequence[Effect]:
-        """Report the other member, of any room."""
+        """Report the other member of any room."""
         if "\0" in frame.reason:
             why = "reason may not contain U+0000"
             return self._answers.failed(ErrorCode.BAD_REQUEST, why, frame.room, frame.id)
@@ -103,7 +103,7 @@ class SessionRooms:
         return (Act(frame.room, command_of(frame, side, self._session), frame.id),)
 
     def _side_of(self, frame: InRoom) -> SideNumber | None:
-        """The side that the session holds in a frame's room, whose id may be written in upper case as well."""
+        """The side that the session holds in a frame's room, whose id may be in upper case."""
         side = self.held.get(frame.room)
         if side is None:
             frame.room = frame.room.lower()

@@ -1,7 +1,7 @@
-"""What a signal does in a negotiation, told from the frame as `client_frames.forwarded` has written it.
+"""The role of a signal in a negotiation, read from a frame that `client_frames.forwarded` has written.
 
-This is on the path of every signal, so nothing is parsed. `client_frames` has written the order of the fields, and no
-spaces between them, whatever the client sent.
+This is on the path of every signal, so nothing is parsed. `client_frames` writes the fields in a fixed order without
+spaces, no matter what the client sent.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 CANDIDATE = "candidate"
 
 HEAD_BYTES = 150
-"""How far into the data of a signal to look for what it is: past the name of the peer's stream."""
+"""How many bytes of a signal's data to search for its kind, which is past the name of the peer's stream."""
 
 _BEFORE_ROOM = len(b'{"type":"signal","room":"')
 _AFTER_ROOM = _BEFORE_ROOM + 36
 _DATA = b'"data":{"'
 _CANDIDATE = _DATA + b'candidate"'
 _LAST_START = 192
-"""Before which byte the data of our SDKs' signals begin, as far as their streams and numbers reach."""
+"""The byte before which the data of our SDKs' signals begin, for streams and numbers of the usual length."""
 
 _C, _D, _T = b"cdt"
 
 
 def room_of(frame: bytes) -> str:
-    """The room that a forwarded signal is of."""
+    """The room of a forwarded signal."""
     return frame[_BEFORE_ROOM:_AFTER_ROOM].decode(errors="replace")
 
 
 def kind_of(frame: bytes) -> str | None:
-    """What a frame from peer to peer does in a negotiation; None for nothing.
+    """The role of a peer-to-peer frame in a negotiation; None for other frames.
 
-    A candidate where our SDKs put it decides for most of them, a glance at the first letter of the data for the others.
+    For most signals, a candidate at the place where our SDKs put it decides; for others, the first letter of the data.
     """
     if frame.find(_CANDIDATE, _AFTER_ROOM, _LAST_START) > 0:
         return CANDIDATE
@@ -43,7 +43,7 @@ def kind_of(frame: bytes) -> str | None:
 
 
 def _description(frame: bytes, at: int) -> str | None:
-    """The same for data that begin with `d`, or with `to` and then something else."""
+    """The same for data that start with `d`, or with `to` and then something else."""
     if frame.find(b'description"', at, at + HEAD_BYTES) < 0:
         return CANDIDATE if frame.find(b'"candidate"', at, at + HEAD_BYTES) >= 0 else None
     for kind in ("offer", "answer"):

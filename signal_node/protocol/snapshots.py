@@ -1,4 +1,4 @@
-"""A room as clients, the HTTP API and reports see it."""
+"""A room in the form for clients, the HTTP API and reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ChatLine(Struct):
-    """A message as clients see it."""
+    """Convert a message to the form for clients."""
 
     seq: int
     sender: str = msgspec.field(name="from")
@@ -23,7 +23,7 @@ class ChatLine(Struct):
 
 
 class Snapshot(Struct):
-    """A room as clients and the HTTP API see it. Times are ms since 1970."""
+    """A room in the form for clients and the HTTP API. Times are ms since 1970."""
 
     room_id: str
     user_1: str
@@ -42,7 +42,7 @@ class Snapshot(Struct):
 
 
 class HeldRoom(Struct):
-    """A room and the user's place in it."""
+    """A room and the user's side of it."""
 
     room: Snapshot
     side: Literal[1, 2]
@@ -51,12 +51,12 @@ class HeldRoom(Struct):
 
 
 def chat_line(message: Message) -> ChatLine:
-    """A message as clients see it."""
+    """Convert a message to the form for clients."""
     return ChatLine(message.seq, message.sender, message.text, message.at)
 
 
 def snapshot(room: Room, messages: Sequence[Message]) -> Snapshot:
-    """A room as clients see it."""
+    """Convert a room to the form for clients."""
     return Snapshot(
         room_id=room.room_id,
         user_1=room.side_1.user,
@@ -76,11 +76,11 @@ def snapshot(room: Room, messages: Sequence[Message]) -> Snapshot:
 
 
 def held_room(room: Room, messages: Sequence[Message], side: SideNumber) -> HeldRoom:
-    """A room as the member on that side sees it. Side 2 is polite in perfect negotiation."""
+    """A room as seen by the member on that side. Side 2 is polite in perfect negotiation."""
     peer = room.side(other(side)).presence
     return HeldRoom(snapshot(room, messages), side, side == 2, peer)
 
 
 def to_json(value: Any) -> bytes:
-    """The JSON of a snapshot or anything made of such."""
+    """Encode a snapshot, or anything that contains snapshots, as JSON."""
     return _encode(value)

@@ -9,7 +9,7 @@ MAX_MISSED_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Bucket:
-    """Allows `rate` takes a second on average and `burst` at once."""
+    """Allows `rate` takes per second on average, and `burst` at once."""
 
     rate: float
     burst: int
@@ -21,13 +21,13 @@ class Bucket:
 
     @property
     def at(self) -> float:
-        """When one was asked for last."""
+        """When a token was last requested."""
         return self._filled_at
 
     def take(self, now: float) -> bool:
-        """Take one at `now` (seconds of one monotonic clock); False when there is none."""
+        """Take one token at `now` (seconds of one monotonic clock); False if there is none."""
         level = self._level
-        if now != self._filled_at:  # what came in one packet has come at one time
+        if now != self._filled_at:  # frames of one packet arrive at the same time
             if level < self.burst:
                 level += (now - self._filled_at) * self.rate
                 if level > self.burst:
@@ -40,9 +40,9 @@ class Bucket:
         return True
 
     def missed(self, seconds: float) -> None:
-        """Add what would have been taken while nobody looked: it may be more than the burst."""
+        """Add the tokens of a period in which nothing was read, which may exceed the burst."""
         self._level += min(seconds, MAX_MISSED_SECONDS) * self.rate
 
     def wait_ms(self) -> int:
-        """How long after the last take until the next will succeed, in ms."""
+        """Time until the next take will succeed, in ms after the last one."""
         return max(0, round((1.0 - self._level) / self.rate * 1_000))

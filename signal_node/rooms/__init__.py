@@ -1,1 +1,1 @@
-"""The cache of rooms, its way to Redis and back, and the archive in Postgres."""
+"""The cache of rooms, its commits to Redis, and the archive in Postgres."""

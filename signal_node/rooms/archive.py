@@ -1,4 +1,4 @@
-"""Rooms in Postgres: read when Redis does not have them. Nothing here is on the path of a signal."""
+"""Rooms in Postgres, which are read if Redis does not have them. Nothing here is on the path of a signal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from keepline.room.rows import COLUMNS, from_row
 BATCH_ROWS = 500
 PAGE_IDS = 10_000
 MAX_TOLD = 1_000
-"""Unreadable rows that are remembered, so that each is logged once."""
+"""Number of unreadable rows that are remembered, so that each is logged once."""
 
 _ROOMS = f"""SELECT {", ".join(f"room.{column}" for column in COLUMNS)}, room.messages, room.updated_at,
     activity.user_1_last_message_at, activity.user_2_last_message_at
     FROM active_rooms AS room LEFT JOIN text_room_activity AS activity ON activity.room_id = room.room_id"""  # noqa: S608 - the columns are our own
 _MANY = f"{_ROOMS} WHERE room.room_id = ANY ($1::uuid[])"
 _OF_USERS = f"{_ROOMS} WHERE (user_1 = ANY ($1::uuid[]) OR user_2 = ANY ($1::uuid[])) AND status <> 'ended'"
-# Page by page, for a cursor would keep a transaction, and a pooler's session, for as long as it takes.
+# Page by page, because a cursor would keep a transaction open, and a pooler's session, for the whole time.
 _LIVE = """SELECT room_id FROM active_rooms WHERE status <> 'ended' AND room_id > $1::uuid
     ORDER BY room_id LIMIT $2"""
 _ENDED = """SELECT room_id FROM active_rooms WHERE status = 'ended' AND room_id > $1::uuid
@@ -47,11 +47,11 @@ _log = structlog.get_logger(__name__)
 
 
 class ArchiveUnavailable(Exception):
-    """Postgres could not be asked."""
+    """Postgres does not answer."""
 
 
 class Archived(Struct, frozen=True, gc=False):
-    """A room as Postgres has it, nobody connected. `held` says for each side whether its row counted it connected."""
+    """A room from Postgres, with no connected sides. `held` is whether its row has each side as connected."""
 
     room: Room
     messages: list[Message]
@@ -65,27 +65,27 @@ class Archive:
         self._pool = pool
         self._told: set[UUID] = set()
         self.unreadable = 0
-        """Rows that could not be read, each time they were met."""
+        """Unreadable rows, counted each time that they are read."""
 
     async def ping(self) -> None:
-        """Prove that Postgres answers. Raises ArchiveUnavailable."""
+        """Check that Postgres answers. Raises ArchiveUnavailable."""
         await self._fetch("SELECT 1")
 
     async def load(self, room_id: str) -> Archived | None:
-        """The room, None when there is none. Raises ArchiveUnavailable, BadRecord."""
+        """The room; None if there is none. Raises ArchiveUnavailable, BadRecord."""
         rows = await self._fetch(_MANY, [room_id])
         return _archived(rows[0]) if rows else None
 
     async def load_many(self, room_ids: Sequence[str]) -> list[Archived]:
-        """The rooms that are there and can be read. Raises ArchiveUnavailable."""
+        """The rooms that exist and can be read. Raises ArchiveUnavailable."""
         return self._readable(await self._fetch(_MANY, room_ids))
 
     async def live_rooms_of(self, users: Sequence[str]) -> list[Archived]:
-        """The rooms of these users that have not ended and can be read. Raises ArchiveUnavailable."""
+        """The live rooms of these users that can be read. Raises ArchiveUnavailable."""
         return self._readable(await self._fetch(_OF_USERS, users))
 
     async def room_ids(self, ended_within_seconds: float) -> AsyncIterator[list[str]]:
-        """The ids of all rooms that have not ended, then of those that did lately, in pages.
+        """The ids of all live rooms, then of those that ended recently, in pages.
 
         Raises ArchiveUnavailable.
         """
@@ -103,7 +103,7 @@ class Archive:
             after = rows[-1][0]
 
     async def referral(self, code: str, keep_seconds: float) -> Referral | None:
-        """The referral of a code that is not older than that; None when there is none. Raises ArchiveUnavailable."""
+        """The referral of a code, if it is not older than that; None otherwise. Raises ArchiveUnavailable."""
         rows = await self._fetch(_REFERRAL, code, keep_seconds)
         return Referral(*rows[0]) if rows else None
 
@@ -114,7 +114,7 @@ class Archive:
             raise ArchiveUnavailable(self._pool.in_words(error)) from error
 
     def _readable(self, rows: Sequence[asyncpg.Record]) -> list[Archived]:
-        """One row that cannot be read keeps no other from coming back; it is logged once and counted."""
+        """Skip unreadable rows. Each is logged once, and counted."""
         found = []
         for row in rows:
             try:

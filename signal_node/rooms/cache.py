@@ -1,60 +1,60 @@
-"""The cache of rooms, and the way of a command from here to Redis.
+"""The cache of rooms, and the path of a command from here to Redis.
 
-A command is applied to the cache at once, in synchronous code, so rooms need no locks; clients of this node are told
-at once. The change then waits in the room's journal until the committer has stored it. A room stays in the cache while
-one of its sides is held on this node or something of it waits to be stored. Its last record is known for a minute
-longer (see `evicted`).
+A command is applied to the cache at once, in synchronous code, so rooms need no locks, and clients of this node are
+told at once. The change then waits in the room's journal until the committer has stored it. A room stays in the cache
+while this node holds one of its sides or has pending changes of it. Its last record is kept for another minute (see
+`evicted`).
 """
 
 # Theory of operation
 # ===================
 #
-# A cached room has a record that is known to be in Redis, `stored`, and a journal of changes made here on top of it.
-# `head` is what the journal makes of `stored`; it is what this node goes by. The first change of the journal is on its
-# way to Redis, or will be. Other nodes do the same with the same room, so records come in that were not made here, and
-# they come in three ways:
+# A cached room has `stored`, a record that is known to be in Redis, and a journal of changes that this node has made on
+# top of it. `head` is `stored` with the journal applied, and this node acts on `head`. The first change of the journal
+# is being committed to Redis, or will be next. Other nodes do the same with the same room. So this node also receives
+# records that it did not make, in three ways:
 #
 # - a **notice** from the node that committed a change, over the bus: the record, and frames for the clients of this
-#   node. It may be late, lost, or ahead of the answer to a commit of this node;
-# - a **conflict**, Redis' answer to a commit that was made on a record that is no longer there;
-# - **comparing**, by the reconciler, when something was missed.
+#   node. It may be late, lost, or overtake the answer to a commit of this node;
+# - a **conflict**: Redis' answer to a commit that was based on a record that has been replaced;
+# - a **comparison** with Redis, by the reconciler, after something was missed.
 #
-# Each time the journal is built anew on the record that came in (`rebase`). What clients were told of a change is kept
-# with it, so that nothing is told twice. The hard part is that the record of a change and the news of it travel apart,
-# and clients are to be told everything once and in order. Five fields keep account of that:
+# Each time, the journal is rebased onto the received record (`rebase`). What clients were told of a change is kept with
+# it, so that nothing is told twice. The difficulty is that the record of a change and its notice arrive separately, and
+# that clients must be told everything once and in order. Five fields keep track of that:
 #
-# `expected_version`: what Redis is to have when the first change arrives: the version of `stored`. There are two
+# `expected_version`: the version that Redis must have when the first change arrives: that of `stored`. There are two
 #     exceptions: UNKNOWN_VERSION for a room from Postgres, and the version of what is left when Redis has lost data.
-# `heard`: the newest record that notices brought while a commit was in flight. Their frames were delivered at once; the
-#     journal is not touched before the answer is there, since it says what the journal stands on.
-# `early`: notices that came while a commit was in flight and skip a version. Most of them stand on that very commit,
-#     whose answer they have overtaken. They are taken in, in order, when the answer is there.
-# `untold`: pairs of records, each with what clients knew and what a conflict brought. The reconciler compares them and
-#     tells the clients, because the notices may have been lost. Until then news that follow wait as well.
-# `told_version`: clients are told of everything up to it by comparing, so notices up to it come too late.
+# `heard`: the newest record from notices that arrived during a commit. Their frames were delivered at once. The journal
+#     is not touched before the commit is answered, because the answer determines the journal's base.
+# `early`: notices that arrived during a commit and skip a version. Most of them follow that very commit and have
+#     overtaken its answer. They are processed, in order, after the answer.
+# `untold`: pairs of records: what clients knew, and what a conflict brought. The reconciler compares them and tells the
+#     clients, because the notices may have been lost. Until then, later notices wait as well.
+# `told_version`: clients have been told everything up to it by comparison, so notices up to it are too late.
 #
-# What an answer means depends on what was heard meanwhile (`ours` is the change that was answered, `theirs` the record
-# in the answer). After each of these the early notices are taken in; those that skip a version even so are a gap, and
-# have the reconciler look at the room.
+# The meaning of an answer depends on what was heard meanwhile. (`ours` is the change that was answered, `theirs` the
+# record in the answer.) After each case, the early notices are processed. Those that still skip a version are a gap,
+# and the reconciler compares the room.
 #
 #   answer           nothing heard               heard, not older than theirs    heard, older than theirs
 #   ---------------  --------------------------  ------------------------------  ------------------------------
-#   Committed        ours is stored              ours is stored; rebase on       (there is no theirs)
+#   Committed        ours is stored              ours is stored; rebase onto     (there is no theirs)
 #                                                heard if it is newer than ours
-#   Conflict         rebase on theirs; clients   rebase on heard; clients know   rebase on heard, which clients
-#                    are told by comparing       what led there                  know, then as if nothing was
-#   Conflict with a  as for Committed, whose answer was lost; the reconciler looks for what has come after ours
-#   record of which
-#   ours is a part
+#   Conflict         rebase onto theirs; clients rebase onto heard; clients      rebase onto heard, which clients
+#                    are told by comparison      know what led there             know, then as if nothing was heard
+#   Conflict with a  as for Committed with a lost answer; the reconciler looks for what followed ours
+#   record that
+#   includes ours
 #   Conflict, with   Redis has lost data: the    the same                        the same
 #   older or none    same change goes on top of
 #                    what is left
-#   Failed           ours is undone: rebase on   rebase on the newer of heard    (there is no theirs)
+#   Failed           ours is undone: rebase onto rebase onto the newer of heard  (there is no theirs)
 #                    stored                      and stored
-#   Unavailable      ours may be stored or not: it stays first, and the same write goes again; what was heard waits
+#   Unavailable      ours may be stored or not: it stays first, and the same write is retried; heard waits
 #
-# A notice without a commit in flight: the next version is taken in at once, an older one is known, one that skips a
-# version is a gap.
+# A notice without a commit in progress: the next version is processed at once, an older one is known already, and one
+# that skips a version is a gap.
 
 from __future__ import annotations
 
@@ -88,19 +88,19 @@ from signal_node.rooms.rebase import Here, change, rebase
 from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore
 
 MAX_JOURNAL = 10_000
-"""Changes of all rooms that may wait for Redis."""
+"""Maximum number of pending changes over all rooms."""
 
 MAX_EARLY = 64
-"""Notices of a room that wait for the answer to a commit of its own."""
+"""Maximum number of notices of a room that wait for the answer to a commit."""
 
 MAX_UNTOLD = 16
-"""Conflicts of a room of which clients have still to be told; the oldest give way."""
+"""Maximum number of conflicts of a room of which clients are not told yet; the oldest are dropped."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Audience(Protocol):
-    """Those whom a change concerns on this node."""
+    """The clients of this node, to be told of changes."""
 
     def deliver(self, session: str, data: bytes) -> None:
         """Write a frame to a session of this node."""
@@ -112,11 +112,11 @@ class Audience(Protocol):
         """Whether the session is open on this node, and not about to be closed."""
 
     def room_changed(self, before: Room | None, after: Room) -> None:
-        """The cache holds a newer record: who holds the sides may have changed."""
+        """The cache has a newer record, so the sessions that hold the sides may have changed."""
 
 
 class Rooms(KnownRooms):
-    """The rooms that concern this node. `run` is to be run as a task."""
+    """The rooms that concern this node. Run `run` as a task."""
 
     def __init__(
         self,
@@ -131,11 +131,10 @@ class Rooms(KnownRooms):
         on_loss: Callable[[str], None],
         on_committed: Callable[[Command, Room | None, Room], None] = lambda command, before, after: None,
     ) -> None:
-        """Take the clock as `now()` in ms since 1970, and a source of ids that are unique in the cluster.
+        """`now()` is the time in ms since 1970. `ids` is a source of ids that are unique in the cluster.
 
-        `on_gap(room_id)` is called when a notice shows that one before it was missed, `on_loss(room_id)` when Redis
-        turns out to have lost something of a room that was stored, `on_committed(command, before, after)` when a
-        transition is stored.
+        `on_gap(room_id)` is called if a notice shows that an earlier one was missed, `on_loss(room_id)` if Redis has
+        lost a stored room, `on_committed(command, before, after)` when a transition is stored.
         """
         super().__init__(store)
         self.counts = RoomCounts()
@@ -153,11 +152,11 @@ class Rooms(KnownRooms):
         self._idle.set()
 
     async def run(self) -> None:
-        """Store what the journals hold, until cancelled."""
+        """Store the journals' changes until cancelled."""
         await self.committer.run()
 
     async def all_stored(self) -> None:
-        """Wait until nothing waits to be stored."""
+        """Wait until no change is pending."""
         while self.waiting:
             await self._idle.wait()
 
@@ -174,11 +173,11 @@ class Rooms(KnownRooms):
         *,
         from_redis: bool = True,
     ) -> None:
-        """Apply a command to the cache and have it stored; `on_done` is called when it is.
+        """Apply a command to the cache and have it stored. `on_done` is called when it is.
 
-        `room` is what was found where the cache has nothing, `from_redis` or in Postgres, which does not know who holds
-        the sides; `now` is the time of the command where it is not the clock's. Raises IllegalTransition when the room
-        does not allow the command, JournalFull when Redis has been away for too long.
+        `room` is the room found if it is not in the cache, `from_redis` or in Postgres, which does not know who holds
+        the sides. `now` overrides the clock. Raises IllegalTransition if the room does not allow the command,
+        JournalFull if Redis has been away for too long.
         """
         entry = self._entry_of(room_id, room, from_redis=from_redis)
         before = entry.head
@@ -203,7 +202,7 @@ class Rooms(KnownRooms):
             self._audience.replaced(session)
 
     async def open(self, command: Open) -> Room:
-        """Store a new room, now or not at all: nobody here knows it yet, so nothing of it waits in a journal.
+        """Store a new room now, or not at all. Nobody here knows it yet, so it does not wait in a journal.
 
         Raises IllegalTransition, NotStored; StoreUnavailable, after which it may be stored all the same.
         """
@@ -222,7 +221,7 @@ class Rooms(KnownRooms):
     # --- changes made elsewhere ---
 
     def absorb(self, notice: Notice) -> None:
-        """Take in what another node has committed. When something before it was missed, look again at Redis."""
+        """Process a notice from another node. If something before it was missed, have the room compared with Redis."""
         room = notice.room
         entry = self._entries.get(room.room_id)
         known = entry or self._evicted.get(room.room_id)
@@ -245,14 +244,14 @@ class Rooms(KnownRooms):
             self._audience.replaced(session)
 
     def _adopt(self, entry: CachedRoom, room: Room) -> None:
-        """Take a record of which clients have been told."""
+        """Take over a record of which clients have been told."""
         if self.committer.in_flight(room.room_id):
             entry.heard = room
         else:
             self._evict(self._rebase(entry, room, told=True))
 
     def catch_up(self, room: Room) -> Untold | None:
-        """Take a newer record from Redis. Who calls tells clients what it brought; late notices do not."""
+        """Take over a newer record from Redis. The caller tells clients what changed; late notices do not."""
         entry = self._entries.get(room.room_id)
         if entry is None:
             return None
@@ -263,7 +262,7 @@ class Rooms(KnownRooms):
     # --- answers from Redis (committer.Journals) ---
 
     def first_change(self, room_id: str) -> Change:
-        """The change at the head of a room's journal, as Redis is to store it."""
+        """The first change of a room's journal, in the form for Redis."""
         entry = self._entries[room_id]
         return self._as_change(entry.expected_version, entry.stored, entry.journal[0])
 
@@ -280,13 +279,14 @@ class Rooms(KnownRooms):
         )
 
     def answered(self, room_id: str, answer: Answer) -> None:
-        """Go on from Redis' answer to the first change, by the table at the head of this module."""
+        """Continue after Redis' answer to the first change, as in the table at the top of this module."""
         entry = self._entries[room_id]
         match answer:
             case Committed():
                 self._committed(entry)
             case Conflict(current) if current is not None and has_write(current, _first_write(entry)):
-                self._committed(entry)  # earlier: the answer to that was lost, and others have come after it
+                # from an earlier attempt whose answer was lost, and others have followed
+                self._committed(entry)
                 self._on_gap(room_id)
             case Conflict(current):
                 self._resolve(entry, current)
@@ -317,7 +317,7 @@ class Rooms(KnownRooms):
             self._rebase(entry, heard, told=True)
 
     def _resolve(self, entry: CachedRoom, current: Room | None) -> None:
-        """Another record is there than the change was made on. The newer of the two stays; what has ended, too."""
+        """Redis has another record than the change was based on. The newer of the two stays, and so does an end."""
         self.counts.conflicts += 1
         if current is None or _lost_something(current, entry.stored):
             entry.expected_version = 0 if current is None else current.version
@@ -344,7 +344,7 @@ class Rooms(KnownRooms):
     # --- inside ---
 
     def _overtake(self, entry: CachedRoom, room: Room) -> Untold | None:
-        """Take a record of which clients have not been told. They are told by comparing, not by late notices."""
+        """Take over a record of which clients have not been told. They are told by comparison, not by late notices."""
         known = entry.as_told()
         entry = self._rebase(entry, room, told=False)
         entry.told_version = room.version
@@ -352,7 +352,7 @@ class Rooms(KnownRooms):
         return None if known is None or there is None else Untold(known, there)
 
     def _rebase(self, entry: CachedRoom, room: Room | None, *, told: bool) -> CachedRoom:
-        """Put a newer record in place of the one that the journal was built on, and say what follows from it."""
+        """Replace the record that the journal is based on by a newer one, with all consequences."""
         rebased = rebase(entry, room, self._here(), told=told)
         new = self._entries[entry.room_id] = rebased.entry
         self._count(len(new.journal) - len(entry.journal))
@@ -369,7 +369,7 @@ class Rooms(KnownRooms):
         return new
 
     def _count(self, more: int) -> None:
-        """So many more changes wait to be stored."""
+        """Add to the number of pending changes."""
         self.waiting += more
         if self.waiting:
             self._idle.clear()
@@ -377,7 +377,7 @@ class Rooms(KnownRooms):
             self._idle.set()
 
     def _evict(self, entry: CachedRoom) -> None:
-        """Let go of a room that nobody holds here and of which nothing waits."""
+        """Drop a room that nobody holds here and that has no pending changes."""
         if entry.journal:
             return
         self.committer.forget(entry.room_id)

@@ -1,10 +1,10 @@
-"""Takes changes from the journals of rooms to Redis: the first of every room that has one, in one write.
+"""Commits changes from the journals of rooms to Redis: the first change of every room that has one, in one write.
 
-While a write is under way, what is to be stored gathers; then it goes with the next one. So changes of one room are
-stored one after the other, and there is no timer. The answer to each change goes back to the cache.
+While a write is in progress, further changes collect for the next one. So changes of one room are stored one after the
+other, without a timer. The answer to each change goes back to the cache.
 
-On a Redis Cluster each partition has a lane of its own, with a write of its own under way: a shard that is slow, or
-away, holds up the rooms that it has, and no others.
+On a Redis Cluster each partition has its own lane, with its own write in progress. A slow or unreachable shard delays
+only its own rooms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from keepline.ops.redis.scripts import StoreUnavailable
 from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
 
 MAX_BATCH = 128
-"""Rooms whose changes go to Redis in one write."""
+"""Maximum number of rooms whose changes go to Redis in one write."""
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -38,15 +38,15 @@ class Journals(Protocol):
     waiting: int
 
     def first_change(self, room_id: str) -> Change:
-        """The change at the head of a room's journal."""
+        """The first change of a room's journal."""
 
     def answered(self, room_id: str, answer: Answer) -> None:
-        """That change has an answer: to be called again with `want` if there is more to store."""
+        """The change has been answered. Calls `want` again if there is more to store."""
 
 
 @dataclass(slots=True)
 class RoomCounts:
-    """What became of changes; writes of which nothing could be stored; notices that showed that one was missed."""
+    """Results of changes; failed writes; notices that revealed a missed one."""
 
     commits: int = 0
     conflicts: int = 0
@@ -57,18 +57,18 @@ class RoomCounts:
 
 
 class Committer:
-    """Stores what the journals hold. `run` is to be run as a task."""
+    """Stores the journals' changes. Run `run` as a task."""
 
     def __init__(self, store: RoomStore, journals: Journals, counts: RoomCounts) -> None:
         self._store = store
         self._lanes = [_Lane(store, journals, counts) for _ in range(store.lanes)]
 
     def __len__(self) -> int:
-        """How many rooms have something to store."""
+        """Number of rooms with changes to store."""
         return sum(len(lane.dirty) for lane in self._lanes)
 
     def want(self, room_id: str) -> None:
-        """The room has something to store: soon, after those that were here first."""
+        """The room has a change to store, in order of arrival."""
         self._lane(room_id).want(room_id)
 
     def forget(self, room_id: str) -> None:
@@ -76,11 +76,11 @@ class Committer:
         self._lane(room_id).dirty.pop(room_id, None)
 
     def in_flight(self, room_id: str) -> bool:
-        """Whether a change of the room is on its way, and may be stored or not."""
+        """Whether a change of the room is in progress, so that it may be stored or not."""
         return room_id in self._lane(room_id).in_flight
 
     async def run(self) -> None:
-        """Store what is wanted, until cancelled."""
+        """Store changes until cancelled."""
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(lane.run())
@@ -90,7 +90,7 @@ class Committer:
 
 
 class _Lane:
-    """The rooms whose changes go together. Those of the first rooms of `dirty` may be in flight."""
+    """The rooms whose changes go together. The first rooms of `dirty` may be in progress."""
 
     def __init__(self, store: RoomStore, journals: Journals, counts: RoomCounts) -> None:
         self.dirty: dict[str, None] = {}
@@ -138,7 +138,7 @@ class _Lane:
         for room_id, result in zip(batch, results, strict=True):
             del self.dirty[room_id]
             if isinstance(result, Unavailable):
-                self.want(room_id)  # the same change again: Redis knows it if it is stored
+                self.want(room_id)  # the same change again: Redis recognises it if it is stored
             else:
                 self._journals.answered(room_id, result)
         if away and len(away) == len(results):

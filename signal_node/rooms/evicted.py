@@ -1,7 +1,7 @@
-"""Rooms that have left the cache, kept for a while: a Redis that forgets its last writes is told of them again.
+"""Rooms that have left the cache, kept for a while in case Redis loses its last writes.
 
-A replica that takes over may be some seconds behind. What it lacks of rooms with a client on some node is in that
-node's cache; what it lacks of others (an end, the loss of both sides, a room just opened) is only here.
+A replica that takes over may be some seconds behind. If it lacks a room that has a client on some node, that node's
+cache has the room. Only this module has other lacking changes: an end, the loss of both sides, a new room.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from keepline.room.record import Message, Room
 
 KEPT_MS = 60_000
-"""For how long: longer than a replica is behind, and than it takes until it serves."""
+"""How long rooms are kept: longer than a replica lags, plus the time until it serves."""
 
 MAX_KEPT = 10_000
-"""Rooms that are kept at the most; the oldest give way."""
+"""Maximum number of kept rooms; the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Untold:
-    """What a newer record has brought: clients know `known`, and not what led to `there`."""
+    """A change by a newer record: clients know `known`, and not what led to `there`."""
 
     known: Room
     there: Room
@@ -28,7 +28,7 @@ class Untold:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """The last record that was stored from here, the last lines of chat that were, and what clients were not told."""
+    """The last record and the last chat messages stored from here, and what clients were not told."""
 
     room: Room
     lines: tuple[Message, ...]
@@ -38,7 +38,7 @@ class Evicted:
 
 
 class EvictedRooms:
-    """The rooms that left lately, by id. Times are ms since 1970."""
+    """The rooms that left recently, by id. Times are ms since 1970."""
 
     def __init__(self) -> None:
         self._rooms: dict[str, Evicted] = {}
@@ -50,7 +50,7 @@ class EvictedRooms:
         return len(self._rooms)
 
     def get(self, room_id: str) -> Evicted | None:
-        """What is known of the room, if it left lately."""
+        """What is known of the room, if it left recently."""
         return self._rooms.get(room_id)
 
     def keep(

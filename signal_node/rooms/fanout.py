@@ -1,7 +1,7 @@
-"""Who is to be told what of a transition: pure. Frames for this node's sessions, notices for other nodes.
+"""Determines whom to notify of a transition. Pure. Frames for this node's sessions, notices for other nodes.
 
-A notice carries the new record, so that the receiving cache is whole whatever it missed, and the frames for its
-clients as they are to be written.
+A notice has the complete new record, so the receiving cache is correct whatever it missed, and the encoded frames for
+its clients.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Delivery:
 
 @dataclass(slots=True)
 class Routes:
-    """Where the effects of one transition go.
+    """The recipients of the effects of one transition.
 
-    `at_once`: to sessions of this node, before anything is committed. `committed`: to sessions of this node when
-    it is (a line of chat has its number only then; who asked gets the answer first). `replaced`: sessions of this
-    node that lost their side. `notices`: by node.
+    `at_once`: sessions of this node, before anything is committed. `committed`: sessions of this node after the commit
+    (a chat message gets its number only then, and the sender gets its answer first). `replaced`: sessions of this node
+    that lost their side. `notices`: by node.
     """
 
     at_once: list[Delivery] = field(default_factory=list)
@@ -49,7 +49,7 @@ class _Notice(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What another node says of a room."""
+    """A notice from another node about a room."""
 
     room: Room
     frames: Sequence[Delivery]
@@ -63,7 +63,9 @@ _decoder = msgspec.json.Decoder(_Notice)
 def route(
     before: Room | None, after: Room, effects: Sequence[Effect], node: str, asker: str | None = None
 ) -> Routes:
-    """Where the effects of `before` → `after` go, seen from `node`. `asker` is the session that asked for it."""
+    """The recipients of the effects of `before` → `after`, as seen from `node`. `asker` is the session that requested
+    it.
+    """
     routes = Routes()
     remote = {name: _Notice(Raw(b"null")) for name in _other_nodes(before, after, node)}
     for effect in effects:
@@ -105,7 +107,7 @@ def _recipients(effect: Effect) -> tuple[SideNumber, ...]:
 
 
 def _holder(before: Room | None, after: Room, number: SideNumber) -> Side:
-    """The side that holds, or until now held, the place: who is put out by the end of a room is told, too."""
+    """The side that holds the place, or held it until now: a member whose side is vacated by the end is told, too."""
     side = after.side(number)
     return side if side.session is not None or before is None else before.side(number)
 
@@ -116,7 +118,7 @@ def _other_nodes(before: Room | None, after: Room, node: str) -> set[str]:
 
 
 def decode_notice(data: bytes) -> Notice:
-    """The notice behind its JSON. Raises BadRecord."""
+    """Decode a notice. Raises BadRecord."""
     try:
         raw = _decoder.decode(data)
     except msgspec.MsgspecError as error:

@@ -1,6 +1,6 @@
-"""One room of the cache with its journal: the changes that wait to be stored, one after the other.
+"""One room of the cache with its journal: its pending changes, in order.
 
-The comment at the head of `cache` says how the fields of a `CachedRoom` work together.
+The comment at the top of `cache` explains how the fields of a `CachedRoom` work together.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ from signal_node.rooms.evicted import Untold
 from signal_node.rooms.fanout import Delivery, Notice, Routes
 
 KEPT_LINES = 50
-"""Lines of a room's chat that the cache keeps, to put them back if Redis loses them before they are in Postgres."""
+"""Number of chat messages per room that the cache keeps, to restore them if Redis loses them before they are in
+Postgres.
+"""
 
 UNKNOWN_VERSION = -1
-"""Expected of a record that came from Postgres: Redis may have another one under the same version. No record has this
-version, so Redis answers with what it has.
+"""Expected for a record that came from Postgres, because Redis may have another record with the same version. No record
+has this version, so Redis answers with what it has.
 """
 
 _PEER = b'{"type":"peer"'
-"""How frames begin that tell of the peer."""
+"""The beginning of frames that tell of the peer."""
 
 
 class JournalFull(Exception):
-    """Too many changes wait for Redis; nothing was done."""
+    """Too many changes are pending for Redis. Nothing was done."""
 
 
 class NotStored(Exception):
-    """Redis refused the change for good; it has been undone here."""
+    """Redis rejected the change permanently. It has been undone here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command is committed: the room as it then was, and the line of chat that it added."""
+    """The command is committed. The arguments are the room at that moment, and the chat message that it added."""
 
     room: Room
     message: Message | None = None
@@ -51,15 +53,14 @@ OnDone = Callable[[Outcome], None]
 
 
 def ignore_outcome(outcome: Outcome) -> None:
-    """For a command that nobody waits for."""
+    """For a command whose result nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """A change that is made here and waits to be stored.
+    """A pending change that was made here.
 
-    `at` is the time of the command where it is not the clock's. `told` is what clients were told of it, as pairs of
-    session and frame.
+    `at` overrides the time of the command. `told` is what clients were told of it, as pairs of session and frame.
     """
 
     command: Command
@@ -72,18 +73,18 @@ class Pending:
     told: frozenset[tuple[str, bytes]] = frozenset()
 
     def news(self) -> list[Delivery]:
-        """What clients of this node are to be told at once and were not."""
+        """What clients of this node should be told at once and have not been."""
         return [each for each in self.routes.at_once if (each.session, each.data) not in self.told]
 
     def as_told(self) -> Pending:
-        """The same change, its news told."""
+        """The same change, marked as told."""
         told = self.told.union((each.session, each.data) for each in self.routes.at_once)
         return self if told == self.told else replace(self, told=told)
 
 
 @dataclass(slots=True, eq=False)
 class CachedRoom:
-    """A room of the cache: `stored` is the last record known to be in Redis, `head` what the journal makes of it."""
+    """A room of the cache. `stored` is the last record known to be in Redis; `head` has the journal applied."""
 
     room_id: str
     stored: Room | None
@@ -102,18 +103,18 @@ class CachedRoom:
         return max((room.version for room in (self.stored, self.heard) if room is not None), default=0)
 
     def as_told(self) -> Room | None:
-        """What clients know of the room: all of its head but the lines that wait to be stored."""
+        """What clients know of the room: all of its head except chat messages that are not stored yet."""
         if self.head is None or self.stored is None:
             return None
         return structs.replace(self.head, last_seq=self.stored.last_seq)
 
     def take_heard(self) -> Room | None:
-        """The newest record that notices brought while a commit was in flight; it is no longer heard then."""
+        """Take the newest record from notices that arrived during a commit."""
         heard, self.heard = self.heard, None
         return heard
 
     def follow(self, on_done: OnDone, room: Room) -> None:
-        """Answer a command that changes nothing: not before what it found is stored."""
+        """Answer a command that changes nothing, but not before the state that it found is stored."""
         if not self.journal:
             on_done(Done(room))
             return
@@ -126,9 +127,9 @@ class CachedRoom:
         self.journal[-1] = replace(last, on_done=both)
 
     def forget_told(self, news: Delivery) -> None:
-        """What waits has told a session of its peer, and then came news: it is to be told that again.
+        """Send again what pending changes have told a session about its peer, after other news about the peer.
 
-        A client on its way from a node that stops may be here before that node's word of the loss of its old session.
+        A client that moves here from a draining node may arrive before that node's notice that its old session is lost.
         """
         if not news.data.startswith(_PEER):
             return
@@ -142,12 +143,12 @@ class CachedRoom:
 
 
 def message_of(effects: tuple[object, ...]) -> Message | None:
-    """The line of chat among the effects of a command."""
+    """The chat message among the effects of a command."""
     return next((effect.message for effect in effects if isinstance(effect, Posted)), None)
 
 
 def newest(heard: Room | None, stored: Room | None) -> Room | None:
-    """The newer of two records; of two with one version the stored one."""
+    """The newer of two records; the stored one if their versions are equal."""
     if heard is None or (stored is not None and stored.version >= heard.version):
         return stored
     return heard

@@ -1,4 +1,4 @@
-"""What a node knows of rooms: those of its cache, and for a minute those that have left it. Questions only."""
+"""What a node knows of rooms: those of its cache, and for a minute those that have left it. Queries only."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class KnownRooms:
         self._evicted = EvictedRooms()
 
     def __len__(self) -> int:
-        """How many rooms the cache has."""
+        """Number of cached rooms."""
         return len(self._entries)
 
     def get(self, room_id: str) -> Room | None:
-        """The room as the cache has it."""
+        """The room in the cache."""
         entry = self._entries.get(room_id)
         return None if entry is None else entry.head
 
     async def find(self, room_id: str) -> Room | None:
-        """The room from the cache, else from Redis. Raises StoreUnavailable, BadRecord."""
+        """The room from the cache, or from Redis. Raises StoreUnavailable, BadRecord."""
         cached = self.get(room_id)
         if cached is not None:
             return cached
@@ -37,19 +37,19 @@ class KnownRooms:
         return self.get(room_id) or room
 
     def cached(self) -> list[str]:
-        """The rooms of the cache."""
+        """The cached rooms."""
         return list(self._entries)
 
     def ids(self) -> list[str]:
-        """The rooms of the cache, and those that left it in the last minute."""
+        """The cached rooms, and those that left the cache in the last minute."""
         return [*self._entries, *self._evicted]
 
     def known(self, room_id: str) -> Room | None:
-        """The room as the cache has it, or had it in the last minute."""
+        """The room in the cache, or as it left the cache in the last minute."""
         return self.get(room_id) or self.stored(room_id)
 
     def stored(self, room_id: str) -> Room | None:
-        """The last record that is known to have been stored, also of a room that has just left the cache."""
+        """The last record that is known to be stored, also of a room that has just left the cache."""
         entry = self._entries.get(room_id)
         if entry is not None:
             return entry.stored
@@ -57,22 +57,22 @@ class KnownRooms:
         return None if evicted is None else evicted.room
 
     def at_rest(self, room_id: str) -> Room | None:
-        """The stored record of a cached room of which nothing waits or is on its way to be stored."""
+        """The stored record of a cached room without pending changes."""
         entry = self._entries.get(room_id)
         return None if entry is None or entry.journal else entry.stored
 
     def lines(self, room_id: str) -> list[Message]:
-        """The last lines of chat that were stored from here."""
+        """The last chat messages that were stored from here."""
         known = self._entries.get(room_id) or self._evicted.get(room_id)
         return [] if known is None else list(known.lines)
 
     def untold(self, room_id: str) -> Sequence[Untold]:
-        """What conflicts have brought and clients have still to be told, the oldest first."""
+        """Changes by conflicts that clients have not been told, oldest first."""
         known = self._entries.get(room_id) or self._evicted.get(room_id)
         return () if known is None else known.untold
 
     def take_untold(self, untold: Untold) -> bool:
-        """Whether the clients have still to be told. The caller tells them now."""
+        """Whether clients have not been told yet. The caller tells them now."""
         room_id = untold.there.room_id
         left = tuple(each for each in self.untold(room_id) if each is not untold)
         if len(left) == len(self.untold(room_id)):
@@ -85,7 +85,7 @@ class KnownRooms:
         return True
 
     def _entry_of(self, room_id: str, found: Room | None, *, from_redis: bool) -> CachedRoom:
-        """The room of the cache; else a new entry for what was found, or for what is known of it if that is newer."""
+        """The cached room, or a new entry for what was found, or for what is known of it if that is newer."""
         entry = self._entries.get(room_id)
         if entry is not None:
             return entry

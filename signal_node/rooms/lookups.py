@@ -1,6 +1,6 @@
-"""What those who come in ask of Redis. There may be thousands at once, and what they ask together leaves in one write.
+"""Redis lookups for connecting clients. Thousands may be needed at once, and concurrent ones leave in one write.
 
-To ask and to wait for the answer are two things, so that one round trip may be for several questions.
+Sending a lookup and waiting for its answer are separate, so that one round trip can serve several lookups.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from keepline.room.record import Message, Room
 from signal_node.rooms.reading import Reader
 
 Asked = Awaitable[Any]
-"""An answer of Redis that is on its way."""
+"""A pending answer from Redis."""
 
 
 class Lookups:
-    """Questions about single rooms and users."""
+    """Lookups of single rooms and users."""
 
     def __init__(self, batches: Batches, reader: Reader, partitions: int) -> None:
         self._batches = batches
@@ -28,28 +28,28 @@ class Lookups:
         self._partitions = partitions
 
     def ask_rooms_of(self, user: str) -> Asked:
-        """Ask for the ids of a user's rooms."""
+        """Request the ids of a user's rooms."""
         return self._batches.ask("SMEMBERS", keys.user_rooms(user))
 
     def ask_record(self, room_id: str) -> Asked:
-        """Ask for a room's record."""
+        """Request a room's record."""
         return self._batches.ask("GET", keys.room(self._partition(room_id), room_id))
 
     def ask_chat(self, room: Room) -> Asked | None:
-        """Ask for a room's chat, if there is any."""
+        """Request a room's chat, if there is any."""
         if not room.last_seq:
             return None
         return self._batches.ask("XRANGE", keys.chat(self._partition(room.room_id), room.room_id), "-", "+")
 
     async def rooms_in(self, asked: Asked) -> list[str]:
-        """The ids of rooms that were asked for, in order. Raises StoreUnavailable."""
+        """The requested room ids, in order. Raises StoreUnavailable."""
         with translated():
             return sorted(text(room_id) for room_id in await asked)
 
     async def room_in(self, asked: Asked, room_id: str) -> Room | None:
-        """The room of a record that was asked for; None when there is none.
+        """The room of a requested record; None if there is none.
 
-        Raises StoreUnavailable, also for a room that is not there while its partition is being recovered; BadRecord.
+        Raises StoreUnavailable, also for a missing room while its partition is being recovered; BadRecord.
         """
         with translated():
             record = await asked
@@ -62,9 +62,9 @@ class Lookups:
         return room
 
     async def chat_in(self, asked: Asked | None, room: Room) -> list[Message]:
-        """The chat as of a record, asked for again if somebody wrote since. Raises StoreUnavailable.
+        """The chat up to a record, requested again if someone has written since. Raises StoreUnavailable.
 
-        Lines after that come by themselves.
+        Later messages arrive by themselves.
         """
         with translated():
             lines = [] if asked is None else self._reader.lines(room.room_id, await asked)
@@ -73,7 +73,7 @@ class Lookups:
         return [line for line in lines if line.seq <= room.last_seq]
 
     async def line(self, room_id: str, seq: int) -> Message | None:
-        """A line of a room's chat; None when it is not there. Raises StoreUnavailable."""
+        """A message of a room's chat; None if it does not exist. Raises StoreUnavailable."""
         asked = self._batches.ask(
             "XRANGE", keys.chat(self._partition(room_id), room_id), f"{seq}-0", f"{seq}-0"
         )
@@ -82,7 +82,7 @@ class Lookups:
         return lines[0] if lines else None
 
     async def forget_rooms(self, user: str, over: Iterable[str]) -> None:
-        """Take rooms out of the user's index. Raises StoreUnavailable."""
+        """Remove rooms from the user's index. Raises StoreUnavailable."""
         with translated():
             await self._batches.ask("SREM", keys.user_rooms(user), *over)
 

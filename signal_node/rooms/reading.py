@@ -1,7 +1,7 @@
-"""Records and lines of chat as Redis has them, read. What cannot be read is skipped, counted, and logged once.
+"""Reads records and chat messages from Redis. Unreadable ones are skipped, counted, and logged once.
 
-A record may be damaged, or of a later release whose format this one does not know. Nothing here can mend that; what
-matters is that the other rooms go on. `keepline doctor` lists such rooms.
+A record may be corrupt, or written by a later release in a format that this one does not know. Nothing here can repair
+that, but the other rooms must continue. `keepline doctor` lists such rooms.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from keepline.room.codec import BadRecord, decode_message, decode_record
 from keepline.room.record import Message, Room
 
 MAX_REMEMBERED = 10_000
-"""Rooms that are remembered as logged; the oldest give way."""
+"""Number of rooms that are remembered as logged; the oldest are dropped."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Reader:
-    """Reads what Redis has of rooms. `unreadable` counts rooms of which something could not be read."""
+    """Reads rooms. `unreadable` counts rooms with unreadable data."""
 
     def __init__(self) -> None:
         self.unreadable = 0
@@ -36,7 +36,7 @@ class Reader:
             return error
 
     def lines(self, room_id: str, entries: Iterable[tuple[Any, Any]]) -> list[Message]:
-        """The lines of a room's chat that can be read."""
+        """The readable messages of a room's chat."""
         lines = []
         for _, fields in entries:
             try:

@@ -1,7 +1,7 @@
-"""What becomes of a room's journal when a newer record takes the place of the one it was built on: pure.
+"""Rebases a room's journal onto a newer record. Pure.
 
-Nothing that is given is changed, and nobody is told anything here: `rebase` returns what the cache then has, what those
-who asked are to be answered, and what clients are to be told.
+No argument is changed, and no client is told anything here: `rebase` returns the cache's new content, the answers to
+pending commands, and what to tell clients.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from signal_node.rooms.journal import CachedRoom, Done, OnDone, Outcome, Pending
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where and when a change is made. `stays` says of a session whether it is open on this node and not closing."""
+    """Where and when a change is made. `stays` is whether a session is open on this node and not closing."""
 
     node: str
     rules: Rules
@@ -32,7 +32,7 @@ class Here:
 
 @dataclass(slots=True)
 class Rebased:
-    """A room on its new record, and what follows. `replaced` are sessions of this node that lost their sides."""
+    """The room on its new record, and the consequences. `replaced` are sessions of this node that lost their sides."""
 
     entry: CachedRoom
     outcomes: list[tuple[OnDone, Outcome]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Rebased:
 def change(
     base: Room | None, command: Command, on_done: OnDone, asker: str | None, at: int | None, here: Here
 ) -> Pending | None:
-    """The change that a command makes of a record; None when it changes nothing. Raises IllegalTransition."""
+    """The change that a command makes to a record; None if it has no effect. Raises IllegalTransition."""
     after, effects = apply(base, command, here.now if at is None else at, here.rules)
     if after is base:
         return None
@@ -53,9 +53,9 @@ def change(
 
 
 def rebase(entry: CachedRoom, record: Room | None, here: Here, *, told: bool) -> Rebased:
-    """Build the journal of a room anew on a record. Commands that the record does not allow are answered so.
+    """Rebase the journal of a room onto a record. Commands that the record does not allow get an error.
 
-    `told`: the clients have been told what led to the record.
+    `told`: clients have been told what led to the record.
     """
     expected = 0 if record is None else record.version
     journal = _retakes(entry, record, here)
@@ -70,7 +70,7 @@ def rebase(entry: CachedRoom, record: Room | None, here: Here, *, told: bool) ->
 
 
 def _carry_over(pending: Pending, rebased: Rebased, here: Here) -> None:
-    """Make a change of the old journal again, on what the new one has so far."""
+    """Apply a change of the old journal again, on top of the new journal so far."""
     entry = rebased.entry
     try:
         again = change(entry.head, pending.command, pending.on_done, pending.asker, pending.at, here)
@@ -91,16 +91,17 @@ def _carry_over(pending: Pending, rebased: Rebased, here: Here) -> None:
 
 
 def _for_asker_without_side(pending: Pending, again: Pending) -> list[Delivery]:
-    """What the one who asked for the end was to be told of it, if its side was taken for lost meanwhile."""
+    """What to tell a session that requested the end of the room, if its side was marked as lost meanwhile."""
     if any(delivery.session == pending.asker for delivery in again.routes.committed):
         return []
     return [delivery for delivery in pending.routes.committed if delivery.session == pending.asker]
 
 
 def _retakes(entry: CachedRoom, record: Room | None, here: Here) -> deque[Pending]:
-    """Joins of sessions that lost their sides to nobody: another node took this one for dead, and it is not.
+    """Joins for sessions whose sides were marked as lost by mistake: another node declared this one dead, and it is
+    not.
 
-    They come before all that waits, so that it finds the sides held.
+    They come before all pending changes, so that these find the sides held.
     """
     known, head = entry.stored, entry.head
     journal: deque[Pending] = deque()
@@ -121,7 +122,8 @@ def _retakes(entry: CachedRoom, record: Room | None, here: Here) -> deque[Pendin
         base = join.after
         journal.append(join)
     if len(journal) == 2:
-        # The side that was lost last has heard of the other's loss, and finds its side taken again before its own is.
+        # The side that was lost last has been told of the other's loss, and finds its side taken back before its own
+        # is.
         news = journal[1].routes.at_once
         session_2 = head.side_2.session
         assert session_2 is not None

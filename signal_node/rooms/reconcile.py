@@ -1,7 +1,7 @@
-"""Compares the cache with Redis when something may have been missed, and heals whichever of the two is behind.
+"""Compares the cache with Redis after something may have been missed, and updates whichever of the two is behind.
 
-A room with changes under way takes nothing from Redis: its commits find out by themselves. What Redis has lost of it
-is put back like that of any other.
+A room with a commit in progress takes nothing from Redis, because its commit finds out by itself. If Redis has lost it,
+it is written back like any other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from signal_node.rooms.store import Change, Conflict, RoomStore
 from signal_node.rooms.suspicions import Suspicions
 
 INTERVAL_SECONDS = 30.0
-"""How often all rooms are compared although nothing seems to have been missed."""
+"""How often all rooms are compared without any suspicion."""
 
 BATCH = 1_000
 
@@ -36,14 +36,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class ReconcileCounts:
-    """What comparing has found."""
+    """Results of comparisons."""
 
     caught_up: int = 0
     put_back: int = 0
 
 
 class Reconciler:
-    """Keeps the cache and Redis the same. `run` is to be run as a task."""
+    """Keeps the cache and Redis consistent. Run `run` as a task."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Reconciler:
         rules: Rules,
         now: Callable[[], int],
     ) -> None:
-        """Take the clock as `now()` in ms since 1970."""
+        """`now()` is the time in ms since 1970."""
         self.counts = ReconcileCounts()
         self.suspicions = suspicions
         self._node = node
@@ -66,7 +66,7 @@ class Reconciler:
         self._now = now
 
     async def run(self) -> None:
-        """Compare when something was missed, and all rooms now and then, until cancelled."""
+        """Compare suspected rooms, and all rooms at intervals, until cancelled."""
         backoff = Backoff(0.05, 2.0)
         while True:
             suspected = True
@@ -89,10 +89,10 @@ class Reconciler:
                 await asyncio.sleep(backoff.next())
 
     async def reconcile(self, room_ids: Iterable[str], *, suspected: bool = False) -> None:
-        """Take what is newer in Redis, put back what is newer here or missing there.
+        """Take over what is newer in Redis, and write back what is newer here or missing there.
 
-        Clients are told what they missed. `suspected`: there is a reason to look, so Redis may also lack lines of chat
-        of records that it has. A record that cannot be read is left alone. Raises StoreUnavailable.
+        Clients are told what they missed. `suspected`: there is a reason to compare, so Redis may also lack chat
+        messages of records that it has. Unreadable records are left alone. Raises StoreUnavailable.
         """
         wanted = [room for room_id in room_ids if (room := self._rooms.stored(room_id)) is not None]
         for room in wanted:
@@ -115,17 +115,18 @@ class Reconciler:
                 await self._put_back(behind)
 
     def _may_lack_lines(self, there: Room) -> bool:
-        """Whether lines that were stored from here lately belong to a record that perhaps another node put back.
+        """Whether messages stored from here recently belong to a record that another node may have written back.
 
-        That node knows its own lines only. Those beyond the record's last stay out: their numbers are given out again.
+        That node knows only its own messages. Those beyond the record's last message stay out, because their numbers
+        are assigned again.
         """
         lines = self._rooms.lines(there.room_id)
         return bool(lines) and lines[-1].at > self._now() - KEPT_MS and lines[-1].seq <= there.last_seq
 
     async def put_back_chat(self, room_ids: Iterable[str]) -> None:
-        """Add the lines that Redis has lost, also of rooms whose record another node was quicker to put back.
+        """Write back messages that Redis has lost, also for rooms whose record another node wrote back first.
 
-        That node knows the lines that were stored from there, and no others. Raises StoreUnavailable.
+        That node knows only the messages that were stored from there. Raises StoreUnavailable.
         """
         for room_id in room_ids:
             room = self._rooms.at_rest(room_id)
@@ -140,7 +141,7 @@ class Reconciler:
         except StoreUnavailable:
             self.suspicions.lost(
                 room.room_id
-            )  # they may be in Redis by now, and the persister knows nothing of it
+            )  # they may be in Redis already, but the persister does not have them
             raise
 
     async def _tell_persister(self, room: Room, lines: Sequence[Message]) -> None:
@@ -149,7 +150,7 @@ class Reconciler:
     async def _catch_up(self, here: Room, there: Room) -> None:
         lines = await self._lines_between(here, there)
         if self._rooms.at_rest(here.room_id) is not here:
-            return  # something else has brought it up to date meanwhile
+            return  # the room has been updated in another way meanwhile
         self.counts.caught_up += 1
         caught_up = self._rooms.catch_up(there)
         if caught_up is not None:
@@ -162,14 +163,14 @@ class Reconciler:
                 self._tell(untold, lines)
 
     async def _lines_between(self, known: Room, there: Room) -> list[Message]:
-        """The lines that led from one record to the other."""
+        """The messages between two records."""
         if there.last_seq <= known.last_seq:
             return []
         lines = await self._store.lines_after(there.room_id, known.last_seq)
         return [line for line in lines if line.seq <= there.last_seq]
 
     def _tell(self, untold: Untold, lines: Sequence[Message]) -> None:
-        """Tell the clients who know one record what led to the other, but for what is no longer so."""
+        """Tell clients that know one record what led to the other, except for what is outdated."""
         known, there = untold.known, untold.there
         now = self._rooms.get(there.room_id) or there
         for number, side in zip(SIDES, known.sides, strict=True):
@@ -185,9 +186,9 @@ class Reconciler:
                     self._audience.deliver(side.session, server_frames.encode(frame))
 
     async def _put_back(self, behind: Sequence[tuple[Room, Room | None]]) -> None:
-        """Store again what Redis has lost: record, lines of chat, and the events for the persister.
+        """Store again what Redis has lost: record, chat messages, and the events for the persister.
 
-        `behind` has the records as they are here, and as Redis has them.
+        `behind` has pairs of records: the one here, and the one in Redis.
         """
         for here, _ in behind:
             await self._put_back_lines(here.room_id)
@@ -197,7 +198,7 @@ class Reconciler:
             if isinstance(result, Conflict) and (
                 result.current is None or result.current.version < here.version
             ):
-                self.suspicions.look_at(here.room_id)  # another node put back what it knew, which is less
+                self.suspicions.look_at(here.room_id)  # another node wrote back what it knew, which is less
 
     async def _put_back_lines(self, room_id: str) -> None:
         room, lines = self._rooms.stored(room_id), self._rooms.lines(room_id)

@@ -1,8 +1,8 @@
-"""Rooms in Redis: read them, and commit changes by the one script that writes them.
+"""Rooms in Redis: reads them, and commits changes with the only script that writes them.
 
-What a caller may assume of `commit`: a change is stored whole (record, event, deadline, chat, `held`, notices) or
-not at all; it is stored only on top of the version it was made from; trying the same change again after a lost
-answer is harmless. Changes of one call go to Redis in one write; they are independent of each other.
+Guarantees of `commit`: a change is stored completely (record, event, deadline, chat, `held`, notices) or not at all. It
+is stored only on top of the version it was made from. Retrying the same change after a lost answer is harmless. The
+changes of one call go to Redis in one write, and are independent of each other.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from signal_node.rooms.reading import Reader
 from signal_node.rooms.tombstones import LEFT_OVER_MS, wall_ms
 
 MAX_STEPS = 100
-"""Steps of a room's trace that are kept; the oldest give way."""
+"""Number of steps that a room's trace keeps; the oldest are dropped."""
 
 TRACE_MS = 24 * 3_600 * 1_000
-"""How long the trace of a room lives after its last step; that of an ended room goes with its record."""
+"""TTL of a room's trace after its last step. That of an ended room is deleted with its record."""
 
 INDEX_SECONDS = 24 * 3600
-"""How long the index of a user's rooms lives after the last room was opened."""
+"""TTL of the index of a user's rooms after the last room was opened."""
 
 
-# Answers of a server that will do its work again later, not words about the change itself.
+# Errors of a server that is temporarily unable to work. They do not concern the change itself.
 _PASSING = (
     AskError,
     BusyLoadingError,
@@ -68,16 +68,16 @@ _PASSING = (
     TryAgainError,
 )
 
-# The library has no names for these: a disk that is full, and a master without its replicas.
+# Errors for which the library has no classes: a full disk, and a primary without its replicas.
 _PASSING_WORDS = ("MISCONF", "NOREPLICAS")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A transition to be stored: from `before` (None: the room is new) to `after`, with what belongs to it.
+    """A transition to store: from `before` (None for a new room) to `after`, with its event, deadline and notices.
 
-    `expected_version` must be in Redis now, 0 for none: mostly that of `before`. `due_at` is the room's next deadline
-    in ms since 1970, None for none. `notices` go to the inboxes of nodes, by node.
+    `expected_version` is the version that must be in Redis, 0 for none: usually that of `before`. `due_at` is the
+    room's next deadline in ms since 1970, None for none. `notices` go to the inboxes of nodes, by node.
     """
 
     kind: str
@@ -96,21 +96,21 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Another version is there; None when there is no record at all."""
+    """Redis has another version; None if it has no record."""
 
     current: Room | None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Redis refused this change and will refuse it again; the text says why."""
+    """Redis rejects this change permanently. The message says why."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """The server that has the room could not be asked; the change may or may not be stored."""
+    """The room's server did not answer; the change may or may not be stored."""
 
     why: str
 
@@ -118,11 +118,11 @@ class Unavailable:
 CommitResult = Committed | Conflict | Failed | Unavailable
 
 Found = Room | None | BadRecord
-"""What Redis has of a room: nothing, or a record that may be unreadable."""
+"""A room as found in Redis: nothing, or a record, which may be unreadable."""
 
 
 class RoomStore:
-    """Rooms in one Redis."""
+    """The rooms in one Redis."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class RoomStore:
         batches: Batches | None = None,
         now: Callable[[], int] = wall_ms,
     ) -> None:
-        """Take the clock as `now()` in ms since 1970."""
+        """`now()` is the time in ms since 1970."""
         self.partitions = partitions
         self.reader = Reader()
         self._client = client
@@ -150,17 +150,17 @@ class RoomStore:
 
     @property
     def lanes(self) -> int:
-        """In how many lanes rooms are committed, so that one slow server holds up no other's."""
+        """Number of lanes for commits, so that a slow server delays only its own rooms."""
         return self._channels.lanes
 
     def lane_of(self, room_id: str) -> int:
-        """The lane of a room; one server may have several."""
+        """The lane of a room. One server may have several."""
         return self.partition_of(room_id) % self._channels.lanes
 
     async def load(self, room_id: str) -> tuple[Room | None, list[Message]]:
-        """The room and its chat, oldest first, without lines that cannot be read; None when there is none.
+        """The room and its chat, oldest first, without unreadable messages; None if there is no room.
 
-        Raises StoreUnavailable, also for a room that is not there while its partition is being recovered; BadRecord.
+        Raises StoreUnavailable, also for a missing room while its partition is being recovered; BadRecord.
         """
         partition = self.partition_of(room_id)
         with translated():
@@ -177,7 +177,7 @@ class RoomStore:
         return room, self.reader.lines(room_id, lines)
 
     async def load_many(self, room_ids: Sequence[str]) -> list[Found]:
-        """The rooms, without their chat; None for those that are not there. Raises StoreUnavailable."""
+        """The rooms, without their chat; None for missing ones. Raises StoreUnavailable."""
         records = await self._records(room_ids)
         return [
             None if record is None else self.reader.record(room_id, record)
@@ -185,7 +185,7 @@ class RoomStore:
         ]
 
     async def compare(self, known: Sequence[Room]) -> list[Found]:
-        """The rooms as Redis has them, as `load_many` does. What has the version that is known is not read again.
+        """Like `load_many`, but does not decode rooms that still have the known version.
 
         Raises StoreUnavailable.
         """
@@ -218,7 +218,7 @@ class RoomStore:
         return [found[name] for name in names]
 
     async def lines_after(self, room_id: str, seq: int) -> list[Message]:
-        """The room's chat after line `seq`. Raises StoreUnavailable."""
+        """The room's chat after message `seq`. Raises StoreUnavailable."""
         with translated():
             lines: Any = await self._client.xrange(
                 keys.chat(self.partition_of(room_id), room_id), min=f"({seq}-{2**63}"
@@ -226,9 +226,9 @@ class RoomStore:
         return self.reader.lines(room_id, lines)
 
     async def rooms_of(self, user: str) -> list[Room]:
-        """The user's rooms that have not ended, as far as the index knows; others are taken out of it.
+        """The user's live rooms, as far as the index knows. Removes others from the index.
 
-        Those that cannot be read are left out. Raises StoreUnavailable.
+        Skips unreadable rooms. Raises StoreUnavailable.
         """
         with translated():
             members = await self._client.smembers(keys.user_rooms(user))
@@ -245,10 +245,10 @@ class RoomStore:
         return [room for room in rooms if isinstance(room, Room) and room.status is not Status.ENDED]
 
     async def pop_due(self, by: Sequence[int], leased_until: int, at_most: int) -> list[str]:
-        """Take rooms whose deadline passed by `by[partition]`, in ms since 1970; at most so many of a partition.
+        """Pop rooms whose deadline passed by `by[partition]`, in ms since 1970, at most that many per partition.
 
-        They are due again at `leased_until`, unless a commit moves the deadline. Partitions that cannot be reached are
-        left out. Raises StoreUnavailable when none can be.
+        They become due again at `leased_until`, unless a commit moves the deadline. Skips unreachable partitions.
+        Raises StoreUnavailable if none can be reached.
         """
         answers = await self._pop_due.run_many(
             [
@@ -264,7 +264,7 @@ class RoomStore:
         ]
 
     async def clear_deadline(self, room_id: str) -> None:
-        """Take away the deadline of a room that is gone. Raises StoreUnavailable."""
+        """Delete the deadline of a missing room. Raises StoreUnavailable."""
         with translated():
             await self._client.zrem(keys.deadlines(self.partition_of(room_id)), room_id)
 
@@ -274,7 +274,7 @@ class RoomStore:
             await self._client.zadd(keys.deadlines(self.partition_of(room_id)), {room_id: at}, nx=True)
 
     async def merge_chat(self, room_id: str, messages: Sequence[Message]) -> int:
-        """Add lines wherever they belong in a room's chat; those that are there stay. Returns how many were not.
+        """Insert messages at their places in a room's chat, keeping existing ones. Returns the number inserted.
 
         Raises StoreUnavailable.
         """
@@ -300,7 +300,7 @@ class RoomStore:
         return [keys.chat(partition, room_id), keys.room(partition, room_id)], arguments
 
     async def add_events(self, events: Sequence[Event]) -> None:
-        """Tell the persister something that is no transition. Raises StoreUnavailable."""
+        """Send the persister an event that is not a transition. Raises StoreUnavailable."""
         if not events:
             return
         with translated():
@@ -313,7 +313,7 @@ class RoomStore:
                 await pipe.execute()
 
     async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
-        """Store changes of different rooms; one result each. Raises StoreUnavailable: then any may be stored."""
+        """Store changes of different rooms, with one result each. Raises StoreUnavailable; any may be stored then."""
         results = await self.commit_each(changes)
         for result in results:
             if isinstance(result, Unavailable):
@@ -321,9 +321,9 @@ class RoomStore:
         return results
 
     async def commit_each(self, changes: Sequence[Change]) -> list[CommitResult]:
-        """Store changes of different rooms, as far as they can be now; one result each.
+        """Store changes of different rooms, as far as possible now, with one result each.
 
-        Raises StoreUnavailable when no server could be asked: then any may be stored.
+        Raises StoreUnavailable if no server could be reached; any may be stored then.
         """
         calls = [self._arguments(change) for change in changes]
         with translated():
@@ -379,7 +379,7 @@ def _nodes(room: Room) -> set[str]:
 
 
 def _index(pipe: Pipeline, change: Change) -> None:
-    """Keep the index of the users' rooms. It lives in other partitions, so it is not part of the atomic step."""
+    """Update the index of the users' rooms. It is in other partitions, so it is not part of the atomic commit."""
     if change.expected_version == 0:
         for side in change.after.sides:
             pipe.sadd(keys.user_rooms(side.user), change.after.room_id)

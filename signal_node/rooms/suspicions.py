@@ -1,4 +1,4 @@
-"""What the reconciler is to compare: noted by those who see that something was missed, taken by the reconciler."""
+"""Rooms that the reconciler should compare, noted by whichever code sees that something was missed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Suspects:
-    """Rooms of which something was missed, or all; and rooms whose chat Redis may have lost."""
+    """Rooms with missed changes, or all rooms; and rooms whose chat Redis may have lost."""
 
     missed: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
@@ -19,7 +19,7 @@ class Suspects:
 
 
 class Suspicions:
-    """The rooms that are to be compared with Redis soon."""
+    """The rooms to compare with Redis soon."""
 
     def __init__(self) -> None:
         self._suspects = Suspects()
@@ -29,17 +29,17 @@ class Suspicions:
         return len(self._suspects)
 
     def look_at(self, room_id: str) -> None:
-        """Something was missed of a room."""
+        """A change of a room was missed."""
         self._suspects.missed.add(room_id)
         self._noted.set()
 
     def lost(self, room_id: str) -> None:
-        """Redis has lost something of a room, and gets the record by a commit: its chat is to be put back."""
+        """Redis has lost a room's data. A commit restores the record; the chat has to be written back."""
         self._suspects.lost.add(room_id)
         self._noted.set()
 
     def look_at_all(self) -> None:
-        """Something may have been missed of any room."""
+        """Changes of any room may have been missed."""
         self._suspects.everything = True
         self._noted.set()
 
@@ -48,13 +48,13 @@ class Suspicions:
         await self._noted.wait()
 
     def take(self) -> Suspects:
-        """All that was noted; it is no longer noted then."""
+        """Take all noted rooms, and clear the notes."""
         self._noted.clear()
         taken, self._suspects = self._suspects, Suspects()
         return taken
 
     def give_back(self, suspects: Suspects) -> None:
-        """They could not be compared now."""
+        """The comparison failed; note the rooms again."""
         self._suspects.missed |= suspects.missed
         self._suspects.lost |= suspects.lost
         self._suspects.everything |= suspects.everything

@@ -1,8 +1,8 @@
-"""Forgets rooms an hour after their end, by the cluster's time.
+"""Deletes ended rooms an hour after their end, by the cluster's time.
 
-A time to live goes by Redis' clock. If that is set forward, Redis forgets what has ended, and a node that was silent
-meanwhile could bring such a room back to life. So ended rooms are in a sorted set by the time at which nodes delete
-them. They also expire, a day later, in case no node does.
+TTLs follow Redis' clock. If that is set forward, Redis drops ended rooms too early, and a node that was cut off
+meanwhile could restore such a room as live. So ended rooms are in a sorted set by the time at which nodes delete them.
+They also have a TTL that is a day longer, in case no node deletes them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, text
 from keepline.room import keys
 
 LEFT_OVER_MS = 24 * 3_600 * 1_000
-"""How much longer a tombstone may live than it should; so far Redis' clock may be set forward."""
+"""How much longer than necessary a tombstone may live, which is how far Redis' clock may be set forward."""
 
 INTERVAL_SECONDS = 5.0
 LEASE_MS = 30_000
 AT_MOST = 250
-"""Rooms of one partition that one look takes."""
+"""Number of rooms per partition that are deleted at once."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,17 +35,17 @@ def wall_ms() -> int:
 
 
 class Tombstones:
-    """The rooms that have ended. `run` is to be run as a task."""
+    """The ended rooms. Run `run` as a task."""
 
     def __init__(self, client: Client, partitions: int, now: Callable[[], int]) -> None:
-        """Take the clock as `now()` in ms since 1970."""
+        """`now()` is the time in ms since 1970."""
         self._partitions = partitions
         self._now = now
         self._pop = Script(client, __package__, "pop_due.lua")
         self._forget = Script(client, __package__, "forget.lua")
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled."""
+        """Check every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
@@ -55,9 +55,9 @@ class Tombstones:
                 _log.warning("tombstones_unavailable", error=str(error))
 
     async def forget_old(self) -> int:
-        """Take away what has been there for long enough, some of it; how many rooms that were.
+        """Delete some of the expired rooms, and return their number.
 
-        Partitions that cannot be reached are left out. Raises StoreUnavailable.
+        Skips unreachable partitions. Raises StoreUnavailable.
         """
         now = self._now()
         until = now + LEASE_MS

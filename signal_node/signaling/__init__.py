@@ -1,1 +1,1 @@
-"""What the node does for its clients: relay, log in, join, report, drain."""
+"""What the node does for its clients: relay, login, join, report, drain."""

@@ -1,7 +1,7 @@
-"""Lets clients in, in order and a bounded number at a time: hellos and joins.
+"""Lets clients in, in order and a limited number at a time: hellos and joins.
 
-What each of them does is its own affair (`Visit`); this says when, tells those who wait that they do, and sends those
-away who cannot be served in time. A client that has gone leaves the line.
+Each visit does its own work (`Visit`). This module decides when, tells those who wait that they do, and refuses those
+who cannot be served in time. A client that disconnects leaves the queue.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from signal_node.signaling.work import Work
 from signal_node.transport.connection import Connection
 
 AT_ONCE = 32
-"""Hellos and joins under way. Enough for Redis to answer several in one write; few, so that what a signal finds before
-it in the loop is done soon.
+"""Maximum number of concurrent hellos and joins: enough for Redis to answer several in one write, and few, so that the
+work that a signal has to wait for in the event loop is done soon.
 """
 
 TICK_SECONDS = 0.02
 TOLD = 32
-"""Clients that are told something in one tick: thousands at once would hold up the loop."""
+"""Number of clients that are told something per tick: thousands at once would block the event loop."""
 
-CROWDED = "many clients are coming in; try again"
+CROWDED = "many clients are logging in; retry later"
 
 _WAIT_BOUNDS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Visit(Hashable, Protocol):
-    """One hello, or one join."""
+    """One hello or join."""
 
     @property
     def connection(self) -> Connection:
-        """Whose it is."""
+        """The connection."""
 
     @property
     def line(self) -> Line:
-        """In which line it waits."""
+        """The queue in which it waits."""
 
     def serve(self) -> Coroutine[Any, Any, None]:
         """Answer it, whatever happens."""
 
     def refuse(self, message: str, retry_after_ms: int) -> None:
-        """Tell the client to try again after that time."""
+        """Tell the client to retry after that time."""
 
     def tell_queued(self, ahead: int, wait_ms: int) -> None:
-        """Tell the client that it waits."""
+        """Tell the client that it is in the queue."""
 
 
 @dataclass(slots=True)
 class AdmissionCounts:
-    """Visits that were sent away, handshakes as well, and how long the others have waited."""
+    """Number of refused visits, including handshakes, and the waits of the others."""
 
     postponed: int = 0
     handshakes: int = 0
@@ -62,10 +62,10 @@ class AdmissionCounts:
 
 
 class Admission:
-    """Whose turn it is. `run` is to be run as a task."""
+    """The admission queue. Run `run` as a task."""
 
     def __init__(self, work: Work, patience: float, now: Callable[[], float]) -> None:
-        """Take how many seconds a visit may wait, and the clock in seconds, monotonic."""
+        """`patience` is how many seconds a visit may wait. `clock` is in seconds, monotonic."""
         self.counts = AdmissionCounts()
         self.crowding = Crowding()
         self.queue: AdmissionQueue[Visit] = AdmissionQueue(AT_ONCE, patience)
@@ -74,7 +74,7 @@ class Admission:
         self._waiting: dict[Connection, list[Visit]] = {}
 
     def ask(self, visit: Visit) -> None:
-        """Serve a visit when it is its turn, or tell it at once when to come again."""
+        """Serve a visit when it is its turn, or tell it at once when to retry."""
         now = self._now()
         self.crowding.came(visit, now)
         retry_after_ms = self.queue.add(visit, now, visit.line)
@@ -85,19 +85,20 @@ class Admission:
             self._refuse(visit, retry_after_ms, now)
 
     def crowd_waits(self) -> bool:
-        """Whether somebody waits."""
+        """Whether any visit is waiting."""
         return len(self.queue) > 0
 
     def gone(self, connection: Connection) -> None:
-        """A connection has closed: what it has asked for need not be answered."""
+        """A connection has closed, so its visits need no answer."""
         for visit in self._waiting.pop(connection, ()):
             self.queue.remove(visit)
             self.crowding.went(visit, self._now())
 
     def turn_away(self) -> float | None:
-        """In how many seconds somebody is to come again who has not shaken hands; None for: come in.
+        """After how many seconds a client without handshake should retry; None to accept it.
 
-        Nobody is turned away while there is a place for one who comes back to a call: that it does shows in its hello.
+        No client is refused while there is room for one that returns to a call, because only its hello shows that it
+        does.
         """
         if not self.queue.is_full(Line.RESUME):
             return None
@@ -108,13 +109,13 @@ class Admission:
         return seconds
 
     async def run(self) -> None:
-        """Tell those who wait that they do, and those who waited in vain to come again, until cancelled."""
+        """Tell waiting clients that they wait, and expired ones to retry, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.tell(self._now())
 
     def tell(self, now: float) -> None:
-        """Tell those who wait what is to be told at `now`."""
+        """Tell waiting clients what is due at `now`."""
         for told in self.queue.due(now, TOLD):
             if isinstance(told, Refusal):
                 self._forget(told.key)

@@ -1,17 +1,17 @@
-"""Who waits to come in, and what those are told who wait. No I/O; time is an argument, in seconds.
+"""The queue of clients that log in, and what they are told while they wait. No I/O; time is an argument, in seconds.
 
-When thousands come in at once, to serve all a little serves none: each would be let in at the very end, when most have
-given up. So only some are under way; the others wait: joins of those who are in first, then clients on their way back
-to a call, then those who are new, each in the order in which they came.
+If thousands arrive at once, serving all of them concurrently serves none: each would finish at the very end, when most
+have given up. So only some are served at a time. The others wait: first the joins of clients that are logged in, then
+clients that return to a call, then new clients, each in order of arrival.
 
-How long that takes follows from the pace at which others were served while somebody waited. A faster pace is believed
-at once, a slower one by and by, and not while more come than are served: then the loop is busy with their handshakes,
-and will be faster. Who has waited in vain shows how slow it really is. To let somebody wait who might have been refused
-costs little; a refusal costs a handshake and, at worst, seconds in which nobody is served.
+The expected wait follows from the rate at which others were served while someone waited. A faster rate is adopted at
+once, a slower one gradually, and not while more clients arrive than are served: then the event loop is busy with their
+handshakes, and will be faster. A client that has waited in vain shows how slow it really is. Letting a client wait that
+could have been refused costs little. A refusal costs a handshake and, at worst, seconds in which no client is served.
 
-Who could not be served within `patience` is refused at once and told when to come again. Those times lie one behind the
-other at the same pace, so that the refused come when it is their turn and not all at once; and they are a little early,
-for who comes too early waits here, and who comes too late leaves the node idle.
+A client that cannot be served within `patience` is refused at once and told when to retry. These times are spaced at
+the same rate, so that refused clients return when it is their turn and not all at once. They are slightly early,
+because a client that returns early waits here, and one that returns late leaves the node idle.
 """
 
 from __future__ import annotations
@@ -25,32 +25,34 @@ from typing import Generic, TypeVar
 
 FIRST_NOTICE_SECONDS = 2.0
 NOTICE_SECONDS = 4.0
-"""How long a client waits before it is told that it does, and until it is told again."""
+"""How long a client waits before it is told so, and the interval of further notices."""
 
 OVERTIME = 0.25
-"""Of `patience`: who will be served that soon waits on, as a refusal would cost it its place."""
+"""Fraction of `patience`: a client that will be served that soon keeps waiting, because a refusal would cost
+its place.
+"""
 
 EARLY = 0.75
-"""Of the time until it is the turn of somebody who is refused. Clients are later than they were told, by a quarter."""
+"""Fraction of the time until a refused client's turn. Clients return later than told, by a quarter."""
 
 MAX_WAITING = 20_000
 MAX_RETRY_SECONDS = 120.0
 
 FIRST_PACE = 0.001
-"""Seconds for each that are assumed before any was measured."""
+"""Seconds per client that are assumed before any was measured."""
 
 WINDOW_SECONDS = 0.25
 LEARNED = 0.125
-"""Of a slower pace that a window shows."""
+"""Weight of a slower rate that a window shows."""
 
 SLOWEST = 4.0
-"""How many times as slow as thought a window may show it to be: the loop may have stood still."""
+"""Maximum factor by which a window may show the rate to be slower: the event loop may have stalled."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 class Line(IntEnum):
-    """Lines, the first one first."""
+    """The classes of clients, in order of priority."""
 
     JOIN = 0
     RESUME = 1
@@ -59,7 +61,7 @@ class Line(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Generic[K]):
-    """What a client that waits is to be told: how many are before it, and for about how long it will wait."""
+    """A notice to a waiting client: how many are served first, and for about how long it will wait."""
 
     key: K
     ahead: int
@@ -68,14 +70,14 @@ class Notice(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Generic[K]):
-    """A client that has waited in vain is to be told when to try again."""
+    """A client that has waited in vain is to be told when to retry."""
 
     key: K
     retry_after_ms: int
 
 
 _Ticket = tuple[Line, int]
-"""A line, and the how manieth came to it."""
+"""A class, and the position in it."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ class _Waiting:
 
 
 class Pace:
-    """Seconds for each that is served while others wait, over windows of time."""
+    """Seconds per client while others wait, over windows of time."""
 
     def __init__(self) -> None:
         self.seconds = FIRST_PACE
@@ -94,11 +96,11 @@ class Pace:
         self._came = self._served = 0
 
     def came(self) -> None:
-        """Somebody has come."""
+        """A client has arrived."""
         self._came += 1
 
     def served(self, now: float, *, others_wait: bool) -> None:
-        """Somebody was served; when nobody waits, the time until the next one says nothing."""
+        """A client was served. If no other waits, the time until the next one has no meaning."""
         if self._began is None or not others_wait:
             self._begin(now if others_wait else None)
             return
@@ -113,11 +115,11 @@ class Pace:
         self._begin(now)
 
     def idle(self) -> None:
-        """Nobody waits any more."""
+        """No client waits any more."""
         self._begin(None)
 
     def at_least(self, seconds: float) -> None:
-        """So slow it was for somebody who has waited in vain."""
+        """The rate as experienced by a client that has waited in vain."""
         self.seconds = max(self.seconds, seconds)
 
     def _begin(self, now: float | None) -> None:
@@ -125,7 +127,7 @@ class Pace:
 
 
 class AdmissionQueue(Generic[K]):
-    """At most `at_once` under way, and those that wait, by a key for each."""
+    """At most `at_once` clients in progress, and those that wait, by a key for each."""
 
     def __init__(self, at_once: int, patience: float) -> None:
         self.under_way = 0
@@ -138,18 +140,18 @@ class AdmissionQueue(Generic[K]):
         self._keys: dict[_Ticket, K] = {}
         self._to_tell: list[
             tuple[float, _Ticket]
-        ] = []  # a heap, in which those who are gone stay until it is time
+        ] = []  # a heap, in which clients that have left stay until their time
         self._retry_at = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self._lines))
 
     def is_full(self, line: Line) -> bool:
-        """Whether somebody who comes to this line now would be refused."""
+        """Whether a new client of this class would be refused."""
         return not self._has_place(self._ahead(line))
 
     def add(self, key: K, now: float, line: Line) -> int | None:
-        """Let somebody wait; or, if that would take too long, the ms after which it makes sense to come again."""
+        """Let a client wait; or, if that would take too long, return the ms after which it should retry."""
         self.pace.came()
         if self.is_full(line):
             return self.refuse(now)
@@ -161,9 +163,9 @@ class AdmissionQueue(Generic[K]):
         return None
 
     def next(self, now: float) -> tuple[K, float] | None:
-        """Whose turn it is, and for how long it has waited; it has to be `done`.
+        """The next client and how long it has waited. Call `done` afterwards.
 
-        None when nobody waits, or enough are under way.
+        None if none waits, or if enough are in progress.
         """
         if self.under_way >= self._at_once:
             return None
@@ -176,13 +178,13 @@ class AdmissionQueue(Generic[K]):
         return None
 
     def done(self, now: float) -> None:
-        """One that was under way is answered, or its client has gone."""
+        """A client in progress has been answered, or has left."""
         self.under_way -= 1
         self._served += 1
         self.pace.served(now, others_wait=any(self._lines))
 
     def remove(self, key: K) -> None:
-        """The client has gone. Of one that does not wait nothing is to be forgotten."""
+        """The client has left. No effect if it was not waiting."""
         for line in self._lines:
             if (waiting := line.pop(key, None)) is not None:
                 del self._keys[waiting.ticket]
@@ -190,14 +192,14 @@ class AdmissionQueue(Generic[K]):
             self.pace.idle()
 
     def refuse(self, now: float) -> int:
-        """Somebody is sent away: in how many ms to come again."""
+        """A client is refused: return after how many ms it should retry."""
         served_at = now + EARLY * (len(self) + self.under_way) * self.pace.seconds
         next_at = self._retry_at + EARLY * self.pace.seconds
         self._retry_at = min(max(next_at, served_at), now + MAX_RETRY_SECONDS)
         return round((self._retry_at - now) * 1_000)
 
     def due(self, now: float, at_most: int) -> Iterator[Notice[K] | Refusal[K]]:
-        """What is to be told now, to so many. Those who are refused have been taken out."""
+        """What to tell now, up to that many clients. Refused ones have been removed from the queue."""
         while self._to_tell and self._to_tell[0][0] <= now and at_most > 0:
             _, ticket = heapq.heappop(self._to_tell)
             key = self._keys.get(ticket)
@@ -208,7 +210,9 @@ class AdmissionQueue(Generic[K]):
             yield self._told(key, line[key], self._before(line, ticket), now)
 
     def _told(self, key: K, waiting: _Waiting, ahead: int, now: float) -> Notice[K] | Refusal[K]:
-        """Those are refused who will not be served soon even now: it was slower than it seemed, or others came."""
+        """Refuse clients that will not be served soon even now, because it was slower than expected, or others
+        arrived.
+        """
         waited, wait = now - waiting.since, ahead * self.pace.seconds
         if waited >= self._patience:
             self.pace.at_least(waited / max(1, self._served - waiting.served_before))
@@ -223,7 +227,9 @@ class AdmissionQueue(Generic[K]):
         return Notice(key, ahead - self.under_way, round(wait * 1_000))
 
     def _before(self, line: OrderedDict[K, _Waiting], ticket: _Ticket) -> int:
-        """About how many are served before one that waits: of its line those who came first, gone ones among them."""
+        """About how many are served before a waiting client, including those of its class that arrived earlier and have
+        left.
+        """
         first = next(iter(line.values())).ticket
         own = min(ticket[1] - first[1], len(line) - 1)
         return self.under_way + sum(map(len, self._lines[: ticket[0]])) + own

@@ -1,7 +1,8 @@
-"""Whether this node is still taking in a crowd: clients that were all lost at once, and come in one after the other.
+"""Whether this node is still letting in a crowd: clients that lost their connections together and log in one after the
+other.
 
-Hellos that wait show it, and so do clients that were told to come back later: they are on their way, too. It is over
-when nobody has had to wait for as long as a client that was turned away may stay away by itself. Pure: the time is an
+Hellos that wait show a crowd, and so do clients that were told to retry later, because they will return. The crowd has
+passed once no client has had to wait for as long as a refused client may stay away by itself. Pure: the time is an
 argument, in seconds of one clock.
 """
 
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 SLOW_SECONDS = 1.0
-"""A hello that waits for longer is not answered at leisure."""
+"""A hello that waits longer than this shows a crowd."""
 
 AWAY_SECONDS = 10.0
-"""The longest that clients wait by themselves before they try again."""
+"""The longest time that clients wait by themselves before they retry."""
 
 
 class Crowding:
-    """Hellos that wait on one node, by whatever names them."""
+    """The waiting hellos of one node, by any key."""
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, float] = {}
@@ -25,11 +26,11 @@ class Crowding:
 
     @property
     def waiting(self) -> int:
-        """How many hellos have no answer yet."""
+        """Number of hellos without an answer."""
         return len(self._waiting)
 
     def came(self, hello: Hashable, now: float) -> None:
-        """A hello has come."""
+        """A hello has arrived."""
         self._waiting[hello] = now
 
     def went(self, hello: Hashable, now: float) -> None:
@@ -39,10 +40,10 @@ class Crowding:
             self._until = max(self._until, now + AWAY_SECONDS)
 
     def turned_away(self, now: float, retry_after_seconds: float) -> None:
-        """A client was told to come back later."""
+        """A client was told to retry later."""
         self._until = max(self._until, now + retry_after_seconds + AWAY_SECONDS)
 
     def crowded(self, now: float) -> bool:
-        """Whether a crowd is still coming in."""
-        oldest = next(iter(self._waiting.values()), now)  # they came in this order
+        """Whether a crowd is still logging in."""
+        oldest = next(iter(self._waiting.values()), now)  # in order of arrival
         return now - oldest > SLOW_SECONDS or now < self._until

@@ -1,13 +1,13 @@
-"""Sending the clients of a node away, because it stops or because an operator wants it empty.
+"""Drains a node, because it stops or because an operator wants it empty.
 
-Goodbyes are spread over time, so that clients do not all come back at once; calls in the middle of a negotiation come
-last. A client keeps its connection until the time that it was told to come back, and a moment longer: whoever
-connects elsewhere first misses nothing.
+Goodbyes are spread over time, so that clients do not all reconnect at once. Calls in the middle of a negotiation come
+last. A client keeps its connection until its time to reconnect and a moment longer, so one that connects elsewhere
+first misses nothing.
 
-Load balancers learn late that the node takes no more clients, by a look at `/readyz` every few seconds. Until then
-they send some: so the port stays open for a while, and who comes is refused in the handshake, with an answer that
-sends a load balancer, or else a client, to another node. Goodbyes wait for that: whoever is told to go is not sent here
-again.
+Load balancers learn late that the node takes no more clients, because they check `/readyz` every few seconds. Until
+then they still send clients. So the port stays open for a while, and new clients are refused in the handshake, with an
+answer that sends a load balancer, or the client itself, to another node. Goodbyes start after that, so that no client
+that is told to leave is sent back here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from signal_node.transport.connections import Connections
 from signal_node.transport.listener import Listener
 
 SPREAD_MS = 2_000
-"""Clients are told to come back after up to this many ms, or a tenth of the drain window if that is less."""
+"""Maximum reconnect time that clients are told, in ms, or a tenth of the drain window if that is less."""
 
 LINGER_MS = 1_000
 """How long after that time the connection stays open, or 15 % of the window if that is less."""
@@ -36,13 +36,13 @@ SHARE = 0.6
 """The part of the drain window over which goodbyes are spread."""
 
 FIRST_SHARE = 0.3
-"""By then goodbyes begin, however long the port stays open."""
+"""The part of the window by which goodbyes start, even if the port is still open."""
 
 LAST_SHARE = 0.7
-"""Up to here go the goodbyes to those who were negotiating; the rest is for closes and the journal."""
+"""The part of the window by which negotiating clients get their goodbyes; the rest is for closes and the journal."""
 
 QUIET_SECONDS = 5.0
-"""A call in which nobody has sent a description or a candidate for so long is through with its negotiation."""
+"""A call without description or candidate for this long has finished its negotiation."""
 
 POLL_SECONDS = 0.02
 
@@ -59,9 +59,9 @@ class Drain:
         negotiated_at: Callable[[str], float | None],
         uniform: Callable[[], float],
     ) -> None:
-        """Take `negotiated_at(room_id)`, when a room last negotiated, on the loop's clock.
+        """`negotiated_at(room_id)` is when a room last negotiated, on the event loop's clock.
 
-        `uniform()` draws from 0 to 1.
+        `uniform()` returns random numbers from 0 to 1.
         """
         self.clients = clients
         self._rooms = rooms
@@ -69,9 +69,9 @@ class Drain:
         self._uniform = uniform
 
     async def run(self, seconds: float, hurry: asyncio.Event, linger: float = 0.0) -> None:
-        """Say goodbye to all clients within `seconds`, then wait for closes and commits until the time is over.
+        """Send goodbye to all clients within `seconds`, then wait for closes and commits until the time is over.
 
-        `hurry` ends it at once. For `linger` seconds load balancers may not know of it.
+        `hurry` ends it at once. For the first `linger` seconds, load balancers may still send clients.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -96,7 +96,7 @@ class Drain:
 
 
 class Goodbyes:
-    """Says goodbye to clients, and closes their connections when their time has come."""
+    """Sends goodbye to clients, and closes their connections at their time."""
 
     def __init__(
         self,
@@ -113,13 +113,13 @@ class Goodbyes:
         self._closes: list[asyncio.TimerHandle] = []
 
     def say_if_calm(self, connection: Connection) -> bool:
-        """Say goodbye, unless a call of the client's is in the middle of a negotiation; whether it was said."""
+        """Send goodbye unless the client's call is negotiating. Returns whether it was sent."""
         if self._negotiates(connection):
             return False
         return self.say(connection)
 
     def say(self, connection: Connection) -> bool:
-        """Say goodbye; whoever has not been welcomed is closed at once, or is about to be refused by the handshake."""
+        """Send goodbye. A client that is not welcomed yet is closed at once, or refused in the handshake."""
         if connection.websocket.connecting:
             return True
         if connection.session.stage is not Stage.READY:
@@ -134,7 +134,7 @@ class Goodbyes:
         return True
 
     def cancel(self) -> None:
-        """Close nothing any more."""
+        """Close no more connections."""
         for close in self._closes:
             close.cancel()
 
@@ -155,7 +155,7 @@ async def _spread(
     end: float,
     hurry: asyncio.Event,
 ) -> list[Connection]:
-    """Say goodbye to one after the other between two times; returns those to whom it was not said."""
+    """Send goodbyes one by one between two times, and return the clients that got none."""
     loop = asyncio.get_running_loop()
     late = []
     for number, connection in enumerate(connections):
@@ -177,7 +177,7 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
 
 
 class DrainState:
-    """Whether the node sends its clients away: for a while, as an operator asked, or because it stops."""
+    """Whether the node is draining: for a while on an operator's request, or because it stops."""
 
     def __init__(self) -> None:
         self.hurry = asyncio.Event()
@@ -186,12 +186,12 @@ class DrainState:
 
     @property
     def active(self) -> bool:
-        """Whether the node takes no new clients."""
+        """Whether the node refuses new clients."""
         return self.stopping or self.running is not None
 
 
 class Drains:
-    """Begins drains and undoes them."""
+    """Starts and cancels drains."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class Drains:
         seconds: float,
         linger: float,
     ) -> None:
-        """Take the drain window where none is asked for, and for how much of it the port stays open at the most."""
+        """Take the default drain window, and for how much of it the port stays open at most."""
         self.state = state
         self._node = node
         self._drain = drain
@@ -217,7 +217,7 @@ class Drains:
         self._shutting: asyncio.TimerHandle | None = None
 
     def report(self) -> dict[str, Any]:
-        """How far it is: `state` is ready, draining or drained; `remaining_ms` until the last are dropped."""
+        """The progress: `state` is ready, draining or drained; `remaining_ms` is the time until the last are closed."""
         sessions, now = len(self._drain.clients), asyncio.get_running_loop().time()
         busy = sessions or now < self._shuts_at or not self._done()
         state = "ready" if not self.state.active else "draining" if busy else "drained"
@@ -225,7 +225,7 @@ class Drains:
         return {"node": self._node, "state": state, "sessions": sessions, "remaining_ms": remaining}
 
     def begin(self, seconds: float | None = None) -> None:
-        """Begin to send all clients away within `seconds`; nothing when that is under way."""
+        """Start to drain within `seconds`. No effect if a drain is in progress."""
         if self.state.active:
             return
         window = self._seconds if seconds is None else seconds
@@ -236,7 +236,7 @@ class Drains:
         )
 
     def _shut(self, window: float) -> float:
-        """Shut the door when load balancers have had time to learn of it; returns the seconds until then."""
+        """Close the port when load balancers have had time to notice. Returns the seconds until then."""
         loop = asyncio.get_running_loop()
         linger = min(self._linger, window)
         self._ends_at, self._shuts_at = loop.time() + window, loop.time() + linger
@@ -247,7 +247,7 @@ class Drains:
         return linger
 
     async def undo(self) -> None:
-        """Take clients again; those who have been told to leave do. Raises OSError when the port is taken now."""
+        """Accept clients again. Those that were told to leave do. Raises OSError if the port is taken by now."""
         if self.state.stopping or self.state.running is None:
             return
         self.state.running.cancel()
@@ -258,7 +258,7 @@ class Drains:
         _log.info("drain_undone", sessions=len(self._drain.clients))
 
     async def stop(self) -> None:
-        """Send everybody away for good: the node stops. `hurry` ends it at once."""
+        """Drain permanently, because the node stops. `hurry` ends it at once."""
         self.state.stopping = True
         loop = asyncio.get_running_loop()
         _log.info("draining", sessions=len(self._drain.clients), seconds=self._seconds)
@@ -275,7 +275,7 @@ class Drains:
         self._listener.close()
 
     def _forget_to_shut(self) -> None:
-        """What the timer was to do is done now, or not at all."""
+        """Run the timer's action now, or not at all."""
         self._shuts_at = 0.0
         if self._shutting is not None:
             self._shutting.cancel()

@@ -1,4 +1,4 @@
-"""What happens on this node when a client's connection opens, asks for something or closes."""
+"""What happens when a client's connection opens, makes a request or closes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ConnectionHandler:
         draining: Callable[[], bool],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """While `draining()` clients that come are sent to other nodes."""
-        # On the path of every signal and request: no call in between.
+        """While `draining()`, new clients are sent to other nodes."""
+        # On the path of every signal and request: avoid a call in between.
         self.relay = relay.relay
         self.perform = requests.begin
         self.draining = draining
@@ -57,21 +57,21 @@ class ConnectionHandler:
         return self._clients.accept(self, host)
 
     def refused(self, connection: Connection, status: int, why: str) -> None:
-        """A handshake was refused; a node that drains refuses everybody, which is no news."""
+        """A handshake was refused. Not logged while draining, when all are refused."""
         if not self.draining():
             self._limits.log.handshake_refused(connection.peer_host, status, why)
 
     def origin_refused(self, connection: Connection, origin: str) -> None:
-        """The page that connects is not listed."""
+        """The page's origin is not allowed."""
         self._limits.log.origin_refused(connection.address, origin)
 
     def opened(self, connection: Connection) -> None:
-        """A client has done the handshake."""
+        """A client has completed the handshake."""
         self._clients.opened(connection)
         self._limits.opened(connection)
 
     def closed(self, connection: Connection) -> None:
-        """A connection is gone: its sides are lost, at once or when its successor has had time to take them."""
+        """A connection is gone: its sides are lost, at once or after its successor has had time to take them."""
         session = connection.session
         self._clients.closed(connection)
         if session.user:

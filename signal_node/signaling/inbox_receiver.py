@@ -1,4 +1,4 @@
-"""What other nodes say, each to whom it concerns."""
+"""Passes messages of other nodes to the parts that they concern."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class InboxReceiver:
         self._suspicions = suspicions
 
     def replaced_received(self, session: str, *, by_backend: bool) -> None:
-        """A session's user has connected elsewhere, or the app's backend wants it gone."""
+        """A session's user has connected elsewhere, or was disconnected by the app's backend."""
         self._sessions.put_out(session, close_codes.DISCONNECTED if by_backend else close_codes.REPLACED)
 
     def notice_received(self, data: bytes) -> None:

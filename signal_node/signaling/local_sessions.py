@@ -9,7 +9,7 @@ from signal_node.protocol import close_codes
 from signal_node.transport.connections import Connections
 
 LEAVING_SECONDS = 0.3
-"""How long a connection that was told goodbye is written to after another one has taken over its user."""
+"""How long a connection that was sent goodbye still gets frames after another one has taken over its user."""
 
 
 class LocalSessions:
@@ -43,20 +43,20 @@ class LocalSessions:
         self.put_out(session, close_codes.REPLACED)
 
     def put_out(self, session: str, close: close_codes.CloseCode) -> None:
-        """Close the connection of a session whose user is no longer its own."""
+        """Close the connection of a session that no longer holds its user."""
         connection = self._clients.get(session)
         if connection is None or connection.replaced or connection.session.closed():
             return
         connection.replaced = True
         self.replaced_ones += 1
         if connection.leaving:
-            # The client connects elsewhere first, as it should: what its peer still sends here is not lost.
+            # The client connected elsewhere first, as it should. Frames that its peer still sends here are not lost.
             self._loop.call_later(LEAVING_SECONDS, connection.close, close)
         else:
             connection.close(close)
 
     def room_changed(self, before: Room | None, after: Room) -> None:
-        """Sessions learn which sides they hold from the record alone."""
+        """Sessions learn only from the record which sides they hold."""
         ended = after.status is Status.ENDED
         for number in SIDES:
             held = None if before is None else before.side(number)
@@ -66,7 +66,7 @@ class LocalSessions:
                 if loser is not None:
                     loser.session.rooms.release(after.room_id, ended=ended, reason=after.ended_reason)
                     if holds.connected:
-                        # The word that came for it may have been missed: one user has one connection.
+                        # The message about it may have been missed: one user has one connection.
                         self.replaced(held.session)
             if holds.node == self._node and holds.session is not None:
                 holder = self._clients.get(holds.session)

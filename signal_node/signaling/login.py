@@ -1,4 +1,4 @@
-"""How a client is let in: its token is looked at, it takes its user, and a resumed one its sides."""
+"""Logs clients in: checks the token, takes the user, and for a resumed session the sides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class LoginCounts:
-    """What became of hellos."""
+    """Results of hellos."""
 
     accepted: int = 0
     refused: int = 0
@@ -44,7 +44,7 @@ class LoginCounts:
 
 @dataclass(eq=False, slots=True)
 class Hello:
-    """A client that asks to be let in (`admission.Visit`)."""
+    """A client that asks to log in (`admission.Visit`)."""
 
     login: Login
     connection: Connection
@@ -52,7 +52,7 @@ class Hello:
 
     @property
     def line(self) -> Line:
-        """Clients on their way back to a call go before those who are new."""
+        """Clients that return to a call come before new ones."""
         return Line.NEW if self.effect.resume is None else Line.RESUME
 
     async def serve(self) -> None:
@@ -61,13 +61,13 @@ class Hello:
         await self.login.authenticate(self.connection, self.effect)
 
     def refuse(self, message: str, retry_after_ms: int) -> None:
-        """The client may say hello again on the same connection."""
+        """The client may send hello again on the same connection."""
         session, request_id = self.connection.session, self.effect.request_id
         self.connection.hello_due_in(retry_after_ms / 1_000)
         self.connection.perform(session.postponed(request_id, message, retry_after_ms))
 
     def tell_queued(self, ahead: int, wait_ms: int) -> None:
-        """A client that is told so waits for longer."""
+        """Tell the client that it waits, which also extends its patience."""
         self.connection.perform(self.connection.session.queued(ahead, wait_ms))
 
 
@@ -90,7 +90,7 @@ class Login:
         *,
         is_live: Callable[[str], bool],
     ) -> None:
-        """Take `is_live(node)`, whether a node has shown itself recently."""
+        """`is_live(node)` is whether a node has been seen recently."""
         self.counts = LoginCounts()
         self._node = node
         self._clients = clients
@@ -111,7 +111,7 @@ class Login:
         self._admission.ask(Hello(self, connection, effect))
 
     def gone(self, connection: Connection) -> None:
-        """A connection has closed: its session holds nobody."""
+        """A connection has closed: its session no longer holds a user."""
         session = connection.session
         if session.user:
             self.session_over(session.user, session.id)
@@ -119,7 +119,7 @@ class Login:
     async def authenticate(self, connection: Connection, effect: Authenticate) -> None:
         """Answer a hello."""
         session = connection.session
-        logs.bind(session=session.id)  # what this task logs, and nothing else
+        logs.bind(session=session.id)  # applies to this task's log lines only
         try:
             await self._let_in(connection, effect)
         except Exception:
@@ -175,7 +175,7 @@ class Login:
             return error
 
     async def _is_known(self, user: object, resume: str | None) -> bool:
-        """Whether a client has a good token and a secret of its user's."""
+        """Whether a client has a valid token and a resume secret of its user."""
         if resume is None or not isinstance(user, str):
             return False
         try:
@@ -198,7 +198,7 @@ class Login:
     # --- the user ---
 
     async def _take_user(self, user: str, session: Session, resume: str | None) -> Taken:
-        """Make the user this session's, and close the session that held it, if that may be."""
+        """Assign the user to this session, and close the session that held it, unless the client is outdated."""
         taken = await self._taken(user, session, resume)
         if taken.outdated:
             return taken
@@ -212,7 +212,7 @@ class Login:
         return taken
 
     async def _taken(self, user: str, session: Session, resume: str | None) -> Taken:
-        """Without Redis only what this node holds can be known; Redis is told when it is back."""
+        """Without Redis, only this node's own state is known. Redis is told once it is back."""
         users = self._users
         try:
             async with asyncio.timeout(STORED_SECONDS):
@@ -231,13 +231,13 @@ class Login:
         return taken
 
     def _is_gone(self, taken: Taken) -> bool:
-        """Whether the session that holds a user is known not to live: its node died, or has lost it."""
+        """Whether the session that holds a user is known to be gone: its node died, or has lost it."""
         if taken.node == self._node:
             return taken.session is not None and not self._sessions.stays(taken.session)
         return taken.node is not None and not self._is_live(taken.node)
 
     def session_over(self, user: str, session: str) -> None:
-        """The session is over: nobody holds the user, unless another session has taken it."""
+        """The session has ended: nobody holds the user, unless another session has taken it."""
         self._users.forget(user, session)
         self._work.begin(self._release(user, session))
 

@@ -1,7 +1,7 @@
 """The path of a signal.
 
-`SignalRelay.relay` is all there is to it: two look-ups in memory, then the peer's connection or the outbox. Nothing is
-awaited. A peer that does not read as fast as it is sent to costs its sender: that one is told to wait.
+`SignalRelay.relay` does two lookups in memory, then writes to the peer's connection or to the outbox. It never awaits.
+If the peer reads too slowly, the sender is told to wait.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from signal_node.transport.connection import Connection
 from signal_node.transport.connections import Connections
 
 SAMPLED = 32
-"""One signal in so many is timed."""
+"""One in this many signals is timed."""
 
 SLOW_MS = 1_000
-"""How long a sender is to wait whose peer does not read as fast."""
+"""How long the sender should wait if its peer reads too slowly."""
 
 MAX_SLOW = 1_000
 
@@ -34,7 +34,7 @@ _RELAY_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0
 
 @dataclass(slots=True)
 class RelayCounts:
-    """What is counted on the path of a signal: plain numbers, read when metrics are asked for."""
+    """Counters on the path of a signal: plain numbers, read during a scrape."""
 
     relayed_here: int = 0
     relayed_across: int = 0
@@ -45,7 +45,7 @@ class RelayCounts:
 
 
 class SignalRelay:
-    """Hands signals from sessions of this node, and of others, to their peers."""
+    """Passes signals from sessions of this node, and of other nodes, to their peers."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class SignalRelay:
         self._slow: dict[str, float] = {}  # sessions of other nodes that read too slowly, and until when
 
     def relay(self, connection: Connection, relay: Relay) -> None:
-        """Forward to the peer, now. Nothing is awaited here."""
+        """Forward to the peer, immediately. Nothing is awaited here."""
         room_id, side, data, counts = relay.room_id, relay.side, relay.data, self.counts
         kind = self._negotiation_log.relayed(room_id, side, connection.session.id, data, connection.heard_at)
         room = self._rooms.get(room_id)
@@ -91,7 +91,8 @@ class SignalRelay:
         elif receiver.outgoing.relay(data):
             counts.relayed_here = number = counts.relayed_here + 1
             if not number % SAMPLED:
-                # The connections' flush is due before this: it was asked for when the frame was forwarded.
+                # The connections are flushed before this runs, because the flush was requested when the frame was
+                # forwarded.
                 self._loop.call_soon(self._relayed, time.perf_counter())
         else:
             self._refuse(connection, room_id)
@@ -100,7 +101,7 @@ class SignalRelay:
             self._offer_outcomes.sent(room_id, side, kind)
 
     def received(self, session: str, data: bytes) -> None:
-        """Hand on a signal of a peer on another node."""
+        """Pass on a signal from a peer on another node."""
         self.counts.received_across += 1
         if len(data) >= MIN_BYTES:
             self._offer_outcomes.received(data)
@@ -112,7 +113,7 @@ class SignalRelay:
             self._tell_slow(receiver)
 
     def slow_received(self, session: str, room_id: str) -> None:
-        """A session of another node has no room for what its peers here send."""
+        """A session of another node has no room for signals from its peers here."""
         now = self._loop.time()
         if len(self._slow) >= MAX_SLOW:
             self._slow = {slow: until for slow, until in self._slow.items() if until > now}
@@ -141,7 +142,7 @@ class SignalRelay:
         self.counts.seconds.observe(time.perf_counter() - began)
 
     def _tell_slow(self, receiver: Connection) -> None:
-        """Let the nodes of a client's peers know that it does not read as fast as they send."""
+        """Tell the nodes of a client's peers that it reads more slowly than they send."""
         now = self._loop.time()
         if now - receiver.slow_told_at < SLOW_MS / 4_000:
             return

@@ -1,9 +1,10 @@
-"""What a member of a room says about the other one: kept for the app's moderators, with what is known of the room.
+"""Reports of a member about the other one: stored for the app's moderators, with what is known of the room.
 
-It is answered once it is in the room's stream, where it outlives the node. People report after a call, so a room that
-has ended can be reported for as long as its tombstone lasts, also by who has never joined over this connection.
+A report is answered once it is in the room's stream, where it survives the node. People report after a call, so an
+ended room can be reported as long as its tombstone lasts, even by a user who has not joined it over this connection.
 
-The chat of a room is in its reports once: a later one has the lines since then, and names the report with those before.
+The chat of a room is stored once in its reports: a later one has the messages since then, and the id of the report
+before.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from signal_node.protocol import snapshots
 from signal_node.rooms.store import RoomStore
 
 WINDOW_MS = 3_600_000
-"""The window in which the reports of a room by one user are counted; it begins with the first."""
+"""The window in which a user's reports of a room are counted. It starts with the first."""
 
 CHAT_WINDOW_MS = 24 * 3_600_000
-"""How long it is remembered which report of a room has its chat, since the last report."""
+"""How long it is remembered which report of a room has its chat, from the last report on."""
 
 MAX_CHAT_BYTES = 256 * 1024
-"""Chat in a report; the oldest lines give way."""
+"""Maximum size of the chat in a report; the oldest messages are left out."""
 
 _ROLES = {1: "initiator", 2: "receiver"}
 
 
 class NoSuchRoom(Exception):
-    """There is no room of that id, or it ended long ago."""
+    """The room does not exist, or ended too long ago."""
 
 
 class NoMember(Exception):
-    """The user is not one of the room's two."""
+    """The user is not a member of the room."""
 
 
 class TooManyReports(Exception):
-    """The user has reported the room often enough; `retry_after_ms` says when it may again."""
+    """The user has reported the room too often; `retry_after_ms` says when the next report is possible."""
 
     def __init__(self, retry_after_ms: int) -> None:
         super().__init__("too many reports of this room")
@@ -54,29 +55,29 @@ class TooManyReports(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EarlierChat:
-    """The chat up to line `seq` is in that report, or in the ones that it names."""
+    """The chat up to message `seq` is in that report, or in earlier ones that it refers to."""
 
     seq: int = 0
     report_id: str | None = None
 
     @classmethod
     def read(cls, value: Any) -> EarlierChat:
-        """What `written` gave; nothing for None."""
+        """Decode the result of `written`; empty for None."""
         if value is None:
             return cls()
         seq, _, report = text(value).partition(" ")
         return cls(int(seq), report)
 
     def written(self) -> str:
-        """As Redis keeps it."""
+        """Encode it for Redis."""
         return f"{self.seq} {self.report_id}"
 
 
 class Reports:
-    """Takes the reports of one node's clients."""
+    """Accepts the reports of one node's clients."""
 
     def __init__(self, client: Client, store: RoomStore, limit: int, now: Callable[[], int]) -> None:
-        """Take how many reports of one room a user may make within the window, and `now()`, ms since 1970."""
+        """Take the number of reports of one room per user and window, and `now()`, ms since 1970."""
         self._client = client
         self._store = store
         self._limit = limit
@@ -84,7 +85,7 @@ class Reports:
         self._append = Script(client, __package__, "append_report.lua")
 
     async def add(self, user: str, room_id: str, reason: str) -> None:
-        """Take a report; one that is known already changes nothing.
+        """Store a report. A known report has no effect.
 
         Raises NoSuchRoom, NoMember, TooManyReports, StoreUnavailable, BadRecord.
         """
@@ -124,7 +125,7 @@ def report_of(
     now: int,
     earlier: EarlierChat = EarlierChat(),
 ) -> Report:
-    """The report that the user on `side` makes at `now`, ms since 1970."""
+    """The report of the user on `side` at `now`, ms since 1970."""
     new = [line for line in messages if line.seq > earlier.seq]
     kept = _newest(new)
     room_id, reporter = UUID(room.room_id), UUID(room.side(side).user)
@@ -150,7 +151,7 @@ def report_of(
 
 
 def _newest(messages: Sequence[Message]) -> Sequence[Message]:
-    """As many of the last lines as a report takes."""
+    """As many of the last messages as fit into a report."""
     room_for = MAX_CHAT_BYTES
     for at in range(len(messages) - 1, -1, -1):
         room_for -= len(encode_message(messages[at]))
@@ -169,7 +170,7 @@ def _member(room: Room, side: SideNumber) -> dict[str, Any]:
 
 
 def _durations(room: Room, now: int) -> dict[str, int | None]:
-    """In seconds: what was agreed (0: no limit), how long the call has lasted, how long ago it ended."""
+    """Durations in seconds: agreed (0: no limit), length of the call so far, time since its end."""
     until = now if room.ended_at is None else room.ended_at
     return {
         "agreed": room.duration_seconds,

@@ -1,6 +1,6 @@
-"""What clients ask for that takes time: to be let in, to join a room, to change one.
+"""Requests that take time: log in, join a room, change a room.
 
-Each request is answered once, by its own task or by the callback of its commit; none is on the path of a signal.
+Each request is answered once, by its own task or by the callback of its commit. None is on the path of a signal.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(eq=False, slots=True)
 class Join:
-    """A client that is in and asks for its side of a room (`admission.Visit`)."""
+    """A logged-in client that asks for its side of a room (`admission.Visit`)."""
 
     requests: Requests
     connection: Connection
@@ -58,7 +58,7 @@ class Join:
 
     @property
     def line(self) -> Line:
-        """Whoever is in goes first."""
+        """Logged-in clients come first."""
         return Line.JOIN
 
     async def serve(self) -> None:
@@ -72,15 +72,15 @@ class Join:
             ErrorCode.UNAVAILABLE, message, effect.room_id, effect.request_id, retry_after_ms
         )
         self.connection.perform(error)
-        # Not from within: it begins the next join of the connection, which may be refused as well.
+        # Deferred, because it starts the connection's next join, which may be refused as well.
         asyncio.get_running_loop().call_soon(self.connection.answered)
 
     def tell_queued(self, ahead: int, wait_ms: int) -> None:
-        """Nobody waits for long who is in: joins go first."""
+        """Nothing to tell: joins come first, so they do not wait long."""
 
 
 class Requests:
-    """The requests under way on one node."""
+    """The requests in progress on one node."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Requests:
         self._work = work
 
     def begin(self, connection: Connection, effect: Request) -> None:
-        """Begin a request. Frames of peers wait until a hello or a join is answered."""
+        """Start a request. Frames of peers wait until a hello or a join is answered."""
         match effect:
             case Authenticate():
                 self._login.begin(connection, effect)
@@ -122,7 +122,7 @@ class Requests:
                 self._work.begin(self._report(connection, effect))
 
     def gone(self, connection: Connection) -> None:
-        """A connection has closed: nothing that it has asked for need be answered."""
+        """A connection has closed, so its requests need no answer."""
         self._admission.gone(connection)
         self._login.gone(connection)
 
@@ -140,7 +140,7 @@ class Requests:
                 _log.error("join_failed", error=repr(error))
                 answer = self._unavailable(session, effect)
             except Exception:
-                # A fault of ours: it is logged, and the client may try again rather than wait for nothing.
+                # An internal error: log it, and let the client retry instead of waiting in vain.
                 _log.exception("join_failed")
                 answer = self._unavailable(session, effect)
             connection.perform(answer)
@@ -155,7 +155,7 @@ class Requests:
             return ()
         side = None if room is None else room.side_of(session.user)
         if room is None and self._inbox.just_lost:
-            raise StoreUnavailable("another node may have yet to put the room back")
+            raise StoreUnavailable("the room may still be restored by another node; retry later")
         if room is None:
             return self._no_room(session, effect)
         if side is None:
@@ -169,7 +169,7 @@ class Requests:
         return session.rooms.joined(outcome.room, messages, effect.request_id)
 
     async def _stored(self, room_id: str) -> Room | None:
-        """The room as Redis has it, or as it was known here if Redis has just lost it."""
+        """The room from Redis, or as it was known here if Redis has just lost it."""
         asked = self._lookups.ask_record(room_id)
         return await self._lookups.room_in(asked, room_id) or self._rooms.known(room_id)
 
@@ -193,10 +193,10 @@ class Requests:
         )
 
     async def _join_without_redis(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
-        """Let a user into a room that fits on this node: one of the cache, else one from Postgres.
+        """Let a user into a room that fits on this node: from the cache, or from Postgres.
 
-        A room fits when the other side is here or nowhere. The join waits in the journal for Redis, and is answered
-        before it is stored: better a call on a promise than none.
+        A room fits if the other side is here or nowhere. The join waits in the journal for Redis, and is answered
+        before it is stored: a call on a promise is better than none.
         """
         unavailable = self._unavailable(session, effect)
         room = self._rooms.get(effect.room_id)
@@ -224,7 +224,7 @@ class Requests:
         return session.rooms.joined(joined, messages, effect.request_id)
 
     def _known_chat(self, room_id: str, archived: Archived | None) -> list[Message]:
-        """What Postgres and the cache have of the chat, which need not be all."""
+        """The chat from Postgres and the cache, which may be incomplete."""
         lines = () if archived is None else archived.messages
         by_seq = {line.seq: line for line in (*lines, *self._rooms.lines(room_id))}
         return [by_seq[seq] for seq in sorted(by_seq)]
@@ -258,7 +258,7 @@ class Requests:
             connection.perform(self._unavailable(session, effect))
 
     async def _find_line(self, connection: Connection, effect: LineRequest) -> None:
-        """Answer for a line that may be stored already, whatever has become of its room since."""
+        """Answer for a chat message that may be stored already, whatever has happened to its room since."""
         try:
             async with asyncio.timeout(STORED_SECONDS):
                 answer = await self._line(connection.session, effect)
@@ -273,7 +273,7 @@ class Requests:
         room_id = effect.room_id.lower()
         room = self._rooms.get(room_id) or await self._stored(room_id)
         if room is None and self._inbox.just_lost:
-            raise StoreUnavailable("another node may have yet to put the room back")
+            raise StoreUnavailable("the room may still be restored by another node; retry later")
         if room is None:
             return self._no_room(session, effect)
         if room.side_of(session.user) is None:
@@ -335,7 +335,7 @@ class Requests:
 
 
 def _known_line(effect: Act, outcome: Outcome) -> LineRequest | None:
-    """The line to be looked for in place of one that was not written: it was before, or before its room ended."""
+    """The message to look for instead of one that was not written: an earlier attempt, or one before the room ended."""
     command = effect.command
     if not isinstance(command, commands.Post) or command.key is None:
         return None

@@ -1,4 +1,4 @@
-"""Commands for rooms, of those who wait until they are stored and of those who do not."""
+"""Commands for rooms, whether their caller waits until they are stored or not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RoomCommands:
         asker: str | None,
         now: int | None = None,
     ) -> Outcome:
-        """Carry out a command for a session, if `asker` is one; what became of it. Raises JournalFull."""
+        """Carry out a command, for the session `asker` if given, and return its result. Raises JournalFull."""
         stored: asyncio.Future[Outcome] = self._loop.create_future()
         try:
             self._rooms.execute(room, room_id, command, _settling(stored), asker, now)
@@ -48,11 +48,11 @@ class RoomCommands:
         return await stored
 
     def execute_quietly(self, room_id: str, command: Command) -> None:
-        """Carry out a command that nobody waits for."""
+        """Carry out a command whose result nobody waits for."""
         try:
             self._rooms.execute(None, room_id, command, ignore_outcome)
         except IllegalTransition:
-            pass  # the room is gone or over: there is nothing left to lose
+            pass  # the room is gone or has ended: there is nothing left to lose
         except JournalFull:
             _log.error("command_dropped", room=room_id, command=command.kind)
 

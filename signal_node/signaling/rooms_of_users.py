@@ -1,4 +1,4 @@
-"""The rooms of a user who comes in: what the welcome shows of them, and the sides that a resumed session takes."""
+"""The rooms of a user who logs in: those in the welcome, and the sides that a resumed session takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RoomsOfUsers:
-    """Looks up the rooms of users. Without Redis a user is welcomed without them."""
+    """Looks up the rooms of users. Without Redis, a user is welcomed without them."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class RoomsOfUsers:
         *,
         now: Callable[[], float],
     ) -> None:
-        """Take `bring_back(user)`, which has rooms come back that Redis has lost and tells whether it had to, and the
-        loop's clock.
+        """`bring_back(user)` restores rooms that Redis has lost, and returns whether it had to. `clock` is the event
+        loop's.
         """
         self._bring_back = bring_back
         self._node = node
@@ -49,11 +49,11 @@ class RoomsOfUsers:
         self._work = work
 
     def ask(self, user: str) -> Asked:
-        """Ask which rooms a user has."""
+        """Request the user's room ids."""
         return self._lookups.ask_rooms_of(user)
 
     async def records(self, user: str, index: Asked) -> list[tuple[str, Asked]]:
-        """Ask for the records of the user's rooms; none when Redis does not say which these are."""
+        """Request the records of the user's rooms; none if Redis does not return the ids."""
         try:
             async with asyncio.timeout(STORED_SECONDS):
                 if await self._bring_back(user):
@@ -67,14 +67,14 @@ class RoomsOfUsers:
     async def of(
         self, user: str, asked: Sequence[tuple[str, Asked]], session: Session, *, resumed: bool
     ) -> list[snapshots.HeldRoom]:
-        """The user's live rooms. A resumed session takes the sides that the one before it held or lost, all at once."""
+        """The user's live rooms. A resumed session takes all sides that the previous one held or lost."""
         over: list[str] = []
         answers = [
             self._held_room(user, room_id, record, session, resumed, over) for room_id, record in asked
         ]
         try:
             async with asyncio.timeout(STORED_SECONDS):
-                # Most have one room, for which a task of its own would cost more than its work.
+                # Most users have one room, for which a separate task would cost more than the work itself.
                 rooms = [await answers[0]] if len(answers) == 1 else await asyncio.gather(*answers)
         except (JournalFull, TimeoutError) as error:
             _log.warning("rooms_of_user_unavailable", error=str(error))

@@ -1,4 +1,4 @@
-"""Closing the connection of a session whose user is no longer its own, wherever that session is."""
+"""Closes the connection of a session that no longer holds its user, on any node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Takeover:
             self._outbox.replace(node, session)
 
     def disconnect(self, node: str, session: str) -> None:
-        """The app's backend wants the user gone."""
+        """The app's backend disconnects the user."""
         if node == self._node:
             self._sessions.put_out(session, close_codes.DISCONNECTED)
         else:

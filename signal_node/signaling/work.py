@@ -1,4 +1,4 @@
-"""Requests under way on a node, each in a task of its own that ends with its owner."""
+"""Requests in progress on a node, each in its own task, which ends with its owner."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import structlog
 
 STORED_SECONDS = 3.0
-"""How long a hello or a join waits for Redis before it is answered without."""
+"""How long a hello or a join waits for Redis before it is answered without it."""
 
 RETRY_AFTER_MS = 1_000
 
-AWAY = "temporarily unavailable: Redis cannot be reached; try again"
+AWAY = "temporarily unavailable: Redis cannot be reached; retry later"
 
 _log = structlog.get_logger(__name__)
 
@@ -29,13 +29,13 @@ class Work:
         return len(self._tasks)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Carry out a request that answers for itself."""
+        """Carry out a request that sends its own answer."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def aclose(self) -> None:
-        """Give up what is under way."""
+        """Cancel everything in progress."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,1 +1,1 @@
-"""What is counted and noted of calls, for metrics and for operators."""
+"""Counters and logs of calls, for metrics and for operators."""

@@ -1,4 +1,4 @@
-"""What happens to calls, counted and logged from the transitions that this node has committed.
+"""Counts and logs calls from the transitions that this node has committed.
 
 Every transition is committed by one node, so the sums over all nodes count it once.
 """
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class CallCounts:
-    """What became of calls and of their absent sides."""
+    """Outcomes of calls and of absent sides."""
 
     opened: Counter[str] = field(default_factory=Counter)
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -34,13 +34,13 @@ class CallCounts:
 
 
 class CallCounter:
-    """Told of each transition once it is stored."""
+    """Called for each transition once it is stored."""
 
     def __init__(self) -> None:
         self.counts = CallCounts()
 
     def committed(self, command: Command, before: Room | None, after: Room) -> None:
-        """A command has made `after` of `before`, and is stored."""
+        """A command has changed `before` to `after`, and the change is stored."""
         match command:
             case Open():
                 self.counts.opened[after.chat_mode.value] += 1
@@ -62,7 +62,7 @@ class CallCounter:
         was, side = before.side(number), after.side(number)
         if before.met_at is None and after.met_at is not None:
             self.counts.met += 1
-            # What changed last was that the first side came: since then it has waited for this one.
+            # The last change was the first side's join, which has waited for this one since.
             self.counts.meeting.observe((after.met_at - before.updated_at) / 1_000)
         if _awaited(was) and was.absent_since is not None:
             self.counts.returned += 1
@@ -88,5 +88,5 @@ class CallCounter:
 
 
 def _awaited(side: Side) -> bool:
-    """Whether a side was lost, not left, and is expected to come back."""
+    """Whether a side was lost, not left, and may return."""
     return side.came and not side.left and not side.connected

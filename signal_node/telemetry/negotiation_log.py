@@ -1,5 +1,5 @@
-"""What happened lately in each room's negotiation, as this node saw it: for `keepline trace`, and for a drain that lets
-a negotiation finish first. Kept in memory alone, by kind and time; never a word of a description or of the chat.
+"""Recent events of each room's negotiation, as this node saw them: for `keepline trace`, and for a drain that lets a
+negotiation finish first. In memory only, by kind and time; never a session description or chat.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from keepline.room.record import SideNumber
 from signal_node.protocol.signal_kind import CANDIDATE, kind_of
 
 MAX_ROOMS = 4_096
-"""Rooms that are remembered; those that were met first give way."""
+"""Maximum number of remembered rooms; the first ones are dropped."""
 
 MAX_MOMENTS = 48
-"""Moments of one room that are remembered."""
+"""Maximum number of remembered events per room."""
 
 
 @dataclass(slots=True)
 class Moment:
-    """Something that one side did. Times are seconds of the loop's clock.
+    """An event of one side. Times are seconds of the event loop's clock.
 
-    Candidates come in bursts: `count` of them between `at` and `until` are one moment.
+    Candidates come in bursts: `count` of them between `at` and `until` are one event.
     """
 
     at: float
@@ -34,7 +34,7 @@ class Moment:
 
 
 class NegotiationLog:
-    """The moments of each room, oldest first."""
+    """The events of each room, oldest first."""
 
     def __init__(self) -> None:
         self._rooms: dict[str, deque[Moment]] = {}
@@ -43,7 +43,7 @@ class NegotiationLog:
         return len(self._rooms)
 
     def relayed(self, room_id: str, side: SideNumber, session: str, data: bytes, at: float) -> str | None:
-        """A side sent a frame to its peer: of which kind. Called for every signal, so it does as little as it can."""
+        """A side sent its peer a frame of that kind. Called for every signal, so it does as little as possible."""
         what = kind_of(data)
         if what is None:
             return None
@@ -57,7 +57,7 @@ class NegotiationLog:
         return what
 
     def note(self, room_id: str, side: SideNumber, session: str, what: str, at: float) -> None:
-        """Remember that a side did something."""
+        """Remember an event of a side."""
         negotiation_log = self._rooms.get(room_id)
         if negotiation_log is None:
             if len(self._rooms) >= MAX_ROOMS:
@@ -66,11 +66,11 @@ class NegotiationLog:
         negotiation_log.append(Moment(at, at, side, session, what))
 
     def of(self, room_id: str) -> Iterator[Moment]:
-        """The moments of a room."""
+        """The events of a room."""
         return iter(self._rooms.get(room_id, ()))
 
     def negotiated_at(self, room_id: str) -> float | None:
-        """When a description or a candidate of the room was last relayed here; None for never."""
+        """When a description or candidate of the room was last relayed here; None for never."""
         for moment in reversed(self._rooms.get(room_id, ())):
             if moment.what in ("offer", "answer", "description", CANDIDATE):
                 return moment.until

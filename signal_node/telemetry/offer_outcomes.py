@@ -1,6 +1,6 @@
-"""Offers and what became of them: how well calls come about, seen from the signals alone.
+"""Offers and their outcomes: how well calls connect, judged from the signals alone.
 
-An offer is counted by the node that it came in at, and by no other; the answer comes back through there.
+An offer is counted only by the node that received it from the client. Its answer returns through the same node.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from keepline.room.record import Room, SideNumber
 from signal_node.protocol.signal_kind import kind_of, room_of
 
 MIN_BYTES = 400
-"""Frames that are smaller hold no session description: a candidate costs no second look."""
+"""Smaller frames cannot contain a session description, so candidates are skipped quickly."""
 
 ANSWER_SECONDS = 15.0
-"""After so long without an answer a negotiation counts as failed."""
+"""Time without an answer after which a negotiation counts as failed."""
 
 MAX_OPEN = 10_000
 
@@ -26,7 +26,7 @@ _BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, ANSWER_SECONDS)
 
 @dataclass(slots=True)
 class OfferCounts:
-    """How offers ended, and how long those that were answered took."""
+    """Outcomes of offers, and the time until their answers."""
 
     answered: int = 0
     unanswered: int = 0
@@ -36,10 +36,10 @@ class OfferCounts:
 
 
 class OfferOutcomes:
-    """The offers that came in at this node and wait for an answer."""
+    """The offers that were received on this node and wait for an answer."""
 
     def __init__(self, room: Callable[[str], Room | None], monotonic: Callable[[], float]) -> None:
-        """Take `room(room_id)`, what the cache has, and a clock in seconds."""
+        """`room(room_id)` is the cached room. The clock is in seconds."""
         self.counts = OfferCounts()
         self._room = room
         self._monotonic = monotonic
@@ -53,7 +53,7 @@ class OfferOutcomes:
             self._answered(room_id)
 
     def received(self, data: bytes) -> None:
-        """A frame has come from a client of another node; its offers are counted there."""
+        """A frame of a client of another node has arrived. That node counts its offers."""
         if kind_of(data) == "answer":
             self._answered(room_of(data))
 
@@ -72,7 +72,7 @@ class OfferOutcomes:
             self.counts.seconds.observe(self._monotonic() - offered[1])
 
     def give_up(self) -> None:
-        """Count what has waited for too long: as interrupted if a side of the room is not there any more."""
+        """Count offers that have waited too long: as interrupted if a side of the room is no longer present."""
         since = self._monotonic() - ANSWER_SECONDS
         while self._open:
             room_id, (_, at) = next(iter(self._open.items()))

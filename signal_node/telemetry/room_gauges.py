@@ -1,7 +1,8 @@
-"""How many rooms there are, by status and mode: counted now and then, a few at a time, for the loop has other work.
+"""Number of rooms by status and mode, counted at intervals, a few at a time, to leave the event loop time for other
+work.
 
-A room with sides on two nodes is in both caches. It is counted where the first of its sides is that somebody holds, so
-that the nodes' counts add up. Rooms that nobody is in are in no cache; Postgres knows them.
+A room with sides on two nodes is in both caches. The node with the first held side counts it, so that the nodes' counts
+add up. Rooms without members present are in no cache; Postgres knows them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Kind = tuple[str, str]
 
 
 class RoomGauges:
-    """Counts the rooms of one node. `run` is to be run as a task."""
+    """Counts the rooms of one node. Run `run` as a task."""
 
     def __init__(self, node: str, rooms: Rooms) -> None:
         self.counts: Counter[Kind] = Counter()
@@ -34,7 +35,7 @@ class RoomGauges:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def count(self) -> None:
-        """Count all rooms; others have their turn in between."""
+        """Count all rooms, with pauses for other work."""
         counts: Counter[Kind] = Counter()
         cached = self._rooms.cached()
         for start in range(0, len(cached), AT_ONCE):

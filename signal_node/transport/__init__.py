@@ -1,1 +1,1 @@
-"""Bytes in and out: the listener, WebSocket websocket, connections."""
+"""Bytes in and out: the listener, connections, and WebSocket framing."""

@@ -1,10 +1,10 @@
-"""Accepted sockets that nobody has read yet: taken in order, a few in each tick of the loop.
+"""Accepted sockets that are not read yet. They are processed in order, a few per tick of the event loop.
 
-A transport, a protocol and a handshake for each of a crowd that comes in one moment would hold up all signals, and all
-hellos, until the last one has shaken hands. A socket that waits costs a descriptor and nothing else.
+If a crowd of clients arrived at one moment, creating a transport, a protocol and a handshake for each would delay all
+signals, and all hellos, until the last handshake was done. A waiting socket costs only a descriptor.
 
-When the node has more to do than it can, whoever has waited here for a while is refused without any of that: the
-request is thrown away unread, and answered with 503.
+If the node is overloaded, clients that have waited here for a while are refused without any of that: their request is
+discarded unread, and answered with 503.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 TAKEN = 4
-"""Sockets for which connections are made in one tick."""
+"""Number of sockets for which connections are created per tick."""
 
 LOOKED_AT = 32
-"""Those that have gone, or are refused, cost less."""
+"""The number for sockets that have closed, or are refused, which cost less."""
 
 PATIENCE_SECONDS = 1.0
-"""How long a socket has waited before it may be refused, so that its request is there."""
+"""How long a socket waits before it may be refused, so that its request has arrived."""
 
 MAX_REQUEST = 16_384
 
@@ -36,11 +36,11 @@ _REFUSAL = (
     "\r\n"
     "{text}"
 )
-_TEXT = "many clients are coming in; try again later\n"
+_TEXT = "too many clients are connecting; retry later\n"
 
 
 class Backlog:
-    """First come, first served."""
+    """A first-come, first-served queue of sockets."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class Backlog:
         gone: Callable[[str | None], None],
         turn_away: Callable[[], float | None],
     ) -> None:
-        """Take `take(socket, host)`, and `gone(host)` for a socket that is closed here.
+        """Call `take(socket, host)` for each socket in turn, and `gone(host)` for a socket that is closed here.
 
-        `turn_away()` says in how many seconds a client is to come again that would wait in vain; None for nobody.
+        `turn_away()` returns after how many seconds a client that would wait in vain should retry; None for nobody.
         """
         self._loop = loop
         self._take = take
@@ -64,7 +64,7 @@ class Backlog:
         return len(self._waiting)
 
     def add(self, client: socket.socket, host: str | None) -> None:
-        """Take a socket when its turn comes."""
+        """Add a socket to the queue."""
         self._waiting.append((client, host, self._loop.time()))
         self._plan()
 
@@ -89,7 +89,7 @@ class Backlog:
             self._plan()
 
     def _has_ended(self, client: socket.socket) -> bool:
-        """Whether a client has gone again, or was refused."""
+        """Whether the client has disconnected, or was refused."""
         try:
             if client.recv(1, socket.MSG_PEEK):
                 seconds = self._turn_away()
@@ -97,7 +97,7 @@ class Backlog:
                     return False
                 _refuse(client, seconds)
         except BlockingIOError:
-            return False  # it has not said anything
+            return False  # nothing has arrived yet
         except OSError:
             pass
         client.close()
@@ -105,7 +105,7 @@ class Backlog:
 
 
 def _refuse(client: socket.socket, seconds: float) -> None:
-    """Answer a request without looking at it. What is not read of it would have the answer thrown away by a reset."""
+    """Answer a request without parsing it. It must be read, because otherwise a reset would discard the answer."""
     client.recv(MAX_REQUEST)
     with suppress(BlockingIOError):
         client.send(refusal(seconds))
@@ -113,5 +113,5 @@ def _refuse(client: socket.socket, seconds: float) -> None:
 
 
 def refusal(seconds: float) -> bytes:
-    """The answer to a client that is to come again then."""
+    """The answer to a client that has to retry later."""
     return _REFUSAL.format(seconds=max(1, math.ceil(seconds)), size=len(_TEXT), text=_TEXT).encode()

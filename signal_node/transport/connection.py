@@ -36,19 +36,21 @@ CLOSE_SECONDS = 5.0
 """How long a client may take to answer a close."""
 
 MAX_JOINS = 1
-"""Joins of one connection under way: each may bring a long chat into memory. Others wait, in order."""
+"""Maximum number of concurrent joins of a connection, because each may load a long chat into memory. Others wait, in
+order.
+"""
 
 AT_ONCE_BYTES = 16_384
-"""What a client that is welcome may send in a packet without waiting for a turn: any offer, a burst of candidates.
+"""Bytes that a welcomed client may send in one packet without waiting for its turn: any offer, a burst of candidates.
 
-What others send waits: a handshake costs as much as a hundred signals, and so do the pings that fit in here.
+Other clients always wait: a handshake costs as much as a hundred signals, and so do the pings that fit in here.
 """
 
 MAX_DISCARDED = 1_048_576
 """Bytes that a client may still send after our close before it is cut off."""
 
 CLOSE_FRAME = b"\x88"
-"""What the client's answer to a close begins with."""
+"""The first byte of the client's answer to a close."""
 
 _FRAME, _BYTE, _ANSWERED = COSTS.frame, COSTS.kib_received / 1_024, COSTS.kib_answered / 1_024
 
@@ -57,34 +59,34 @@ _READY = Stage.READY
 
 
 class Handler(Protocol):
-    """What a connection needs of the node."""
+    """What a connection needs from the node."""
 
     def draining(self) -> bool:
-        """Whether clients that come now are sent elsewhere."""
+        """Whether new clients are sent to other nodes."""
 
     def trusts(self, connection: Connection) -> bool:
-        """Whether a PROXY header is believed that comes on this connection."""
+        """Whether a PROXY header on this connection is trusted."""
 
     def misled(self, connection: Connection, why: str) -> None:
-        """Such a header was none; the connection is about to be dropped."""
+        """The PROXY header was malformed; the connection is about to be dropped."""
 
     def refused(self, connection: Connection, status: int, why: str) -> None:
         """The handshake was refused."""
 
     def origin_refused(self, connection: Connection, origin: str) -> None:
-        """The page that connects is not listed."""
+        """The page's origin is not allowed."""
 
     def opened(self, connection: Connection) -> None:
-        """A client is there, its handshake done."""
+        """A client has completed its handshake."""
 
     def relay(self, connection: Connection, relay: Relay) -> None:
-        """Forward to the peer, without waiting for anything."""
+        """Forward to the peer, without awaiting anything."""
 
     def perform(self, connection: Connection, effect: Request) -> None:
-        """Begin what takes time."""
+        """Start an effect that takes time."""
 
     def closed(self, connection: Connection) -> None:
-        """The connection is gone; called once, also for those that never opened."""
+        """The connection is gone. Called once, also for connections that never opened."""
 
 
 class Connection(asyncio.Protocol):
@@ -142,12 +144,12 @@ class Connection(asyncio.Protocol):
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
         self.closed_as: close_codes.CloseCode | None = None
-        self.leaving = False  # it has been told goodbye
-        self.slow_told_at = 0.0  # when the node of its peer was last told that it reads too slowly
+        self.leaving = False  # it has been sent goodbye
+        self.slow_told_at = 0.0  # when the peer's node was last told that it reads too slowly
         self.replaced = False  # its session has lost the user
         self.forwarded_for = ""
         self.address: str | None = None
-        self.socket_host = socket_host  # the other end of the socket, as it counts from `accept` on
+        self.socket_host = socket_host  # the address of the socket, as counted from `accept` on
         self._handler = handler
         self._stalls = stalls
         self._credited = stalls.number
@@ -162,14 +164,14 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio has accepted the connection; the handshake is still to come."""
+        """asyncio has accepted the connection. The handshake follows."""
         self._transport = cast(asyncio.Transport, transport)
         self.outgoing.connected(self._transport)
         self.reading.connected(self._transport)
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Read what came: at once what can only be little work, else when it is this connection's turn."""
+        """Read what arrived: at once if it can only be little work, otherwise when it is this connection's turn."""
         self.heard_at = now = self._loop.time()
         self.pinged_at = None
         if self._credited != self._stalls.number:
@@ -184,9 +186,9 @@ class Connection(asyncio.Protocol):
             self.reading.rest(0.0)
 
     def _read(self, data: bytes, now: float) -> None:
-        """Read a slice: feed the websocket, then the session with each message, and perform what it decides.
+        """Read a slice: feed the framing, pass each message to the session, and perform its effects.
 
-        Nothing is the rest of what came last, and came when that did.
+        Without new data, continue with the rest of the last data.
         """
         websocket = self.websocket
         events = websocket.receive(data, self)
@@ -209,13 +211,13 @@ class Connection(asyncio.Protocol):
             reading.settle(now, behind=websocket.behind)
 
     def eof_received(self) -> bool:
-        """The client will send no more."""
+        """The client will send nothing more."""
         self.websocket.eof()
         self.outgoing.flush()
         return False
 
     def pause_writing(self) -> None:
-        """Twice the limit waits for a client that does not read, without any signal of its peers: it has to go."""
+        """The peer sends no signals, but twice the limit is unread: the client has to go."""
         self.close(close_codes.TOO_SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -233,28 +235,28 @@ class Connection(asyncio.Protocol):
 
     @property
     def peer_host(self) -> str | None:
-        """The IP address at the other end of the socket: the client's, or a proxy's. None when it has gone again."""
+        """The IP address of the socket: the client's, or a proxy's. None if the client has already disconnected."""
         peer = None if self._transport is None else self._transport.get_extra_info("peername")
         return peer[0] if isinstance(peer, tuple) else None
 
     # --- events.Entrance ---
 
     def draining(self) -> bool:
-        """Whether the node takes no clients now."""
+        """Whether the node refuses new clients."""
         return self._handler.draining()
 
     def behind_proxy(self) -> bool:
-        """Whether the other end of the socket is a trusted proxy."""
+        """Whether the socket belongs to a trusted proxy."""
         return self._handler.trusts(self)
 
     # --- what the node does with it ---
 
     def hello_due_in(self, seconds: float) -> None:
-        """The client was asked to say hello then: from that on it has the time that others have from the start."""
+        """The client was told to send hello at that time. From then on it has the usual time for it."""
         self.opened_at = self._loop.time() + seconds
 
     def perform(self, effects: Sequence[Effect]) -> None:
-        """Carry out a session's effects in order."""
+        """Perform a session's effects in order."""
         for effect in effects:
             if type(effect) is Relay:
                 self._handler.relay(self, effect)
@@ -279,29 +281,29 @@ class Connection(asyncio.Protocol):
         self.outgoing.answer(data)
 
     def answered(self) -> None:
-        """The answer to a join is written: now what was kept back."""
+        """The answer to a join has been written: now write the frames that were held back."""
         self.outgoing.answered()
         self._begin_joins()
 
     def close(self, close: close_codes.CloseCode) -> None:
-        """Close for a reason of the node's own."""
+        """Close for a reason of the node."""
         self.perform(self.session.close(close))
 
     def ping(self, now: float) -> None:
-        """Ask whether the client is still there."""
+        """Ping the client."""
         self.pinged_at = now
         self.websocket.ping()
         self.outgoing.wake()
 
     def abort(self) -> None:
-        """Drop the connection without another word."""
+        """Drop the connection without a close frame."""
         if self._transport is not None:
             self._transport.abort()
 
     # --- turns.Reader ---
 
     def go_on(self) -> None:
-        """Read another slice of what is there, or of what comes."""
+        """Read another slice of the received data, or of new data."""
         reading = self.reading
         reading.waits = False
         if self._transport is None:
@@ -313,7 +315,7 @@ class Connection(asyncio.Protocol):
         reading.resume()
 
     def _credit(self) -> None:
-        """Whatever comes first after a stall was sent during it."""
+        """The first data after a stall was sent during it."""
         self._credited = self._stalls.number
         if self.heard_at > self._stalls.credited_until:
             return
@@ -321,12 +323,12 @@ class Connection(asyncio.Protocol):
         self.session.stalled(self._stalls.seconds)
 
     def _discard(self, data: bytes) -> None:
-        """Who goes on sending after our close is cut off, at the latest when it must have seen it."""
+        """Cut off a client that keeps sending after our close, once it must have seen the close."""
         self._discarded += len(data)
         if self._discarded > MAX_DISCARDED:
             self.abort()
         elif data[:1] == CLOSE_FRAME and self._transport is not None and not self._transport.can_write_eof():
-            self._transport.close()  # over TLS there is no half-close, and the client waits for the end
+            self._transport.close()  # TLS has no half-close, and the client waits for the end
 
     def _begin_joins(self) -> None:
         while self._joins and self.outgoing.pending_answers < MAX_JOINS:

@@ -1,4 +1,4 @@
-"""The clients of this node: their connections, found by session and by user, and what is written to them."""
+"""The client connections of this node, found by session and by user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from signal_node.transport.websocket import MAX_HEAD_BYTES, WebSocket
 MAX_STRANGERS = 5_000
 
 LIMITED_SECONDS = 1.0
-"""How long a connection that is to be refused may take to say hello."""
+"""How long a connection that is to be refused may take to send hello."""
 
 
 def new_session_id() -> str:
@@ -34,7 +34,7 @@ def new_session_id() -> str:
 
 
 class Connections:
-    """All connections, from the moment they are accepted."""
+    """All connections, from `accept` on."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Connections:
         return iter(list(self._accepted))
 
     def accept(self, handler: Handler, host: str | None = None) -> Connection:
-        """A connection that asyncio is about to make with an IP address."""
+        """Create a connection for an IP address, before asyncio connects it."""
         connection = Connection(
             handler,
             Session(new_session_id(), self._limits, self._answers),
@@ -100,20 +100,20 @@ class Connections:
         return connection
 
     def new_bucket(self) -> Bucket:
-        """The frames of somebody who has sent none yet."""
+        """The frame counter of a client that has not sent any yet."""
         return Bucket(self._limits.frames_per_second, self._limits.frames_burst)
 
     def opened(self, connection: Connection) -> None:
-        """The handshake is through: the session can be found."""
+        """The handshake has finished: the session can be found."""
         self._by_session[connection.session.id] = connection
         self.opened_ones += 1
 
     def took(self, user: str, session: str) -> None:
-        """The session holds the user now."""
+        """The session now holds the user."""
         self._by_user[user] = session
 
     def closed(self, connection: Connection) -> None:
-        """Forget a connection that is gone."""
+        """Forget a closed connection."""
         session = connection.session
         self.closed_ones[connection.websocket.ended_by] += 1
         self._accepted.pop(connection, None)
@@ -135,7 +135,7 @@ class Connections:
         return self._by_user.get(user)
 
     def forward(self, session: str, data: bytes) -> bool:
-        """Write a frame from the peer or the room; False when the session is not here."""
+        """Write a frame from the peer or the room; False if the session is not here."""
         connection = self._by_session.get(session)
         if connection is None:
             return False
@@ -143,7 +143,9 @@ class Connections:
         return True
 
     async def run_sweep(self, seconds: float = 0.5) -> None:
-        """Look after silence and slowness, until cancelled. One task for all: a timer each would cost more."""
+        """Check for silent and slow connections until cancelled. One task for all, because a timer for each would cost
+        more.
+        """
         while True:
             await asyncio.sleep(seconds)
             now = self._loop.time()
@@ -151,7 +153,7 @@ class Connections:
                 self.sweep(connection, now)
 
     def sweep(self, connection: Connection, now: float) -> None:
-        """Close a connection that has had its time at `now`, in seconds of the loop's clock; ping a silent one."""
+        """Close a connection whose time is up at `now`, in seconds of the event loop's clock, and ping a silent one."""
         if connection.websocket.closing:
             if connection.closing_since is None:
                 connection.closing_since = now

@@ -10,7 +10,9 @@ from signal_node.protocol import close_codes
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The handshake is through. `origin` is None outside of browsers, `forwarded_for` what proxies wrote, if any."""
+    """The handshake succeeded. `origin` is None outside of browsers; `forwarded_for` is the header of proxies,
+    if any.
+    """
 
     origin: str | None
     forwarded_for: str = ""
@@ -18,7 +20,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The handshake was answered with an HTTP error, or with nothing where it was no HTTP: status 0."""
+    """The handshake was answered with an HTTP error, or not at all (status 0) if it was not HTTP."""
 
     status: int
     why: str
@@ -26,14 +28,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Violated:
-    """The client broke the framing; the close has been queued."""
+    """The client violated the WebSocket protocol; the close has been queued."""
 
     close: close_codes.CloseCode
 
 
 @dataclass(frozen=True, slots=True)
 class Misled:
-    """A trusted proxy began with a PROXY header that is none: nothing that follows can be believed."""
+    """A trusted proxy sent a malformed PROXY header, so nothing that follows can be trusted."""
 
     why: str
 
@@ -42,10 +44,10 @@ Event = str | Opened | Refused | Violated | Misled
 
 
 class Entrance(Protocol):
-    """What only the handshake has to know of the node, and of the socket."""
+    """What only the handshake needs to know about the node and the socket."""
 
     def draining(self) -> bool:
-        """Whether the node takes no clients now."""
+        """Whether the node refuses new clients."""
 
     def behind_proxy(self) -> bool:
-        """Whether the other end is a trusted proxy, whose PROXY header is believed."""
+        """Whether the socket belongs to a trusted proxy, whose PROXY header counts."""

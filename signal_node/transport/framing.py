@@ -28,7 +28,7 @@ except ImportError:
     from websockets.utils import apply_mask
 
 SLICE_FRAMES = 32
-"""Frames of one connection that are read before others have their turn."""
+"""Number of frames of one connection that are processed before other connections have their turn."""
 
 _TEXT = 0x81
 """The first byte of a text in one frame."""
@@ -39,16 +39,16 @@ _MASK_BYTES = 4
 
 _BINARY = (0x82, 0x02)
 _DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
-"""First bytes of frames that may come: others have reserved bits or kinds, or are control frames in fragments."""
+"""The valid first bytes of frames. Others have reserved bits or kinds, or are fragmented control frames."""
 
 _CONTROL = 0x08
 
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
-"""Looked up once: a member of an enum takes longer than the comparison with it, which shows in a burst."""
+"""Looked up once: comparing with an enum member needs an attribute lookup, which shows in a burst."""
 
 
 class _Protocol(ServerProtocol):
-    """Speaks of a message that is too large with the close code that our clients know."""
+    """The library's protocol, with our close code for a message that is too large."""
 
     def fail(self, code: CloseCode | int, reason: str = "") -> None:
         """Fail the connection (RFC 6455, 7.1.7)."""
@@ -82,15 +82,17 @@ class Framing:
     )
 
     def __init__(self, max_message_bytes: int, slice_frames: int = SLICE_FRAMES) -> None:
-        """Take at most `slice_frames` frames at a time."""
-        self._library: _Protocol | None = None  # made when it is needed, which for most clients is not soon
-        self._opened = False  # the handshake is through, and was none of the library's
+        """Process at most `slice_frames` frames at a time."""
+        # created when it is needed, which for most clients is late or never
+        self._library: _Protocol | None = None
+        self._opened = False  # the handshake was done without the library
         self._max_bytes = max_message_bytes
         self._slice = range(slice_frames)
         self._incomplete = bytearray()
         self._missing = 0
         self._outgoing: list[bytes] = []
-        self._fragments: bytearray | None = None  # joined as they come: empty ones could be sent without end
+        # joined on arrival, because there could be infinitely many empty ones
+        self._fragments: bytearray | None = None
         self.behind = False  # the last slice may have left whole frames: receive(b"") takes the next one
         self.other_frames = 0  # control frames and fragments of the last slice
 
@@ -107,12 +109,14 @@ class Framing:
         return _OPEN if self._opened else _CONNECTING
 
     def release(self) -> None:
-        """The connection is gone. The library's parser refers to what refers to it: that would have to be collected."""
+        """The connection is gone. Break the reference cycles of the library's parser, to spare the garbage
+        collector.
+        """
         if self._library is not None:
             self._library.parser.close()
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
-        """Take a slice of frames that are complete, keep the rest; returns where the library's part begins."""
+        """Process a slice of complete frames and keep the rest. Returns where the library's part begins."""
         at, end, limit = 0, len(data), self._size_left()
         for _ in self._slice:
             if at >= end or self._state is not _OPEN:
@@ -158,11 +162,11 @@ class Framing:
         return at
 
     def _size_left(self) -> int:
-        """How large the next frame may be: fragments of one message count together."""
+        """Maximum size of the next frame: fragments of one message count together."""
         return self._max_bytes if self._fragments is None else self._max_bytes - len(self._fragments)
 
     def _refuse_frame(self, first: int, end: int, events: list[Event]) -> int:
-        """Refuse a frame by its first two bytes, however long it is going to be."""
+        """Refuse a frame by its first two bytes, no matter how long it would be."""
         if first in _BINARY:
             self._violate(close_codes.BAD_FRAME, events)
         else:
@@ -173,7 +177,7 @@ class Framing:
         return end
 
     def _keep(self, incomplete: bytes, missing: int, end: int) -> int:
-        """Wait for `missing` bytes of a frame at least: what comes in small pieces is looked at once."""
+        """Wait for at least `missing` bytes of a frame, so that data in small pieces is processed once."""
         self._incomplete += incomplete
         self._missing = missing
         return end
@@ -203,7 +207,9 @@ class Framing:
             self._violate(close_codes.BAD_FRAME, events)
 
     def _text(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
-        """Text is UTF-8 (RFC 6455, 5.6): what is not would break the connection of the peer it is sent on to."""
+        """Text must be UTF-8 (RFC 6455, 5.6): invalid text would break the connection of the peer that it is forwarded
+        to.
+        """
         try:
             events.append(str(data, "utf-8"))
         except UnicodeDecodeError:
@@ -221,7 +227,7 @@ class Framing:
             self._outgoing += self._protocol.data_to_send()
 
     def send(self, text: bytes) -> None:
-        """Queue a text message; nothing happens on a connection that is closing."""
+        """Queue a text message. Has no effect on a closing connection."""
         if self._state is _OPEN:
             size = len(text)
             self._outgoing.append((_HEADS[size] if size < _LISTED else _head(size)) + text)
@@ -233,26 +239,26 @@ class Framing:
             self._outgoing += self._protocol.data_to_send()
 
     def close(self, code: int, reason: str) -> None:
-        """Queue a close and the end of the stream: whatever the client still sends is not read any more."""
+        """Queue a close and the end of the stream. Nothing that the client still sends is read."""
         if self._state is _OPEN:
             self._protocol.fail(code, reason)
             self._outgoing += self._protocol.data_to_send()
 
     def to_send(self) -> list[bytes]:
-        """What is queued for the network; an empty item at the end means that the connection is to be closed."""
+        """The data queued for the network. An empty item at the end means: close the connection."""
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
     @property
     def pending(self) -> bool:
-        """Whether something is queued for the network."""
+        """Whether data is queued for the network."""
         return bool(self._outgoing)
 
     @property
     def ended_by(self) -> str:
-        """How the connection has ended: the code of our close, `client` when it closed first, `lost` without a close.
+        """How the connection ended: the code of our close, `client` if the client closed first, `lost` without a close.
 
-        `handshake` when it never was a WebSocket.
+        `handshake` if it never was a WebSocket.
         """
         protocol = self._library
         if self._state is _CONNECTING or (protocol is not None and protocol.handshake_exc is not None):
@@ -270,12 +276,12 @@ class Framing:
 
     @property
     def closing(self) -> bool:
-        """Whether the close has begun, by either end."""
+        """Whether either side has started to close."""
         return self._state in (State.CLOSING, State.CLOSED)
 
 
 def _head(size: int) -> bytes:
-    """What goes before a text of `size` bytes."""
+    """The header of a text of `size` bytes."""
     if size < _SIZE_IN_2:
         return bytes((_TEXT, size))
     if size <= 0xFFFF:
@@ -285,4 +291,4 @@ def _head(size: int) -> bytes:
 
 _LISTED = 1_024
 _HEADS = [_head(size) for size in range(_LISTED)]
-"""Of all sizes that candidates have: to put such a header together takes longer than to write what follows it."""
+"""Precomputed for all sizes of candidates: creating such a header takes longer than writing the payload."""

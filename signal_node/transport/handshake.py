@@ -1,8 +1,9 @@
-"""The handshake of nearly every client, in a third of the library's time, which was the largest part of a coming-in.
+"""A fast path for the handshake of nearly all clients. It takes a third of the library's time, which was the largest
+part of a login.
 
-Only a request is taken that leaves no doubt: HTTP/1.1, each header once and in plain ASCII, and those of RFC 6455,
-4.2.1, with the values that browsers and libraries write. Whatever else comes is the library's, also to be refused. A
-test holds the two against each other.
+It accepts only unambiguous requests: HTTP/1.1, each header once and in plain ASCII, and the headers of RFC 6455, 4.2.1,
+with the values that browsers and libraries send. It leaves all others to the library, which accepts or refuses them. A
+test compares the two.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _BODY = (b"content-length", b"transfer-encoding")
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What the library would answer, and what it would have found."""
+    """What the library would answer, and the values that it would find."""
 
     response: bytes
     origin: str | None
@@ -41,7 +42,7 @@ class Accepted:
 
 
 def accept(head: bytes) -> Accepted | None:
-    """Accept a whole request head, or leave it to the library."""
+    """Accept a complete request head, or leave it to the library."""
     start = _REQUEST.match(head)
     if start is None or len(head) > MAX_BYTES or not _HEADERS.fullmatch(head, start.end()):
         return None

@@ -1,8 +1,8 @@
-"""The socket at which clients come in: closed when the node has sent them away, and opened again on the same port.
+"""The listening socket for clients. It is closed when the node has drained, and reopened on the same port.
 
-Connections are accepted here rather than by the loop's server, which takes all that wait and makes each a transport
-before anybody is asked. So an address that has its share costs an `accept` and a `close`, a crowd comes in a few at a
-time (`backlog`), and there are always descriptors left for the port of the operators.
+Connections are accepted here instead of by the event loop's server, which accepts all that wait and creates a transport
+for each before any check. This way an address over its limit costs only an `accept` and a `close`, a crowd is processed
+a few at a time (`backlog`), and there are always descriptors left for the ops port.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import structlog
 from signal_node.transport.backlog import Backlog
 
 BACKLOG = 4_096
-"""Connections that the system keeps for us; it may keep fewer (`net.core.somaxconn`)."""
+"""The length of the system's queue. The system may cut it down (`net.core.somaxconn`)."""
 
 ACCEPTS = 8
-"""Connections that are accepted before others have their turn."""
+"""Number of connections that are accepted before other work has its turn."""
 
 RECEIVE_BYTES = 131_072
-"""What the system keeps of a connection that is not read. By default that grows to megabytes: for senders of files."""
+"""The system's receive buffer of an unread connection. By default it grows to megabytes, for file transfers."""
 
 PAUSE_SECONDS = 0.2
-"""How long nobody is accepted when the system has no descriptor, or no memory, for another connection."""
+"""How long to pause accepting when the system has no descriptor or memory for another connection."""
 
 TOLD_SECONDS = 60.0
 TLS_SECONDS = 10.0
@@ -40,10 +40,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Who may come in.
+    """Which connections to accept.
 
-    `admits(host)` is asked for each socket; one that was let in and never had a connection is told with `gone(host)`.
-    `turn_away()` says in how many seconds clients are to come again that would wait in vain now, None for nobody.
+    `admits(host)` is called for each socket. `gone(host)` is called for one that was admitted but never became a
+    connection. `turn_away()` returns after how many seconds clients that would wait in vain should retry; None for
+    nobody.
     """
 
     admits: Callable[[str | None], bool] = lambda host: True
@@ -62,7 +63,7 @@ class Listener:
         door: Door | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Take what makes the protocol of a connection from an IP address."""
+        """`factory` creates the protocol for a connection from an IP address."""
         self._accept = accept
         self._host = host
         self._port = port
@@ -76,16 +77,16 @@ class Listener:
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens now, as `host:port`."""
+        """The current address, as `host:port`."""
         return [f"{host}:{port}" for host, port, *_ in (one.getsockname() for one in self._sockets)]
 
     @property
     def waiting(self) -> int:
-        """Sockets that are accepted and wait to be read."""
+        """Accepted sockets that are not read yet."""
         return 0 if self._backlog is None else len(self._backlog)
 
     async def open(self) -> None:
-        """Let clients in. Raises OSError when the address is taken."""
+        """Start to accept clients. Raises OSError if the address is taken."""
         if self._sockets:
             return
         loop = asyncio.get_running_loop()
@@ -121,11 +122,11 @@ class Listener:
             task.add_done_callback(self._tasks.discard)
 
         door = self._door
-        # Who speaks TLS would not understand a refusal in plain text.
+        # A TLS client would not understand a plain-text refusal.
         return Backlog(loop, take, door.gone, door.turn_away if self._tls is None else Door().turn_away)
 
     def close(self) -> None:
-        """Let nobody in any more: new connections are refused by the system."""
+        """Stop accepting clients: the system refuses new connections."""
         sockets, self._sockets = self._sockets, []
         for one in sockets:
             asyncio.get_running_loop().remove_reader(one)
@@ -157,14 +158,14 @@ class Listener:
             await loop.connect_accepted_socket(
                 lambda: protocol, client, ssl=self._tls, ssl_handshake_timeout=timeout
             )
-        except OSError as error:  # gone again, or no TLS
+        except OSError as error:  # it has disconnected, or does not speak TLS
             protocol.connection_lost(error)
             client.close()
 
     def _pause(
         self, loop: asyncio.AbstractEventLoop, listening: socket.socket, backlog: Backlog, error: OSError
     ) -> None:
-        """Let those who wait wait on: the system says every time that somebody does, and we could do nothing else."""
+        """Pause accepting: the event loop would otherwise report the waiting clients again and again."""
         self.short += 1
         if loop.time() >= self._tell_at:
             self._tell_at = loop.time() + TOLD_SECONDS

@@ -12,16 +12,16 @@ import asyncio
 from signal_node.transport.websocket import WebSocket
 
 MAX_HELD_FRAMES = 1_000
-"""Frames from peers that wait while the answer to a join is on its way."""
+"""Maximum number of frames from peers that wait for the answer to a join."""
 
 MAX_HELD_BYTES = 1_048_576
 
 LARGE_ANSWER = 65_536
-"""Bytes from which on an answer does not count as unread: the snapshots of rooms with a long chat."""
+"""Size above which an answer does not count as unread data: snapshots of rooms with a long chat."""
 
 
 class Writer:
-    """Flushes, once a tick, the connections that have something to send."""
+    """Flushes the connections with pending data once per tick."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -65,7 +65,7 @@ class Outgoing:
         self._dirty = False
         self.pending_answers = 0
         self._largest_answer = LARGE_ANSWER
-        self._answers = 0  # what the largest of them may be unread beside the limit
+        self._answers = 0  # size of the largest of them, which may be unread in addition to the limit
         self._room = max_bytes  # bytes that peers may still send before the client has to read
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -88,7 +88,7 @@ class Outgoing:
         self.wake()
 
     def relay(self, data: bytes) -> bool:
-        """Send what the peer sends; False when too much is unread already: then it is the peer that has to wait."""
+        """Send a frame of the peer; False if too much is unread already, so that the peer has to wait."""
         if self._room <= 0 and not self._has_room():
             return False
         self._room -= len(data)
@@ -101,7 +101,7 @@ class Outgoing:
         return True
 
     def forward(self, data: bytes) -> None:
-        """Send a frame that comes from the peer or the room: after `joined`, if a join is on its way."""
+        """Send a frame from the peer or the room: after `joined`, if the answer to a join is pending."""
         if self.pending_answers:
             if len(self._held) < MAX_HELD_FRAMES and self._held_bytes < MAX_HELD_BYTES:
                 self._held.append(data)
@@ -131,7 +131,7 @@ class Outgoing:
             self._writer.add(self)
 
     def flush(self) -> None:
-        """Write what is queued, in one go."""
+        """Write the pending data in one write."""
         self._dirty = False
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -141,18 +141,18 @@ class Outgoing:
             return
         transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if not chunks[-1] and transport.can_write_eof():
-            # Not close(): what the client is still sending would be answered with a reset, and the reset could
+            # Do not close() here: data that the client is still sending would be answered with a reset, which could
             # overtake the close frame. The client closes; if it does not, the sweep does.
             transport.write_eof()
 
     def _make_room(self, answer: int) -> None:
-        """Let an answer wait beside what else may: a long chat, which the client asked for, makes nobody slow."""
+        """Allow an answer in addition to the limit: a long chat that the client requested does not make it slow."""
         self._largest_answer = self._answers = answer
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=2 * self._max_bytes + answer)
 
     def _has_room(self) -> bool:
-        """Look again how much is unread: most of what was counted has been read since."""
+        """Recount the unread data: most of it has been read since."""
         if self._dirty:
             self.flush()
         if self._transport is not None:

@@ -1,8 +1,8 @@
-"""The header of the PROXY protocol: what a load balancer that looks at no HTTP says of whom it passes on.
+"""The PROXY protocol header, with which a TCP load balancer reports the client's address.
 
 Sections 2.1 and 2.2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt: one line of text (version 1) or a
-binary block (version 2), before the first byte of the client. Nothing here reads or waits. Whose header is believed is
-not decided here either: anybody can write one.
+binary block (version 2), before the first byte of the client. This module does no I/O. It does not decide whose header
+is trusted, either: anyone can send one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 FIRST_BYTES = b"P\r"
-"""A header of either version begins with one of these, and no handshake of a WebSocket does."""
+"""The first bytes of a header of either version. No WebSocket handshake starts with them."""
 
 MAX_LINE = 107
-"""Bytes of a header of version 1, its end of line among them; the specification has no longer one."""
+"""Maximum bytes of a version 1 header, including its end of line, according to the specification."""
 
 MAX_BLOCK = 1_024
-"""Bytes of a header of version 2 after its first 16. Addresses take at most 216 of them; the others are extensions
-(TLVs), which are skipped. All that HAProxy can add, but whole certificates, is about 600 bytes."""
+"""Maximum bytes of a version 2 header after the first 16. Addresses take at most 216 of them; the rest are extensions
+(TLVs), which are skipped. Everything that HAProxy can add, except whole certificates, is about 600 bytes.
+"""
 
 _LINE = b"PROXY "
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -36,18 +37,18 @@ _BLOCKS: dict[int, tuple[int, type[IPv4Address | IPv6Address] | None]] = {
     2: (36, IPv6Address),
     3: (216, None),  # a Unix socket
 }
-"""By family, in version 2: the size of the two addresses and ports, and what the addresses are."""
+"""By address family of version 2: the size of the two addresses and ports, and the type of the addresses."""
 
 
 class BadHeader(Exception):
-    """What began like a header is none."""
+    """The data started like a PROXY header, but is not a valid one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A whole header: how many bytes it has, and the IP address of the client.
+    """A complete header: its size in bytes, and the IP address of the client.
 
-    `source` is None when the proxy speaks for itself, or for somebody who has no IP address.
+    `source` is None if the proxy speaks for itself, or for a client without an IP address.
     """
 
     size: int
@@ -58,9 +59,10 @@ NO_HEADER = Header(0)
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header at the beginning of a connection's bytes; None while it is not whole.
+    """Parse the header at the start of a connection's data; None while it is incomplete.
 
-    `NO_HEADER` when they are something else. Raises BadHeader, at the latest when the bound of its version is reached.
+    Returns `NO_HEADER` if the data is something else. Raises BadHeader, at the latest when the size limit of its
+    version is reached.
     """
     if data.startswith(_LINE):
         return _line(data)
@@ -114,7 +116,7 @@ def _block(data: bytes) -> Header | None:
 
 
 def _source(kind: int, block: bytes) -> str | None:
-    """The first address of a block that is whole."""
+    """The source address of a complete block."""
     family, protocol = divmod(kind, 16)
     if family not in _BLOCKS or protocol > _DATAGRAM:
         raise BadHeader("the family or the protocol is unknown")

@@ -8,7 +8,7 @@ from keepline.ops.budget import Budget
 from keepline.ops.turns import Reader, Turns
 
 MAX_OWED = 1.0
-"""Milliseconds of work that are noted with the budget together: to do so costs a twentieth of a frame."""
+"""Work is charged to the budget in steps of this many milliseconds, because charging costs a twentieth of a frame."""
 
 
 class Reading:
@@ -18,12 +18,12 @@ class Reading:
 
     def __init__(self, reader: Reader, budget: Budget, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
         self.budget = budget
-        self.owed = 0.0  # work that the budget does not know of yet
-        self.waits = False  # a turn, or a timer, will go on with what is left
+        self.owed = 0.0  # work that is not charged to the budget yet
+        self.waits = False  # a turn or a timer will continue with the rest
         self._reader: Reader | None = reader
         self._turns = turns
         self._loop = loop
-        self._paused = False  # nothing is read
+        self._paused = False  # reading is paused
         self._transport: asyncio.Transport | None = None
 
     def connected(self, transport: asyncio.Transport) -> None:
@@ -35,7 +35,7 @@ class Reading:
         self._transport = self._reader = None
 
     def spend(self, cost: float) -> None:
-        """Count work that is done for the client; if it was too much, read later."""
+        """Charge work for the client. If its budget is exhausted, read later."""
         if wait := self.budget.spend(cost, self._loop.time()):
             self.rest(wait)
 

@@ -1,7 +1,7 @@
-"""When a node has stalled, so that nobody pays for it.
+"""Detects stalls of the node, so that clients do not pay for them.
 
-After a stall all that clients have sent meanwhile is read at one moment. It was sent at another, at a rate that may
-have been right. So whoever is read just after a stall is credited with its length.
+After a stall, the node reads everything that clients have sent meanwhile at one moment. They may have sent it at an
+acceptable rate. So connections that are read just after a stall are credited with its length.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 
 LOOK_SECONDS = 0.1
 STALL_SECONDS = 0.2
-"""From how much lateness of the loop on it is a stall: bursts cover what is less."""
+"""Lateness of the event loop that counts as a stall. Bursts cover shorter delays."""
 
 CREDIT_SECONDS = 1.0
-"""For how long after a stall connections that are read for the first time are credited."""
+"""How long after a stall a connection's first read is credited."""
 
 
 class Stalls:
-    """The last stall. `run` is to be run as a task."""
+    """The last stall. Run `run` as a task."""
 
     __slots__ = ("credited_until", "number", "seconds", "total_seconds")
 
@@ -28,14 +28,14 @@ class Stalls:
         self.credited_until = 0.0
 
     def ended(self, seconds: float, now: float) -> None:
-        """A stall of so many seconds is over at `now`."""
+        """A stall of that many seconds ended at `now`."""
         self.number += 1
         self.seconds = seconds
         self.total_seconds += seconds
         self.credited_until = now + CREDIT_SECONDS
 
     async def run(self) -> None:
-        """Look whether the loop is late, until cancelled. Loops run timers before they read sockets."""
+        """Check whether the event loop is late, until cancelled. The loop runs timers before it reads sockets."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK_SECONDS

@@ -13,7 +13,7 @@ class Stranger(Protocol):
     """What can be dropped."""
 
     def abort(self) -> None:
-        """Drop the connection without another word."""
+        """Drop the connection without a close frame."""
 
 
 class Strangers:

@@ -22,10 +22,10 @@ from signal_node.transport.proxy_header import FIRST_BYTES, BadHeader, read_head
 PATHS = (PATH, f"{PATH}/")
 
 MAX_HEAD_BYTES = 16_384
-"""Of a handshake: the request line and all headers together."""
+"""Maximum size of the request line and all headers of a handshake."""
 
 RETRY_AFTER_SECONDS = 1
-"""When a client that a draining node refuses may try again: another node takes it at once."""
+"""When a client that a draining node refuses may retry: another node takes it at once."""
 
 _HEAD_END = b"\r\n\r\n"
 _METHOD = b"GET "
@@ -42,12 +42,12 @@ class WebSocket(Framing):
     ) -> None:
         super().__init__(max_message_bytes, slice_frames)
         self._max_head = max_head_bytes
-        self._begun = False  # the first bytes have been seen, and a PROXY header is not among those to come
+        self._begun = False  # the first bytes have been read, so no PROXY header can follow
         self._doubtful = False  # the library has the beginning of a request
-        self.source: str | None = None  # the client's IP address, as a trusted proxy says
+        self.source: str | None = None  # the client's IP address, as reported by a trusted proxy
 
     def keep(self, data: bytes) -> None:
-        """Take what came from the network without a look: `receive(b"")` has that, later."""
+        """Store received data without processing it; `receive(b"")` does that later."""
         self._incomplete += data
         self._missing -= len(data)
         self.behind = True
@@ -78,7 +78,9 @@ class WebSocket(Framing):
         return events
 
     def _opening(self, data: bytes, entrance: Entrance | None, events: list[Event]) -> None:
-        """Take the handshake when it is whole; a frame that did not wait for the answer (RFC 6455, 4.1) is a breach."""
+        """Process the handshake when it is complete. A frame sent before the answer (RFC 6455, 4.1) is a protocol
+        error.
+        """
         if self._library is not None and self._library.handshake_exc is not None:
             return  # answered already
         if not self._begun:
@@ -124,8 +126,8 @@ class WebSocket(Framing):
         protocol = self._protocol
         path, why = request.path.partition("?")[0], ""
         if path not in PATHS:
-            why = "wrong path"  # which is not logged: it may hold what belongs elsewhere
-            response = protocol.reject(404, f"not found; WebSocket clients connect to {PATH}\n")
+            why = "wrong path"  # not logged, because it may contain secrets of other services
+            response = protocol.reject(404, f"not found; connect a WebSocket to {PATH}\n")
         elif entrance is not None and entrance.draining():
             why = "draining"
             response = protocol.reject(503, "this node is draining; connect to another one\n")
@@ -134,7 +136,7 @@ class WebSocket(Framing):
             response = protocol.accept(request)
             if isinstance(protocol.handshake_exc, NegotiationError):
                 why = f"the subprotocol {SUBPROTOCOL} was not offered"
-                response = protocol.reject(400, f"{why}: Sec-WebSocket-Protocol has to list it\n")
+                response = protocol.reject(400, f"{why}: Sec-WebSocket-Protocol must list it\n")
         protocol.send_response(response)
         if response.status_code != 101:
             protocol.handshake_exc = protocol.handshake_exc or InvalidStatus(response)
@@ -150,9 +152,9 @@ class WebSocket(Framing):
         return Refused(431, "the headers are too large")
 
     def _past_header(self, data: bytes, entrance: Entrance | None, events: list[Event]) -> bytes:
-        """Take a trusted proxy's PROXY header; what follows it, nothing while it is not whole.
+        """Process a trusted proxy's PROXY header. Returns what follows it, or nothing while it is incomplete.
 
-        Any other header stays where it is: a broken HTTP request, which is refused as such.
+        Any other header stays where it is, as a malformed HTTP request, which is refused as such.
         """
         size = 0
         if data[:1] in FIRST_BYTES and entrance is not None and entrance.behind_proxy():

@@ -1,1 +1,1 @@
-"""Who a client is, and which session holds a user."""
+"""Authentication, and which session holds a user."""

@@ -1,10 +1,10 @@
-"""Which session holds a user. A user who connects again takes over, and shows by a secret that it is the same client.
+"""Which session holds a user. A user who connects again takes over, and proves by a secret to be the same client.
 
-The secret itself is never stored, only its digest; each connection gets a new one (it rotates). The one before stays
-good until the new one is presented, for the answer that carried the new one may have been lost.
+Only the digest of the secret is stored, never the secret itself. Each connection gets a new one (it rotates). The
+previous one stays valid until the new one is used, because the answer with the new one may have been lost.
 
-What Redis could not be told when it happened (a login while it was away, the end of a session) it is told afterwards.
-Its entries live for a day, and are written again while the connection lasts.
+What could not be written to Redis when it happened (a login while it was away, the end of a session) is written later.
+Entries have a TTL of a day, and are renewed while the connection lasts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ from keepline.room import keys
 BATCH = 500
 TTL_MS = 24 * 3600 * 1_000
 KEEP_MS = TTL_MS // 4
-"""How long after it was written an entry is written again."""
+"""Age at which an entry is renewed."""
 
 NEVER = -math.inf
 
 TICK_SECONDS = 1.0
 MAX_UNRELEASED = 10_000
-"""Ends of sessions that wait for Redis; the oldest give way, and their users are free when the entry expires."""
+"""Maximum number of session ends that wait for Redis; the oldest are dropped, and their users are free when the entry
+expires.
+"""
 
 Outcome = Literal["taken", "resumed", "outdated"]
 
@@ -44,9 +46,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a take: `node` and `session` held the user before, None for nobody.
+    """The result of a take. `node` and `session` held the user before; None for nobody.
 
-    `resumed`: it is the same client. `outdated`: it was, but another has the user now, and keeps it.
+    `resumed`: it is the same client. `outdated`: it was, but another client holds the user now, and keeps it.
     """
 
     resume: str
@@ -56,18 +58,18 @@ class Taken:
 
     @property
     def resumed(self) -> bool:
-        """Whether the same client is back."""
+        """Whether the same client has returned."""
         return self.outcome == "resumed"
 
     @property
     def outdated(self) -> bool:
-        """Whether nothing was taken."""
+        """Whether the take was refused."""
         return self.outcome == "outdated"
 
 
 @dataclass(slots=True)
 class _Held:
-    """A user of this node. `written_at` is when Redis was told; times in ms."""
+    """A user of this node. `written_at` is when Redis was told. Times are in ms."""
 
     session: str
     digest: str
@@ -77,7 +79,7 @@ class _Held:
 
 
 class Users:
-    """The registry of users in Redis. `run` is to be run as a task."""
+    """The registry of users in Redis. Run `run` as a task."""
 
     def __init__(
         self,
@@ -88,9 +90,9 @@ class Users:
         *,
         on_replaced: Callable[[str, str], None] = lambda node, session: None,
     ) -> None:
-        """Take the clock in ms since 1970.
+        """`now` is the clock in ms since 1970.
 
-        `on_replaced(node, session)` is called when it turns out afterwards that a session has lost its user.
+        `on_replaced(node, session)` is called if it turns out later that a session has lost its user.
         """
         self._client = client
         self._batches = batches or Batches(client)
@@ -104,7 +106,9 @@ class Users:
         self._unreleased: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def take(self, user: str, session: str, presented: str | None, dead: str | None = None) -> Taken:
-        """Make the user this session's; `dead` is a session that is known not to live. Raises StoreUnavailable."""
+        """Assign the user to this session. `dead` is a session that is known not to be alive. Raises
+        StoreUnavailable.
+        """
         resume = secrets.token_urlsafe(24)
         digest, last = _digest(resume), "" if presented is None else _digest(presented)
         at = self._now()
@@ -116,7 +120,7 @@ class Users:
         return taken
 
     def take_alone(self, user: str, session: str) -> str:
-        """Make the user this session's without Redis, which is told when it is back; the secret to resume it with."""
+        """Assign the user to this session without Redis, which is told once it is back. Returns the resume secret."""
         resume = secrets.token_urlsafe(24)
         self._hold(user, _Held(session, _digest(resume), "", self._now(), NEVER))
         self._held.move_to_end(user, last=False)
@@ -127,7 +131,7 @@ class Users:
         self._held.move_to_end(user)
 
     def forget(self, user: str, session: str) -> None:
-        """The session is closed. Redis keeps who it was, so that it can resume."""
+        """The session has closed. Redis keeps the entry, so that the client can resume."""
         held = self._held.get(user)
         if held is not None and held.session == session:
             del self._held[user]
@@ -137,13 +141,13 @@ class Users:
         await self._release.ask(self._batches, [keys.user(user)], [session])
 
     def release_later(self, user: str, session: str) -> None:
-        """The same, when Redis is back."""
+        """Do the same once Redis is back."""
         self._unreleased[user, session] = None
         if len(self._unreleased) > MAX_UNRELEASED:
             self._unreleased.popitem(last=False)
 
     async def put_back(self) -> None:
-        """Write again what Redis may have lost of the users held here. Raises StoreUnavailable."""
+        """Write back the users held here that Redis may have lost. Raises StoreUnavailable."""
         users = list(self._held)
         for start in range(0, len(users), BATCH):
             await self._keep_all(users[start : start + BATCH])
@@ -165,7 +169,7 @@ class Users:
         return (held["node"], held["session"]) if held["session"] else None
 
     async def run(self) -> None:
-        """Tell Redis what it does not know or is about to forget, until cancelled."""
+        """Write pending changes and renew entries until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
@@ -174,7 +178,7 @@ class Users:
                 _log.debug("users_not_kept", error=str(error))
 
     async def catch_up(self) -> None:
-        """Tell Redis of the ends of sessions, and of the users it was not told of for long. Raises StoreUnavailable."""
+        """Write pending ends of sessions, and users that were not written for long. Raises StoreUnavailable."""
         while self._unreleased:
             await self._release_some()
         while due := self._due():

@@ -1,7 +1,7 @@
-"""Whether a token is good, and whose it is.
+"""Verifies tokens: whether one is valid, and which user it identifies.
 
-A key is used with its own algorithm only: the shared secret with HS256, a key of the JWKS with RS256 or ES256. A token
-that names another algorithm is refused before any key is tried (RFC 8725, 3.1).
+A key is used only with its own algorithm: the shared secret with HS256, a key of the JWKS with RS256 or ES256. A token
+with another algorithm is refused before any key is tried (RFC 8725, 3.1).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SIGNED = (
     InvalidSubjectError,
     jwt.MissingRequiredClaimError,
 )
-"""What is wrong with claims, which are looked at when the signature is right."""
+"""Errors in claims, which are checked after the signature."""
 
 KEY_SECONDS = 10.0
 """How long a token waits for a key that has to be fetched."""
@@ -48,17 +48,17 @@ KEY_SECONDS = 10.0
 _MAX_HEADER = 1_024
 
 REMEMBERED_SECONDS = 60.0
-"""How long a token that was good is not checked again, within its own life."""
+"""How long a valid token is not checked again, within its own lifetime."""
 
 MAX_REMEMBERED = 10_000
-"""Tokens that are remembered, by their digests; the oldest give way."""
+"""Maximum number of remembered tokens, by digest; the oldest are dropped."""
 
 
 class Unauthorized(Exception):
-    """The token is not good; the text tells the client why.
+    """The token is invalid. The message tells the client why.
 
-    `is_guess`: nothing shows that it was signed by us. One that has expired, or is for another service of ours, is no
-    attempt to guess one.
+    `is_guess`: the token was not signed by us. An expired token, or one for another of our services, is not an attempt
+    to guess.
     """
 
     def __init__(self, why: str, *, is_guess: bool = True) -> None:
@@ -67,15 +67,15 @@ class Unauthorized(Exception):
 
 
 class KeysUnavailable(Exception):
-    """The JWKS cannot be had just now, or may have a key that it did not have a moment ago; the token may be good."""
+    """The JWKS is unavailable, or may have a key that it did not have a moment ago. The token may be valid."""
 
 
 class Jwks:
-    """The public keys behind a URL. One that is known is used at once, whatever becomes of the URL.
+    """The public keys behind a URL. Known keys are used at once, even if the URL fails.
 
-    `run` fetches the set every ten minutes. A key id that is not in it may be a new one: it is unknown for certain when
-    it is missing in a set that was fetched after it was seen first. Until then the answer is "later", and sets are
-    fetched no more often than every five seconds, whatever ids come.
+    `run` fetches the set every ten minutes. An unknown key id may be a new key: it counts as unknown only if it is
+    missing in a set that was fetched after it was first seen. Until then the answer is "later". The set is fetched at
+    most every five seconds, whatever ids arrive.
     """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
@@ -89,7 +89,7 @@ class Jwks:
         self._lock = asyncio.Lock()
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Keep the set fresh, until cancelled: a key that was taken away is not used for long."""
+        """Refresh the set until cancelled, so that a revoked key is not used for long."""
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         while True:
             await self._fetch()
@@ -104,11 +104,11 @@ class Jwks:
         return self._known(key_id) or await self._look_for(key_id)
 
     def has(self, key: jwt.PyJWK) -> bool:
-        """Whether that very key is among those of the last look."""
+        """Whether that very key was in the last fetched set."""
         return self._keys.get(key.key_id) is key
 
     def _known(self, key_id: str | None) -> jwt.PyJWK | None:
-        """A token need not name the key where there is only one."""
+        """The only key, for a token without key id."""
         if key_id is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
@@ -125,14 +125,14 @@ class Jwks:
             return key
         if self._fetched_at is not None and self._fetched_at >= seen_at:
             raise Unauthorized("the token was signed with an unknown key")
-        why = self._problem or "they were fetched a moment ago, without the one that this token names"
+        why = self._problem or "the keys were fetched a moment ago, and the token's key is not among them"
         raise KeysUnavailable(f"cannot fetch the keys that sign tokens: {why}")
 
     def _older_than(self, seconds: float) -> bool:
         return self._fetched_at is None or self._clock() - self._fetched_at > seconds
 
     async def _fetch(self) -> None:
-        """Fetch the set, unless that was done or has failed a moment ago. Who comes meanwhile shares the fetch."""
+        """Fetch the set, unless it was fetched or failed a moment ago. Concurrent callers share the fetch."""
         async with self._lock:
             failed = self._failed_at is not None and self._clock() - self._failed_at <= _RETRY_SECONDS
             if self._older_than(_REFETCH_SECONDS) and not failed:
@@ -172,7 +172,7 @@ def _keys_of(body: bytes) -> dict[str | None, jwt.PyJWK]:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A token that was good: whose it is, which key signed it, until when (s since 1970) it is not checked again."""
+    """A verified token: its user, its key, and until when (s since 1970) it is not checked again."""
 
     user: str
     key: Any
@@ -180,7 +180,7 @@ class _Checked:
 
 
 class Verifier:
-    """Checks tokens against the shared secret, the JWKS, or whichever of both the token's algorithm asks for."""
+    """Checks tokens against the shared secret, the JWKS, or both, depending on the token's algorithm."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class Verifier:
         audience: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the time of day in seconds since 1970."""
+        """`clock` is the time of day in seconds since 1970."""
         self._secret = secret
         self._jwks = jwks
         self._issuer = issuer
@@ -199,7 +199,7 @@ class Verifier:
         self._checked: OrderedDict[bytes, _Checked] = OrderedDict()
 
     def user_lately(self, token: str) -> str | None:
-        """The user of a token that was found good a moment ago, by a key that is still known; None for others."""
+        """The user of a token that was verified a moment ago, with a key that is still known; None otherwise."""
         checked = self._checked.get(_digest(token))
         if checked is None or self._clock() >= checked.until:
             return None

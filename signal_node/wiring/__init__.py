@@ -1,1 +1,1 @@
-"""How the parts of a node are put together: each is whole when it is made, of those that were made before."""
+"""Puts the parts of a node together. Each part is created complete, from parts that exist already."""

@@ -1,4 +1,4 @@
-"""Clients, from the moment they connect: how they are let in, and what they may ask for."""
+"""Clients, from the connection on: login and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This node among the others."""
+"""This node as a member of the cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from signal_node.wiring.surroundings import Surroundings
 
 
 class NodeStatus:
-    """What the heartbeat says of this node: where it is, what it does, how much it has to do."""
+    """The content of this node's heartbeat: its address, state and load."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class NodeStatus:
         self._ops_url = advertised(around.settings, around.settings.ops_port)
 
     def ops_port_opened(self, host: str, port: int) -> None:
-        """The port for operators is open, perhaps another one than was asked for."""
+        """The ops port is open, possibly on another port number than requested."""
         self._ops_url = advertised(self._around.settings, port, host)
 
     def __call__(self) -> Mapping[str, Any]:
-        """As the heartbeat is written now."""
+        """The current content of the heartbeat."""
         around = self._around
         return {
             "host": around.settings.host,
@@ -66,7 +66,7 @@ class NodeStatus:
 
 
 class ClusterParts:
-    """Heartbeat, burial of the dead, and what is due in rooms."""
+    """Heartbeat, cleanup after dead nodes, and the rooms' deadlines."""
 
     def __init__(
         self,

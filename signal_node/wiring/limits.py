@@ -1,4 +1,4 @@
-"""What one address may do."""
+"""The limits per IP address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from signal_node.wiring.surroundings import Surroundings
 
 
 class LimitParts:
-    """Failed logins and open connections, counted over all nodes, and who is refused for them."""
+    """Failed logins and open connections, counted over all nodes, and the refusals because of them."""
 
     def __init__(self, around: Surroundings, clients: Connections, cluster: ClusterParts) -> None:
         settings, now = around.settings, around.clock.now

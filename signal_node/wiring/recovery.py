@@ -1,4 +1,4 @@
-"""What comes back when Redis has lost data."""
+"""Recovery after Redis has lost data."""
 
 from __future__ import annotations
 

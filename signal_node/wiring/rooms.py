@@ -17,7 +17,7 @@ from signal_node.wiring.surroundings import Surroundings
 
 
 class RoomParts:
-    """Cache, store, and what keeps the two the same."""
+    """The cache, the store, and the reconciler."""
 
     def __init__(self, around: Surroundings, clients: Connections) -> None:
         node, now = around.node, around.clock.now

@@ -1,4 +1,4 @@
-"""What the settings say to each part."""
+"""Maps the settings to the parameters of each part."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from signal_node.transport.connections import Connections
 from signal_node.users.tokens import Jwks, Verifier
 
 RESERVED_DESCRIPTORS = 128
-"""Left for the port of the operators, Redis, Postgres and files, however many clients come."""
+"""File descriptors reserved for the ops port, Redis, Postgres and files, however many clients connect."""
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 PING_SHARE = 0.4
-"""Of the silence after which a node pings: a client that asks this often, and waits as long again, knows first."""
+"""Fraction of the silence after which a node pings: a client that pings this often, and waits as long again, knows
+first.
+"""
 
 
 def rules_of(settings: NodeSettings) -> Rules:
@@ -65,7 +67,7 @@ def connections_of(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> C
 
 
 def sockets_of(settings: NodeSettings) -> Sockets:
-    """How many sockets there may be."""
+    """The maximum number of sockets."""
     return Sockets(
         settings.limit_connections or program.descriptors() - RESERVED_DESCRIPTORS,
         settings.limit_connections_per_ip,
@@ -74,7 +76,7 @@ def sockets_of(settings: NodeSettings) -> Sockets:
 
 
 def rates_of(settings: NodeSettings, clients: Connections) -> Rates:
-    """How often good tokens may come, and what a new connection does not renew."""
+    """The rate of valid logins, and budgets that survive a reconnect."""
     return Rates(
         _allowances(settings),
         clients.new_bucket,
@@ -85,7 +87,7 @@ def rates_of(settings: NodeSettings, clients: Connections) -> Rates:
 
 
 def _allowances(settings: NodeSettings) -> Allowances:
-    """What is not set follows from the limits of frames and connections, whatever they are."""
+    """Limits that are not set are derived from those on frames and connections."""
     connection = settings.limit_work_ms or settings.limit_frames_per_second / 5
     burst = settings.limit_work_burst_ms or settings.limit_frames_burst / 2
     address = settings.limit_address_work_ms or connection * settings.limit_connections_per_ip / 5
@@ -96,12 +98,12 @@ def _allowances(settings: NodeSettings) -> Allowances:
 
 
 def ice_of(settings: NodeSettings) -> IceServers:
-    """The ICE servers that clients are told."""
+    """The ICE servers for clients."""
     return IceServers(settings.stun_urls, settings.turn_urls, secret_of(settings.turn_secret) or "")
 
 
 def verifier_of(settings: NodeSettings, jwks: Jwks | None) -> Verifier:
-    """What looks at tokens."""
+    """The verifier of tokens."""
     return Verifier(secret_of(settings.auth_secret), jwks, settings.auth_issuer, settings.auth_audience)
 
 
@@ -111,9 +113,9 @@ def secret_of(value: SecretStr | None) -> str | None:
 
 
 def advertised(settings: NodeSettings, port: int, bound: str | None = None) -> str:
-    """The URL at which operators' commands reach the ops `port`: another host cannot use a wildcard or a loopback.
+    """The URL at which operators' commands reach the ops `port`: other hosts cannot use a wildcard or loopback address.
 
-    `bound` is the address that the port has, once it is open.
+    `bound` is the address of the port, once it is open.
     """
     if settings.ops_advertise is not None:
         given = settings.ops_advertise
@@ -125,7 +127,7 @@ def advertised(settings: NodeSettings, port: int, bound: str | None = None) -> s
 
 
 def _own_address(wildcard: str) -> str:
-    """An address of this host that others can reach: of IPv4 where it has one."""
+    """An address of this host that others can reach, preferably IPv4."""
     ipv4_only = wildcard == "0.0.0.0"  # noqa: S104 - compared with, not bound
     for family in (socket.AF_INET,) if ipv4_only else (socket.AF_INET, socket.AF_INET6):
         try:

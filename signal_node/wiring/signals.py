@@ -1,4 +1,4 @@
-"""The way of signals, on this node and between nodes."""
+"""The path of signals, on this node and between nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node finds when it starts."""
+"""What a node needs from outside when it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from signal_node.rooms.archive import Archive
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the parts of a node are made of. `draining()` is whether the node is about to stop."""
+    """The dependencies of the parts of a node. `draining()` is whether the node is about to stop."""
 
     settings: NodeSettings
     loop: asyncio.AbstractEventLoop
@@ -34,10 +34,10 @@ class Surroundings:
 
     @property
     def cold_start_grace_ms(self) -> int:
-        """How long sides have to come back that were lost with the whole cluster."""
+        """The grace period of sides that were lost with the whole cluster."""
         return round(self.settings.cold_start_grace_seconds * 1_000)
 
     @property
     def tombstone_ms(self) -> int:
-        """How long rooms that have ended are kept."""
+        """How long ended rooms are kept."""
         return round(self.settings.tombstone_seconds * 1_000)

@@ -1,4 +1,4 @@
-"""Postgres: what its URLs say, how programs connect to it, and its errors in words."""
+"""Postgres: its URLs, connections, and readable errors."""
 
 from keepline.ops.postgres.errors import ERRORS, in_words
 from keepline.ops.postgres.pool import Connection, Connector, Lent, Pool, begun, create_pool, set_codecs

@@ -1,4 +1,4 @@
-"""What Postgres refuses, in words, with the statement that mends it."""
+"""Errors of Postgres in words, with the statement that fixes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asyncpg import exceptions
 
 from keepline.ops.postgres.urls import PostgresUrl
 
-# The last is how asyncpg reports a command that races with the loss of its connection.
+# asyncpg raises the last one if the connection is lost during a command.
 ERRORS = (
     OSError,
     TimeoutError,
@@ -18,7 +18,7 @@ ERRORS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""What a statement, or the way to the server, can fail with."""
+"""Errors of a statement or a connection."""
 
 _DENIED = re.compile(r"(?:permission denied for|must be owner of) (\w+) \"?([^\"]+)\"?")
 _GRANTS = {
@@ -46,12 +46,12 @@ _ANOTHERS_STATEMENT = (
 
 
 def in_words(error: BaseException, url: PostgresUrl | None = None) -> str:
-    """Describe an error for the log, and say what helps where that is known.
+    """Describe an error for the log, with the fix if there is a known one.
 
-    Of a missing user the detail is told as well; others quote rows, and with them chat.
+    For an unknown user the detail is included. Other details quote rows, which may contain chat.
     """
     message = error.message if isinstance(error, asyncpg.PostgresError) else None
-    text = message or str(error) or type(error).__name__  # str() of what the server said adds its detail
+    text = message or str(error) or type(error).__name__  # str() of a server error includes its detail
     if isinstance(error, asyncpg.ForeignKeyViolationError) and error.detail:
         text += f"; {error.detail}"
     hint = getattr(error, "hint", None) or _mend(error, text, url)
@@ -59,14 +59,14 @@ def in_words(error: BaseException, url: PostgresUrl | None = None) -> str:
 
 
 def _mend(error: BaseException, text: str, url: PostgresUrl | None) -> str | None:
-    """What helps, None where nobody knows."""
+    """The fix; None if there is no known one."""
     role = f'"{url.user}"' if url is not None and url.user else "the user of DATABASE_URL"
     if isinstance(error, exceptions.InsufficientPrivilegeError):
         return _grant(text, role)
     if isinstance(error, _MISSING):
         return _MIGRATE if _OURS.search(text) else None
     if isinstance(error, exceptions.InvalidCatalogNameError):
-        return "create it, or name another one in DATABASE_URL"
+        return "create it, or set another one in DATABASE_URL"
     if isinstance(error, _ANOTHERS_STATEMENT):
         return "a pooler in transaction mode? add ?pgbouncer=true to DATABASE_URL"
     where = url.hosts if url is not None else "the host"

@@ -1,9 +1,9 @@
 """Connections to Postgres, directly or through a pooler such as PgBouncer.
 
-A pooler in transaction mode lends a server connection for one transaction, so nothing may outlive one: no session
-settings, no session locks, no named prepared statements. That is kept everywhere: every statement runs within
-`Pool.transaction`, which sets what it needs for that transaction. Only whether statements are prepared under a name,
-which saves a round trip each, depends on what stands in between; `Connector` finds that out.
+A pooler in transaction mode lends a server connection for one transaction, so no state may outlive one: no session
+settings, no session locks, no named prepared statements. Every statement therefore runs within `Pool.transaction`,
+which sets what it needs for that transaction. Named prepared statements save a round trip each, and are used if there
+is no pooler; `Connector` detects that.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Lent: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 ACQUIRE_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 LOCK_SECONDS = 5.0
-"""How long a statement waits for what the app has locked."""
+"""How long a statement waits for locks of the app."""
 _STATEMENTS_KEPT = 100
 
 
 async def set_codecs(connection: Connection) -> None:
-    """Make `jsonb` values Python objects on this connection."""
+    """Convert `jsonb` values to Python objects on this connection."""
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_encode_jsonb, decoder=orjson.loads, format="text"
     )
@@ -40,18 +40,18 @@ def _encode_jsonb(value: object) -> str:
 
 
 class Connector:
-    """Opens connections to the database of a URL, each with a limit for commands in seconds."""
+    """Opens connections to the database of a URL, with a timeout for commands in seconds."""
 
     def __init__(self, url: str, application: str, command_seconds: float) -> None:
-        """Raise ValueError for a URL that cannot be used."""
+        """Raises ValueError for an invalid URL."""
         self.url = urls.parse(url)
         self.pooled = bool(self.url.pooled)
-        """Whether a pooler stands in between, as far as is known."""
+        """Whether there is a pooler, as far as is known."""
         self._application = application
         self._command_seconds = command_seconds
 
     async def connect(self, *_: Any, **options: Any) -> Connection:
-        """Open a connection. The library's pool passes options of its own."""
+        """Open a connection. The library's pool passes its own options."""
         assumed = self.pooled
         connection = await self._open(assumed, **options)
         if self.url.pooled is None:
@@ -76,7 +76,7 @@ class Connector:
         return connection
 
     async def prepare(self, connection: Connection) -> None:
-        """Set the codecs of a new connection; the library asks the server about types for that."""
+        """Set the codecs of a new connection, for which the library asks the server about types."""
         if not self.pooled:
             await set_codecs(connection)
             return
@@ -84,9 +84,9 @@ class Connector:
             await set_codecs(connection)
 
     def begin(self, statement_seconds: float, lock_seconds: float) -> str:
-        """The statement that begins a transaction, with limits for a statement and for its locks; 0 is no limit.
+        """The statement that begins a transaction, with timeouts for a statement and for its locks; 0 for none.
 
-        Times without a zone, which an app's tables may have, are UTC whatever the database is set to.
+        Timestamps without time zone, which an app's tables may have, are UTC, whatever the database's setting is.
         """
         limit = round(statement_seconds * 1000)
         names = ", ".join(f'"{name}"' for name in self.url.search_path)
@@ -99,7 +99,7 @@ class Connector:
 
 
 async def _is_pooled(connection: Connection) -> bool:
-    """Whether a pooler answers: it gives each of its clients a process id that no server process has."""
+    """Whether a pooler answers: it gives its clients process ids that no server process has."""
     try:
         own = await connection.execute(f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid()}")
     except BaseException:
@@ -110,7 +110,7 @@ async def _is_pooled(connection: Connection) -> bool:
 
 @asynccontextmanager
 async def begun(connection: Connection | Lent, begin: str) -> AsyncIterator[None]:
-    """Run the block in a transaction that `begin` begins: committed at its end, rolled back when it raises."""
+    """Run the block in a transaction started by `begin`: committed at its end, rolled back if it raises."""
     await connection.execute(begin)
     try:
         yield
@@ -122,10 +122,10 @@ async def begun(connection: Connection | Lent, begin: str) -> AsyncIterator[None
 
 
 class Pool:
-    """Connections to one database; none is opened before it is needed.
+    """Connections to one database, each opened when it is first needed.
 
-    So a program starts, and says what is wrong, while Postgres is away. A command that takes longer than 30 s
-    is cancelled and raises TimeoutError; the server is told the same limit, so it gives up too.
+    So a program can start, and report the problem, while Postgres is away. A command that takes longer than 30 s is
+    cancelled and raises TimeoutError. The server has the same timeout, so it stops too.
     """
 
     def __init__(self, connector: Connector, pool: asyncpg.Pool[asyncpg.Record]) -> None:
@@ -134,53 +134,53 @@ class Pool:
         self._begin = connector.begin(COMMAND_SECONDS, LOCK_SECONDS)
 
     def in_words(self, error: BaseException) -> str:
-        """Describe an error of this database, and say what helps where that is known."""
+        """Describe an error of this database, with the fix if there is a known one."""
         return in_words(error, self.connector.url)
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Lent]:
-        """Lend a connection that is in no transaction, for `begin_on`."""
+        """Lend a connection without a transaction, for `begin_on`."""
         async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
             yield connection
 
     @asynccontextmanager
     async def begin_on(self, connection: Lent) -> AsyncIterator[None]:
-        """Run the block in a transaction on a connection that was lent."""
+        """Run the block in a transaction on a lent connection."""
         async with begun(connection, self._begin):
             yield
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Lent]:
-        """Lend a connection with a transaction: committed at the end of the block, rolled back when it raises."""
+        """Lend a connection with a transaction: committed at the end of the block, rolled back if it raises."""
         async with self.lend() as connection, self.begin_on(connection):
             yield connection
 
     async def execute(self, query: str, *values: object) -> str:
-        """Run a statement in a transaction of its own; return what became of it."""
+        """Run a statement in its own transaction, and return its status."""
         async with self.transaction() as connection:
             return await connection.execute(query, *values)
 
     async def fetch(self, query: str, *values: object) -> list[asyncpg.Record]:
-        """Return the rows of a statement in a transaction of its own."""
+        """Return the rows of a statement in its own transaction."""
         async with self.transaction() as connection:
             return await connection.fetch(query, *values)
 
     async def fetchrow(self, query: str, *values: object) -> asyncpg.Record | None:
-        """Return the first row of a statement in a transaction of its own, None where there is none."""
+        """Return the first row of a statement in its own transaction; None if there is none."""
         rows = await self.fetch(query, *values)
         return rows[0] if rows else None
 
     async def fetchval(self, query: str, *values: object) -> Any:
-        """Return the first value of a statement in a transaction of its own, None where there is none."""
+        """Return the first value of a statement in its own transaction; None if there is none."""
         row = await self.fetchrow(query, *values)
         return None if row is None else row[0]
 
     async def expire_connections(self) -> None:
-        """Have each connection opened anew before its next use."""
+        """Reopen each connection before its next use."""
         await self._pool.expire_connections()
 
     async def close(self) -> None:
-        """Close all connections when they are given back."""
+        """Close all connections when they are returned."""
         await self._pool.close()
 
     def terminate(self) -> None:
@@ -189,11 +189,11 @@ class Pool:
 
 
 async def _leave_as_it_is(_: object) -> None:
-    """Spare each use the round trip in which asyncpg resets its session: ours change nothing of it."""
+    """Skip the round trip with which asyncpg resets a session: ours change nothing in it."""
 
 
 async def create_pool(url: str, *, application: str, max_size: int = 4) -> Pool:
-    """Return a pool of at most `max_size` connections. Raises ValueError for a URL that cannot be used."""
+    """Return a pool of at most `max_size` connections. Raises ValueError for an invalid URL."""
     connector = Connector(url, application, COMMAND_SECONDS)
     pool: asyncpg.Pool[asyncpg.Record] = await asyncpg.create_pool(
         min_size=0,

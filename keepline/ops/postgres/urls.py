@@ -1,9 +1,9 @@
-"""What a Postgres URL says, in the forms that hosts and other tools give it.
+"""Parses Postgres URLs, in the forms that hosting providers and other tools use.
 
     postgresql://[user[:password]@][host[:port][,host[:port]…]]/[database][?options]
 
-Of the options some are libpq's and go on to the client library; the rest is read here. One that nobody knows is
-refused: the server would take it for a setting of its own, and answer in words that help nobody.
+Some of the options are libpq's and go to the client library; the others are interpreted here. Unknown options are
+refused: the server would take them for its own settings, and its error would not help.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ _PLAIN_NAME = re.compile(r"[^\x00-\x1f\"]{1,63}")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PostgresUrl:
-    """A URL in its parts. `url` is what the client library gets; it may carry a password."""
+    """A parsed URL. `url` is the one for the client library; it may contain a password."""
 
     url: str
     hosts: str
     user: str | None
     search_path: tuple[str, ...] = ()
-    pooled: bool | None = None  # None: find out
+    pooled: bool | None = None  # None: detect
     connect_seconds: float = CONNECT_SECONDS
     connection_limit: int | None = None
     startup_options: str | None = None
 
 
 def parse(url: str) -> PostgresUrl:
-    """Take a URL apart. Raises ValueError, whose text never shows the URL, for it may carry a password."""
+    """Parse a URL. Raises ValueError, whose message never contains the URL, because it may contain a password."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError("should be a URL that starts with " + " or ".join(f"{s}://" for s in SCHEMES))
@@ -132,7 +132,7 @@ def _check_choice(options: Mapping[str, str], name: str, choices: tuple[str, ...
 
 
 def _startup_options(text: str) -> tuple[tuple[str, ...], str | None]:
-    """Split `options=-c search_path=a,b` off; a pooler refuses it at the start of a connection."""
+    """Extract `options=-c search_path=a,b`, which a pooler refuses at the start of a connection."""
     found = _SEARCH_PATH.search(text)
     names = tuple(name.strip(' "') for name in found[1].split(",")) if found else ()
     if not all(map(_PLAIN_NAME.fullmatch, names)):
@@ -158,6 +158,6 @@ def _number(options: Mapping[str, str], name: str, least: int, most: int) -> int
 
 
 def _connect_seconds(options: Mapping[str, str]) -> float:
-    """libpq's 0 is no limit; here nothing waits for ever."""
+    """In libpq, 0 means no limit. Here every wait has one."""
     seconds = _number(options, "connect_timeout", 0, 86_400)
     return CONNECT_SECONDS if seconds is None else min(seconds or MAX_CONNECT_SECONDS, MAX_CONNECT_SECONDS)

@@ -1,4 +1,4 @@
-"""How programs reach Redis or Valkey: one server, the master of a Sentinel set, or a cluster. And Lua scripts."""
+"""Connections to Redis or Valkey: one server, the primary of a Sentinel set, or a cluster. And Lua scripts."""
 
 from keepline.ops.redis.client import Client, connect, is_cluster, servers, subscribed
 

@@ -1,9 +1,9 @@
-"""Clusters of the first releases, whose keys have no prefix: their keys are moved when nobody uses them any more.
+"""Clusters of the first releases, whose keys have no prefix: renames their keys once they are no longer used.
 
-A program looks for one at its start, if its own prefix is the default. While a node of that cluster lives it refuses
-to start: two clusters in one Redis that know nothing of each other would share out the rooms. When none lives it moves
-the keys. All programs may do so at once: each goes on only after it has found nothing more to move, and the epoch of
-the first partition, by which they know that there is such a cluster, goes last.
+A program checks for such a cluster at startup if its own prefix is the default. While a node of that cluster is live,
+the program refuses to start: two clusters in one Redis that do not know each other would divide the rooms between them.
+If none is live, it renames the keys. All programs may do so at once: each continues only after it finds nothing more to
+rename. The epoch of the first partition identifies such a cluster, and is renamed last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keepline.ops.redis.client import Client, servers
 from keepline.room import keys
 
 NODES_DIE_SECONDS = 6.0
-"""A little longer than the last heartbeat of a node that has died lives."""
+"""Slightly longer than the last heartbeat of a dead node lasts."""
 
 USER_SECONDS = 24 * 3600
 _PAGE = 500
@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def adopt(client: Client, nodes_die_seconds: float = NODES_DIE_SECONDS) -> None:
-    """Move the keys of a cluster without a prefix, if there is one and it has stopped. Raises CannotRun, RedisError."""
+    """Rename the keys of a stopped cluster without prefix, if there is one. Raises CannotRun, RedisError."""
     if keys.prefix() != keys.DEFAULT_PREFIX or not await is_unprefixed(client):
         return
     living = await _living_after(client, nodes_die_seconds)
@@ -48,12 +48,12 @@ async def is_unprefixed(client: Client) -> bool:
     """Whether there is a cluster whose keys have no prefix. Raises RedisError."""
     try:
         return bool(await client.exists(keys.UNPREFIXED_EPOCH))
-    except ResponseError:  # such as NOPERM: what this user may not see is not its cluster
+    except ResponseError:  # such as NOPERM: keys that this user may not read are not its cluster's
         return False
 
 
 async def _living_after(client: Client, seconds: float) -> list[str]:
-    """The nodes of that cluster that still live after a while."""
+    """The nodes of that cluster that are still live after a while."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + seconds
     while living := await _living(client):
@@ -88,12 +88,12 @@ async def _move(client: Client) -> int:
     first = keys.UNPREFIXED_EPOCH.encode()
     await _rename(client, [name for name in epochs if name != first])
     await _rename(client, [first])
-    await client.delete(first)  # of a cluster that has an epoch under the prefix already
+    await client.delete(first)  # of a cluster that already has an epoch with the prefix
     return moved + len(epochs)
 
 
 async def _rename(client: Client, names: Sequence[bytes]) -> int:
-    """Move keys that belong to partitions; those that another program was quicker with are left out."""
+    """Rename keys of partitions, except those that another program has renamed already."""
     if not names:
         return 0
     async with client.pipeline(transaction=False) as pipe:
@@ -107,7 +107,9 @@ async def _rename(client: Client, names: Sequence[bytes]) -> int:
 
 
 async def _copy_users(client: Client, names: Sequence[str]) -> None:
-    """Copy what is ours of these; on a cluster they cannot be renamed, and an app may have keys of such names."""
+    """Copy those of these keys that are ours: on a cluster they cannot be renamed, and an app may have keys with such
+    names.
+    """
     async with client.pipeline(transaction=False) as pipe:
         for name in names:
             (pipe.smembers if name.endswith(":rooms") else pipe.get)(name)

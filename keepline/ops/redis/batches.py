@@ -1,9 +1,9 @@
-"""Single commands of many callers, in few writes.
+"""Combines single commands of many callers into few writes.
 
-A command waits for no timer: it leaves at the end of the loop's tick, or, while a write to its server is under way, as
-soon as that is answered. So one caller alone pays one round trip, and a thousand at once pay a few. Each server has a
-lane of its own: on a Redis Cluster one that is slow holds up nobody else. What a caller has given up before it left is
-not done.
+There is no timer: a command leaves at the end of the event loop tick or, while a write to its server is in progress, as
+soon as that is answered. So a single caller needs one round trip, and a thousand concurrent ones need a few. Each
+server has its own lane, so that a slow server of a Redis Cluster delays no other. A command whose caller gives up
+before it leaves is not sent.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from keepline.ops.redis.cluster import Cluster
 from keepline.ops.redis.urls import Address
 
 MAX_BATCH = 512
-"""Commands in one write."""
+"""Maximum number of commands in one write."""
 
 MAX_WAITING = 10_000
-"""Commands that may wait for one server."""
+"""Maximum number of commands that wait for one server."""
 
 Argument = bytes | str | int
 _Asked = tuple[tuple[Argument, ...], asyncio.Future[Any]]
 
 
 class Batches:
-    """Sends single commands of one client. `aclose` gives up what is under way."""
+    """Sends single commands of one client. `aclose` cancels those in progress."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -38,10 +38,10 @@ class Batches:
         self._senders: set[asyncio.Task[None]] = set()
 
     def ask(self, *command: Argument) -> asyncio.Future[Any]:
-        """The answer of Redis to a command on keys of one slot; awaiting it raises RedisError."""
+        """The answer of Redis to a command on keys of one slot. Awaiting it raises RedisError."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        # A command finds its lane anew with each failover: an empty one is not kept.
+        # A failover changes a command's lane, so empty lanes are not kept.
         server = self._client.server_of(command) if isinstance(self._client, Cluster) else None
         lane = self._lanes.get(server)
         if lane is None:
@@ -50,13 +50,15 @@ class Batches:
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         if len(lane) >= MAX_WAITING:
-            answer.set_exception(ConnectionError(f"{MAX_WAITING} commands wait for this server already"))
+            answer.set_exception(
+                ConnectionError(f"{MAX_WAITING} commands are already waiting for this server")
+            )
         else:
             lane.append((command, answer))
         return answer
 
     async def aclose(self) -> None:
-        """Send no more; who waits for an answer is told that there is none."""
+        """Send no more commands; those without an answer fail."""
         senders, lanes = list(self._senders), list(self._lanes.values())
         for sender in senders:
             sender.cancel()
@@ -74,7 +76,7 @@ class Batches:
             del self._lanes[server]
 
     async def _send(self, batch: Sequence[_Asked]) -> Sequence[Any]:
-        """The answers of Redis; whatever went wrong is the answer to all."""
+        """The answers of Redis. Any error is the answer to all."""
         try:
             async with self._client.pipeline(transaction=False) as pipe:
                 for command, _ in batch:
@@ -88,15 +90,15 @@ class Batches:
 
 
 def _tell_end(asked: Collection[_Asked]) -> None:
-    _tell(asked, [ConnectionError("the program ends")] * len(asked))
+    _tell(asked, [ConnectionError("the program is ending")] * len(asked))
 
 
 def _tell(batch: Iterable[_Asked], answers: Sequence[Any]) -> None:
     for (_, waiting), answer in zip(batch, answers, strict=True):
         if waiting.done():
-            continue  # given up
+            continue  # cancelled
         if isinstance(answer, Exception):
             waiting.set_exception(answer)
-            waiting.exception()  # who asked need not look: it may have been refused for another reason meanwhile
+            waiting.exception()  # the caller may never look: it may have failed for another reason meanwhile
         else:
             waiting.set_result(answer)

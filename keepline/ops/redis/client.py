@@ -1,4 +1,4 @@
-"""How programs connect to Redis or Valkey."""
+"""Clients for Redis or Valkey."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ _HEALTH_CHECK_SECONDS = 10
 
 
 def connect(url: str, *, max_connections: int = 16, answer_seconds: float = ANSWER_SECONDS) -> Client:
-    """Return a client of what a URL names (see `urls`): a server, a Sentinel set's master, a cluster.
+    """Return a client for a URL (see `urls`): a server, a Sentinel set's primary, a cluster.
 
-    Nothing is sent yet. Values come back as bytes. `answer_seconds` bounds the wait for one answer, so blocking
-    commands must block for less. A command is never repeated behind the caller's back: whether it may run twice
-    only the caller knows. At most `max_connections` to each server are open; the next command waits for one up
-    to 5 s.
+    It sends nothing yet. Values are returned as bytes. `answer_seconds` is the timeout of an answer, so blocking
+    commands must block for less. Commands are never repeated implicitly: only the caller knows whether one may run
+    twice. At most `max_connections` to each server are open; the next command waits up to 5 s for one.
 
-    Raises ValueError for a URL that is none. Commands raise `redis.exceptions.ConnectionError` or `TimeoutError`
-    when the server is away.
+    Raises ValueError for an invalid URL. Commands raise `redis.exceptions.ConnectionError` or `TimeoutError` if the
+    server is away.
     """
     parsed = urls.parse(url)
     pool_options = {"max_connections": max_connections, "timeout": _POOL_WAIT_SECONDS}
@@ -59,18 +58,18 @@ def connect(url: str, *, max_connections: int = 16, answer_seconds: float = ANSW
 
 
 def is_cluster(client: Client) -> bool:
-    """Whether keys are spread over servers: then the keys of one command, or script, have to share a hash tag."""
+    """Whether keys are spread over servers, so that all keys of a command or script must share a hash tag."""
     return isinstance(client, Cluster)
 
 
 async def servers(client: Client) -> list[Client]:
-    """A client of each server that has keys, for what a server is asked and not a key. Raises ConnectionError."""
+    """A client of each server that has keys, for commands about servers instead of keys. Raises ConnectionError."""
     return await client.masters() if isinstance(client, Cluster) else [client]
 
 
 @asynccontextmanager
 async def subscribed(client: Client, channel: str) -> AsyncIterator[Subscription]:
-    """Subscribe to a channel: on a cluster a shard channel, over a connection of its own. Raises RedisError."""
+    """Subscribe to a channel: on a cluster a shard channel, over its own connection. Raises RedisError."""
     if not isinstance(client, Cluster):
         async with listen(client) as pubsub:
             await pubsub.subscribe(channel)
@@ -89,7 +88,8 @@ def _connection_options(url: str, answer_seconds: float) -> dict[str, Any]:
         "health_check_interval": _HEALTH_CHECK_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
-        # A protocol of one vendor's cloud; others answer its handshake with an error on every connection.
+        # Only one vendor's cloud supports this protocol; other servers answer its handshake with an error on every
+        # connection.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if urlsplit(url).scheme != "unix":
@@ -99,6 +99,6 @@ def _connection_options(url: str, answer_seconds: float) -> dict[str, Any]:
 
 
 def _keepalive_options() -> dict[int, int]:
-    """Notice within about 25 s that the other host is gone, where the platform lets us say so."""
+    """Detect a vanished host within about 25 s, if the platform supports it."""
     wanted = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}

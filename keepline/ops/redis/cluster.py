@@ -1,17 +1,17 @@
-"""A client of a Redis Cluster that looks like a client of one Redis.
+"""A client for a Redis Cluster with the interface of a client for a single Redis.
 
-The library has a cluster client, but it goes by other rules than ours. What it learns of a failover it learns only by
-repeating commands, pipelines included, whether or not they may run twice; it raises when all connections are busy where
-ours waits; a refresh of its map cuts every connection; and one shard that is away fails a pipeline for all of them. So
-this is the least that we need over plain clients, one for each server, with the options they always have:
+The library's cluster client has other rules than we need. It detects a failover only by repeating commands, including
+pipelines, whether or not they may run twice. It raises if all connections are busy, where ours waits. Refreshing its
+map cuts every connection. And one unreachable shard fails a pipeline for all. So this is a minimal layer on top of
+plain clients, one per server, with their usual options:
 
-- A command goes to the server of its first key. All keys of one command have to be in one slot.
-- A pipeline is split by server, and the parts leave at once. What goes to one slot stays in order. With
-  `raise_on_error=False` the answers of a shard that is away are errors, those of the others are answers.
-- A redirection (MOVED, ASK) is followed: the command was not carried out. Any other error is the caller's.
-- A server that let a command wait for too long gets no more until it has answered: only the first waits for it.
-- Whatever hints at a change (a redirection, a server that is away, CLUSTERDOWN) makes the client ask all servers for
-  the map in the background, and take what most of them say. No command waits for that but the first ever.
+- A command goes to the server of its first key. All keys of a command must be in one slot.
+- A pipeline is split by server, and the parts leave at once. Commands on one slot stay in order. With
+  `raise_on_error=False`, the answers of an unreachable shard are errors, and those of the others are answers.
+- Redirections (MOVED, ASK) are followed, because the command was not carried out. The caller gets any other error.
+- A server on which a command timed out gets no more until it has answered, so only the first command waits for it.
+- Any sign of a change (a redirection, an unreachable server, CLUSTERDOWN) makes the client ask all servers for
+  the map in the background, and adopt the majority's. Only the very first command waits for that.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ OpenServer = Callable[[Address], Server]
 _Command = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 REFRESH_SECONDS = 0.25
-"""The least time between two looks at the map."""
+"""Minimum time between two refreshes of the map."""
 
 ANSWER_SECONDS = 2.0
-"""How long a look waits for servers that do not answer."""
+"""Timeout for servers that do not answer a refresh."""
 
 _REDIRECTIONS = 5
 
@@ -53,12 +53,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Cluster(redis.asyncio.Redis):
-    """A cluster. Commands without a key go to every master, `TIME` to one."""
+    """A cluster. Commands without a key go to every primary, `TIME` to one."""
 
     def __init__(self, addresses: Sequence[Address], open_server: OpenServer) -> None:
-        """Take some servers of the cluster, and how to make a client of one.
+        """Take some servers of the cluster.
 
-        `open(address)` makes another client of a server, to be closed by the caller.
+        `open(address)` creates another client of a server, which the caller closes.
         """
         self.open = open_server
         self._named = tuple(addresses)
@@ -100,7 +100,7 @@ class Cluster(redis.asyncio.Redis):
         return answers[0]
 
     async def execute_all(self, commands: Sequence[_Command]) -> list[Any]:
-        """Carry out commands, those of one slot in order; errors are among the answers. Raises ConnectionError."""
+        """Carry out commands, those of one slot in order. Answers may be errors. Raises ConnectionError."""
         await self._located()
         answers: list[Any] = [None] * len(commands)
         left: Sequence[int] = range(len(commands))
@@ -126,7 +126,7 @@ class Cluster(redis.asyncio.Redis):
     async def _execute_part(
         self, address: Address, part: Sequence[int], commands: Sequence[_Command], answers: list[Any]
     ) -> None:
-        """Carry out what goes to one server."""
+        """Carry out the commands for one server."""
         server: Any = self.at(address)
         try:
             if address in self._silent:
@@ -148,7 +148,7 @@ class Cluster(redis.asyncio.Redis):
                     answers[at] = await self._ask(answer, address, commands[at])
 
     async def _ask(self, error: AskError, asked: Address, command: _Command) -> Any:
-        """Carry out a command on the server to which its slot is just being moved."""
+        """Carry out a command on the server that is taking over its slot."""
         args, options = command
         async with self.at(_address(error, asked)).pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
@@ -159,7 +159,7 @@ class Cluster(redis.asyncio.Redis):
                 return failure
 
     async def execute_transaction(self, commands: Sequence[_Command]) -> list[Any]:
-        """Carry out commands on keys of one slot as one transaction. Raises RedisError."""
+        """Carry out commands on keys of one slot as a transaction. Raises RedisError."""
         await self._located()
         slot = slot_of(commands[0][0])
         for attempt in range(_REDIRECTIONS):
@@ -177,26 +177,26 @@ class Cluster(redis.asyncio.Redis):
         raise AssertionError("the last attempt returns or raises")
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        """Commands to be carried out together; with `transaction` all their keys have to be in one slot."""
+        """Commands to be carried out together. With `transaction`, all their keys must be in one slot."""
         return _ClusterPipeline(self, transaction)
 
     def pubsub(self, **kwargs: Any) -> NoReturn:
-        """Not of a cluster, only of one of its servers: see `owner` and `at`."""
+        """Not supported on a cluster, only on one of its servers: see `owner` and `at`."""
         raise NotImplementedError("on a cluster, subscribe on the server that has the channel's slot")
 
     # --- servers ---
 
     async def masters(self) -> list[Server]:
-        """A client of each master. Raises ConnectionError when no server of the cluster can be reached."""
+        """A client of each primary. Raises ConnectionError if no server of the cluster can be reached."""
         await self._located()
         return [self.at(address) for address in dict.fromkeys(self._owners) if address is not None]
 
     def server_of(self, command: Sequence[Any]) -> Address | None:
-        """The master that has the key of a command, None while that is not known."""
+        """The primary that has the key of a command; None while unknown."""
         return self._owners[slot_of(command)] if self._owners else None
 
     async def owner(self, name: str) -> Address:
-        """The master that has a key or shard channel. Raises ConnectionError, ClusterDownError."""
+        """The primary that has a key or shard channel. Raises ConnectionError, ClusterDownError."""
         await self._located()
         slot = key_slot(name.encode())
         address = self._owners[slot]
@@ -214,7 +214,7 @@ class Cluster(redis.asyncio.Redis):
     # --- the map ---
 
     def _learn(self, error: RedisError, asked: Address | None = None) -> None:
-        """Take from an error what it says of the map."""
+        """Learn from an error about the map."""
         if isinstance(error, MovedError) and asked is not None:
             self._owners[error.slot_id] = _address(error, asked)
         if isinstance(error, AnswerTimeout) and asked is not None:
@@ -224,7 +224,7 @@ class Cluster(redis.asyncio.Redis):
 
     async def _located(self) -> None:
         if not self._owners:
-            await asyncio.wait([self._refresh()])  # it goes on, should we be cancelled
+            await asyncio.wait([self._refresh()])  # it continues if this task is cancelled
             if not self._owners:
                 raise ConnectionError(f"no server of the cluster answered CLUSTER SLOTS: {self._problem}")
 
@@ -250,7 +250,7 @@ class Cluster(redis.asyncio.Redis):
         await asyncio.gather(*(self._servers.pop(address).aclose() for address in gone))
 
     async def _view_of(self, address: Address) -> SlotView | None:
-        """The map as one server has it; None when it does not say."""
+        """The map according to one server; None if it does not answer."""
         server: Any = self.at(address)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -290,5 +290,5 @@ class _ClusterPipeline(Pipeline):
 
 
 def _address(error: AskError, asked: Address) -> Address:
-    """Where a redirection leads; a server that does not know its own host leaves it out."""
+    """The target of a redirection. A server that does not know its own host omits it."""
     return error.host or asked[0], error.port

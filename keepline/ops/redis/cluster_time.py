@@ -1,9 +1,9 @@
-"""The cluster's time of day: that of Redis, without its steps.
+"""The cluster's clock: Redis' time without its steps.
 
-Deadlines are times of day. Were Redis' clock set forward by an hour, all calls would be over at once; set back, absent
-sides would be waited for until it is that late again. So a step is taken out again: nodes notice it by their monotonic
-clocks, and agree in Redis on a correction (see `signal_node.cluster.clock_sync`). As the clock was set for a reason,
-the correction fades: the cluster's time runs a hundredth faster or slower until it is Redis' again.
+Deadlines are times of day. If Redis' clock were set forward by an hour, all calls would end at once; set back, absent
+sides would be waited for until that hour has passed again. So steps are removed: nodes detect them with their monotonic
+clocks, and agree in Redis on a correction (see `signal_node.cluster.clock_sync`). Because the clock was set for a
+reason, the correction fades: the cluster's clock runs a hundredth faster or slower until it equals Redis' again.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from keepline.ops.redis.client import Client
 from keepline.room import keys
 
 FADES = 0.01
-"""Seconds of a correction that go in a second."""
+"""Seconds of a correction that fade per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The cluster's time was `ahead_ms` ahead of Redis' clock when that said `at_ms`; below 0 it was behind."""
+    """The cluster's clock was `ahead_ms` ahead of Redis' (behind if negative) when Redis' was `at_ms`."""
 
     ahead_ms: int = 0
     at_ms: int = 0
 
     def seconds(self, redis_seconds: float) -> float:
-        """What is to be added to Redis' time of day."""
+        """What to add to Redis' time."""
         left = abs(self.ahead_ms) / 1_000 - FADES * max(0.0, redis_seconds - self.at_ms / 1_000)
         return max(0.0, left) if self.ahead_ms > 0 else -max(0.0, left)
 
     def encode(self) -> bytes:
-        """As it is kept in Redis."""
+        """The form in Redis."""
         return b"%d %d" % (self.ahead_ms, self.at_ms)
 
 
 def decode_correction(value: bytes | None) -> Correction:
-    """What is kept in Redis; none when nothing is, or nothing that can be read."""
+    """The correction stored in Redis; none if there is none, or if it is unreadable."""
     try:
         ahead_ms, at_ms = (value or b"0 0").split()
         return Correction(int(ahead_ms), int(at_ms))
@@ -44,7 +44,7 @@ def decode_correction(value: bytes | None) -> Correction:
 
 
 async def read_time(client: Client) -> tuple[float, bytes | None]:
-    """Redis' time in seconds since 1970, and the correction as it is kept. Raises RedisError."""
+    """Redis' time in seconds since 1970, and the stored correction. Raises RedisError."""
     async with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.get(keys.clock())
@@ -53,6 +53,6 @@ async def read_time(client: Client) -> tuple[float, bytes | None]:
 
 
 async def cluster_ms(client: Client) -> int:
-    """The cluster's time, ms since 1970. Raises RedisError."""
+    """The cluster's time in ms since 1970. Raises RedisError."""
     seconds, kept = await read_time(client)
     return round((seconds + decode_correction(kept).seconds(seconds)) * 1_000)

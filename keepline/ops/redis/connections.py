@@ -1,15 +1,15 @@
-"""Connections to Redis whose loss is told in one way, and that put commands into bytes fast.
+"""Connections to Redis that report every loss in the same way, and encode commands fast.
 
-A command that is written in the moment in which its connection is lost fails with RuntimeError under uvloop, which the
-client library hands on as it is. To whoever sent the command that is a loss like any other: ConnectionError.
+Under uvloop, writing a command at the moment in which its connection is lost raises RuntimeError, which the library
+passes on. Here it is a ConnectionError, like any other loss.
 
-A primary that is demoted keeps its connections: behind a name that leads to the new one they would go on failing for
-ever. So the first answer that only the wrong server gives closes all connections of the client, as a server does that
-stops; each next command then resolves the name anew.
+A demoted primary keeps its connections open, so clients that reach it by a name that now leads to the new primary would
+keep failing. So the first answer that shows a wrong server closes all connections of the client, like a server that
+stops; the next commands resolve the name again.
 
-The library's asyncio connections put commands together in Python, an argument at a time, although they read answers by
-hiredis; here hiredis does both. They also wrap each answer in a timeout and more, even those of a pipeline that came
-with the one before; here only what has to be waited for is.
+The library encodes commands in Python, argument by argument, although it decodes answers with hiredis; here hiredis
+does both. The library also wraps each answer in a timeout, even those of a pipeline that arrived with the previous one;
+here only actual waits have one.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ from redis.exceptions import (
 _log = structlog.get_logger(__name__)
 
 CUT_SECONDS = 1.0
-"""The least time between two moments in which all connections are closed, should the name still lead to a replica."""
+"""Minimum time between two moments at which all connections are closed, in case the name still leads to a replica."""
 
 _DEMOTED_WHILE_BLOCKED = "UNBLOCKED force unblock"
-"""A deleted stream unblocks its readers as well, with other words: that server is the right one."""
+"""A deleted stream also unblocks its readers, with another message: that server is the right one."""
 
 
 def is_of_wrong_server(error: ResponseError) -> bool:
-    """Whether only a server says so that is not, or no longer, the primary."""
+    """Whether only a server that is not the primary, or no longer, gives this answer."""
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith(_DEMOTED_WHILE_BLOCKED)
 
 
 def telling_losses(kind: type[Any]) -> type[Any]:
-    """A kind of connection for one client: every loss is a ConnectionError, the wrong server loses all connections."""
+    """The connection class of one client: every loss is a ConnectionError, and a wrong server closes all
+    connections.
+    """
     opened: WeakSet[Any] = WeakSet()
     cut_at = -CUT_SECONDS
 
@@ -64,7 +66,7 @@ def telling_losses(kind: type[Any]) -> type[Any]:
 
         @property
         def is_lost(self) -> bool:
-            """Whether it is known that the other end has closed it: what is written now would not arrive."""
+            """Whether the other end is known to have closed it, so that a write would be lost."""
             reader = self._reader
             return reader is None or reader.at_eof() or reader.exception() is not None
 
@@ -94,7 +96,7 @@ def telling_losses(kind: type[Any]) -> type[Any]:
             except AttributeError as error:
                 if (
                     self._writer is None
-                ):  # closed by another command's answer since it was taken from the pool
+                ):  # closed because of another command's answer since it was taken from the pool
                     raise ConnectionError("closed before writing") from error
                 raise
 
@@ -115,6 +117,6 @@ def telling_losses(kind: type[Any]) -> type[Any]:
 
 
 def _answer_in(parser: Any) -> Any:
-    """The next answer, if all of it has been read from the socket already."""
+    """The next answer, if it has been read from the socket completely."""
     reader = getattr(parser, "_reader", None)
     return reader.gets() if isinstance(reader, hiredis.Reader) and reader.has_data() else NOT_ENOUGH_DATA

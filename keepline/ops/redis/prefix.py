@@ -1,4 +1,4 @@
-"""The setting that says what all keys and channels begin with."""
+"""The prefix of all keys and channels, as a setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-:")
 
 
 def check(prefix: str) -> str:
-    """Return what keys begin with: the prefix, nothing for `none`. Raises ValueError."""
+    """Return the prefix for a setting; empty for `none`. Raises ValueError."""
     if prefix == NONE:
         return ""
     if not prefix.endswith(":") or not 2 <= len(prefix) <= 64 or not _CHARACTERS.issuperset(prefix):

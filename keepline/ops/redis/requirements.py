@@ -1,7 +1,7 @@
-"""What a program needs of Redis, looked at once at its start: the version, and the rights of its user.
+"""Checks at startup what a program needs from Redis: the version, and the rights of its user.
 
-Each command is tried on a key and a channel of the cluster's own prefix that nobody uses. Redis looks at rights before
-it looks at values, so an answer other than NOPERM says that the command may be used.
+Each command is tried on an unused key and channel with the cluster's own prefix. Redis checks rights before values, so
+any answer other than NOPERM shows that the command is allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keepline.ops.redis.client import Client, is_cluster, servers, subscribed
 from keepline.room import keys
 
 OLDEST = (7, 0)
-"""The oldest version of Redis; every version of Valkey is newer."""
+"""The oldest supported version of Redis. Every version of Valkey is newer."""
 
 _BOTH = "GET k|SET k 1 PX 1000|EXISTS k|DEL k|XADD k * f v|XLEN k|XRANGE k - +|PTTL k"
 _SCRIPTS = "EVAL return(1) 1 k|EVALSHA 0000000000000000000000000000000000000000 1 k"
@@ -36,13 +36,17 @@ _TRANSACTION = ("MULTI", "EXEC")
 
 
 async def require_for_node(client: Client) -> None:
-    """Raises CannotRun, which says all that is missing, for a node; RedisError when Redis is away."""
+    """Check the requirements of a node. Raises CannotRun with everything that is missing; RedisError if Redis
+    is away.
+    """
     await _require(client, f"{_BOTH}|{_SCRIPTS}|{_NODE}")
     await _require_channel(client)
 
 
 async def require_for_persister(client: Client) -> None:
-    """Raises CannotRun, which says all that is missing, for a persister; RedisError when Redis is away."""
+    """Check the requirements of a persister. Raises CannotRun with everything that is missing; RedisError if Redis is
+    away.
+    """
     await _require(client, f"{_BOTH}|{_SCRIPTS}|{_PERSISTER}")
 
 
@@ -52,7 +56,7 @@ async def _require(client: Client, commands: str) -> None:
     async with client.pipeline(transaction=False) as pipe:
         for command in commands.split("|"):
             if command in _TRANSACTION and is_cluster(client):
-                continue  # there each transaction is one server's
+                continue  # on a cluster, each transaction is on one server
             pipe.execute_command(*_words(command))
         pipe.delete(keys.scratch())
         answers = await pipe.execute(raise_on_error=False)
@@ -62,7 +66,7 @@ async def _require(client: Client, commands: str) -> None:
 
 
 def _words(command: str) -> list[str | bytes]:
-    """A command as the client sends it, so that one of a cluster finds its key."""
+    """A command in the form for the client, so that a cluster's client finds its key."""
     name, *rest = command.split()
     if name in ("XINFO", "XGROUP"):
         name, *rest = f"{name} {rest[0]}", *rest[1:]
@@ -73,7 +77,7 @@ async def _require_version(server: Any) -> None:
     try:
         hello = await server.execute_command("HELLO")
     except ResponseError:
-        return  # what cannot be asked is found out by using it
+        return  # what cannot be checked shows in use
     version = hello.get(b"version", b"").decode()
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found and found < OLDEST:
@@ -81,7 +85,7 @@ async def _require_version(server: Any) -> None:
 
 
 async def _require_channel(client: Client) -> None:
-    """Whether the user may publish and listen where nodes do."""
+    """Whether the user may publish and subscribe like a node."""
     channel = keys.inbox("check", 0 if is_cluster(client) else None)
     refused = []
     try:

@@ -1,4 +1,4 @@
-"""Lua scripts beside the modules that call them, and the one error that those modules raise for Redis."""
+"""Lua scripts, stored beside the modules that call them, and the error that those modules raise for Redis."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Value = bytes | str | int
 
 
 class StoreUnavailable(Exception):
-    """Redis could not be asked; what was to be written may or may not be."""
+    """Redis did not answer. A write may or may not have been carried out."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise StoreUnavailable for whatever the client library raises."""
+    """Raise StoreUnavailable for any error of the client library."""
     try:
         yield
     except RedisError as error:
@@ -31,7 +31,7 @@ def translated() -> Iterator[None]:
 
 
 def text(value: Any) -> str:
-    """A name that Redis answered with."""
+    """A name in an answer of Redis."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -40,10 +40,10 @@ Call = tuple[Sequence[str], Sequence[Value]]
 
 
 class Script:
-    """A script that Redis keeps by its digest. To a server that does not know it, it is sent whole."""
+    """A script that Redis caches by its digest. It is sent in full to a server that does not have it."""
 
     def __init__(self, client: Client, package: str, name: str) -> None:
-        """Take the package in whose folder the script is, and the name of its file."""
+        """Take the package whose folder contains the script, and its file name."""
         self._client = client
         self._text = files(package).joinpath(name).read_text()
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
@@ -61,7 +61,7 @@ class Script:
             return await self._client.eval(self._text, len(keys), *keys, *arguments)
 
     async def ask(self, batches: Batches, keys: Sequence[str], arguments: Sequence[Value]) -> Any:
-        """Run it in one write with what others ask for. Raises StoreUnavailable."""
+        """Run it in one write with commands of others. Raises StoreUnavailable."""
         with translated():
             try:
                 return await batches.ask("EVALSHA", self._digest, len(keys), *keys, *arguments)
@@ -69,7 +69,7 @@ class Script:
                 return await batches.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
     async def run_many(self, calls: Sequence[Call]) -> list[Any]:
-        """Run it once for each of `calls`, in one write; errors are among the answers. Raises StoreUnavailable."""
+        """Run it for each of `calls` in one write. Answers may be errors. Raises StoreUnavailable."""
         with translated():
             async with self._client.pipeline(transaction=False) as pipe:
                 for call in calls:
@@ -77,12 +77,12 @@ class Script:
                 return await self.completed(calls, await pipe.execute(raise_on_error=False))
 
     def add_to(self, pipe: Pipeline, call: Call) -> None:
-        """Have it run with others in a pipeline; the answers are to be `completed`."""
+        """Add it to a pipeline. Pass the answers to `completed`."""
         keys, arguments = call
         pipe.evalsha(self._digest, len(keys), *keys, *arguments)
 
     async def completed(self, calls: Sequence[Call], answers: Sequence[Any]) -> list[Any]:
-        """Run again what was answered by not knowing the script. Raises RedisError."""
+        """Run again the calls that failed because the server did not have the script. Raises RedisError."""
         completed = list(answers)
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:

@@ -1,7 +1,7 @@
-"""A client of whichever server Sentinels call the master.
+"""A client of the server that Sentinels call the primary.
 
-Each new connection asks the Sentinels where the master is. A connection is new after any error, and a master that has
-become a replica answers writes with an error; so a failover is followed by the first command that fails.
+Each new connection asks the Sentinels for the primary. An error always leads to a new connection, and a primary that
+has become a replica answers writes with an error. So the first command that fails follows a failover.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from keepline.ops.redis.connections import telling_losses
 
 
 class _Pool(SentinelConnectionPool, BlockingConnectionPool):
-    """Connections to the master; who finds none free waits."""
+    """Connections to the primary. If none is free, callers wait."""
 
 
 class _Master(Redis):
-    """A client that closes its Sentinels' clients with itself."""
+    """A client that also closes its Sentinels' clients."""
 
     sentinels: Sentinel
 
@@ -36,9 +36,9 @@ class _Master(Redis):
 
 
 def watched_by_sentinels(sentinels: Sequence[Redis], service: str, server_url: str, **options: Any) -> Redis:
-    """Return a client of the master of a service.
+    """Return a client of the primary of a service.
 
-    `server_url` says how to log in to a server; its host and port are not used. `options` are the pool's.
+    `server_url` has the credentials for a server; its host and port are ignored. `options` are those of the pool.
     """
     manager: Any = cast(Any, Sentinel)([])
     manager.sentinels = list(sentinels)

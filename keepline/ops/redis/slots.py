@@ -1,4 +1,4 @@
-"""Where commands belong on a Redis Cluster: pure."""
+"""Where commands belong on a Redis Cluster. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.crc import key_slot
 from keepline.ops.redis.urls import Address
 
 Ranges = tuple[tuple[int, int, Address], ...]
-"""First slot, last slot and their master."""
+"""First slot, last slot and their primary."""
 
 ON_EVERY_SERVER = frozenset({"PING", "SCRIPT LOAD", "SCRIPT FLUSH", "FLUSHALL"})
 _ON_ANY_SERVER = frozenset({"TIME"})
@@ -19,14 +19,14 @@ _ON_ANY_SERVER = frozenset({"TIME"})
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """What one server says: which master has which slots, and all servers there are."""
+    """The map according to one server: which primary has which slots, and all servers."""
 
     masters: Ranges
     servers: frozenset[Address]
 
 
 def view_in(slots: Sequence[Sequence[Any]], answering: Address) -> SlotView:
-    """What the answer to CLUSTER SLOTS says. A server that does not know its host has the one that was asked."""
+    """Parse the answer to CLUSTER SLOTS. A server that does not know its host gets the one that was asked."""
     masters, servers = [], []
     for first, last, *holders in slots:
         found = [((holder[0] or b"").decode() or answering[0], int(holder[1])) for holder in holders]
@@ -36,7 +36,7 @@ def view_in(slots: Sequence[Sequence[Any]], answering: Address) -> SlotView:
 
 
 def slot_of(args: Sequence[Any]) -> int:
-    """The slot of a command's first key. Raises ValueError for one that has no key."""
+    """The slot of a command's first key. Raises ValueError for a command without a key."""
     key = _key_of(args)
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 

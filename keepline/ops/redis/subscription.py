@@ -1,8 +1,7 @@
-"""Listening to one channel, at a third of what the library's `get_message` costs.
+"""A subscription to one channel, at a third of the cost of the library's `get_message`.
 
-The library wraps each message in its retries, its health check and its records of durations, and writes each out for
-a debug log that nobody reads. Whoever listens for long sends probes, and subscribes anew when they are not heard:
-that needs none of it.
+The library wraps each message in retries, a health check and duration records, and formats it for a debug log. Our
+long-lived subscriptions use probes, and subscribe again if these fail, so they need none of that.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from redis.exceptions import ConnectionError
 
 
 class Subscription:
-    """What comes on a channel. Not made anew by itself: after an error there has to be another."""
+    """The messages of a channel. It does not reconnect: create another one after an error."""
 
     def __init__(self, pubsub: PubSub) -> None:
         """Take what `listen` returned, subscribed."""
         self._pubsub = pubsub
 
     async def receive(self, seconds: float) -> tuple[str, Any] | None:
-        """The next message's kind and data, None after `seconds` without. Raises RedisError."""
+        """The next message's kind and data; None after `seconds` without one. Raises RedisError."""
         connection: Any = self._pubsub.connection
         if connection is None or not connection.is_connected:
             raise ConnectionError("the subscription has lost its connection")
@@ -30,7 +29,7 @@ class Subscription:
 
 
 def listen(server: Redis) -> PubSub:
-    """A subscription of the library's for `Subscription`."""
+    """A subscription of the library, for `Subscription`."""
     return server.pubsub(push_handler_func=_untouched)
 
 

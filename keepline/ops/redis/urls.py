@@ -1,13 +1,13 @@
-"""What a Redis URL says: where the servers are, and whether they are one, a Sentinel set or a cluster.
+"""Parses Redis URLs: the servers, and whether they are a single one, a Sentinel set or a cluster.
 
     redis://[[user]:password@]host[:port][/db][?options]
     unix://path[?db=…]
     redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/service[/db][?options]
     redis+cluster://[[user]:password@]host[:port][,host[:port]…][?options]
 
-`rediss` in the place of `redis` is the same over TLS. User, password, database and options are those of the Redis
-servers. Options are those of `OPTIONS`; others of the client library would change what its answers mean. Where the
-Sentinels ask for a password of their own, it is the options `sentinel_username` and `sentinel_password`.
+`rediss` instead of `redis` means TLS. User, password, database and options are those of the Redis servers. Only the
+options in `OPTIONS` are allowed; others of the client library would change the meaning of its answers. If the Sentinels
+need their own password, set the options `sentinel_username` and `sentinel_password`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ OPTIONS: Mapping[str, Callable[[str], bool]] = {
     "ssl_check_hostname": _is_switch,
     "ssl_min_version": _is_whole,
 }
-"""What may stand behind the question mark, and which values it may have."""
+"""The allowed options, and their allowed values."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RedisUrl:
-    """A URL in its parts. `addresses` are those it names: of Sentinels, or of some servers of the cluster."""
+    """A parsed URL. `addresses` are those in it: of Sentinels, or of some servers of the cluster."""
 
     kind: Kind
     addresses: tuple[Address, ...]
@@ -82,7 +82,7 @@ class RedisUrl:
         return self._url_of(address, self._user, self._database, options)
 
     def of_sentinel(self, address: Address) -> str:
-        """The URL of one Sentinel; TLS and its options are those of the servers, user and password are not."""
+        """The URL of one Sentinel: with the servers' TLS and its options, without their user and password."""
         options = [
             (name.removeprefix(_OF_SENTINELS), value)
             for name, value in self._options
@@ -98,7 +98,7 @@ class RedisUrl:
 
 
 def parse(url: str) -> RedisUrl:
-    """Take a URL apart. Raises ValueError, whose text never shows the URL, for it may carry a password."""
+    """Parse a URL. Raises ValueError, whose message never contains the URL, because it may contain a password."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError("should be a URL that starts with " + " or ".join(f"{s}://" for s in SCHEMES))

@@ -80,7 +80,7 @@ async def test_who_cannot_be_served_in_time_is_told_at_once_and_served_later(fle
             assert 0 < min(waits) < max(waits) < 10_000
             status, answer = await readiness(fleet, 1)
             assert (status, answer["ready"]) == (200, True)
-            assert answer["warnings"] == {"hellos": "many clients are coming in"}
+            assert answer["warnings"] == {"hellos": "many clients are logging in"}
             assert await fleet.metric(1, "keepline_hellos_full") == 1
             assert await fleet.metric(1, "keepline_hellos_postponed_total") == BEYOND
         for client in clients[:AT_ONCE]:

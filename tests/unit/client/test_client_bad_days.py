@@ -299,7 +299,7 @@ async def test_what_was_meant_without_a_network_is_done_with_the_next_connection
     call, visit = await join(client, node)
     visit.kill()
     visit = await node.visit()
-    with pytest.raises(RequestTimedOut, match="when the client is back"):
+    with pytest.raises(RequestTimedOut, match="when the client is connected again"):
         await getattr(call, kind)()
     visit.kill()
     visit = await node.visit()
