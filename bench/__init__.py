@@ -1,1 +1,1 @@
-"""What a signal costs: Keepline beside other relays, measured in the same run. `python -m bench --help`."""
+"""The cost of a signal: Keepline compared with other relays in the same run. `python -m bench --help`."""

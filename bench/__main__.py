@@ -1,7 +1,6 @@
-"""`python -m bench`: throughput, latency, CPU time and memory of a relay, ours and others.
+"""`python -m bench`: throughput, latency, CPU time and memory of relays, ours and others.
 
-Instead, `python -m bench persister` measures how fast events become rows, `python -m bench joins` how fast clients
-come in.
+`python -m bench persister` measures how fast events become rows, and `python -m bench joins` how fast clients log in.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ async def _run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _kinds(chosen: str, console: Console) -> tuple[list[servers.Kind], list[servers.Kind]]:
-    """The servers of one process, and the clusters of two."""
+    """The servers with one process, and the clusters of two."""
     single = [
         servers.floor(),
         servers.keepline(1),
@@ -101,7 +100,7 @@ def main() -> None:
     alone = ALONE.get(words[0]) if words else None
     arguments = _arguments(words) if alone is None else alone.arguments_of(words[1:])
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # children inherit it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))  # child processes inherit it
     console = Console(width=110)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

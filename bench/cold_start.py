@@ -1,8 +1,9 @@
 """`python -m bench.cold_start`: everything starts with an empty Redis, and Postgres has many live rooms with chat.
 
-Nodes start together. Measured from there: until each is ready, until a first comer (whose room is the last one of all)
-is welcomed with it and has joined, and until all rooms are back; and how many of them had ended by then, since a grace
-period that runs before clients may come ends calls. Sizes as in production: a room has some lines of chat.
+The nodes start together. Measured from there: the time until each is ready, until the first client (whose room is the
+last in order) has its room in the welcome and has joined it, and until all rooms are restored; and how many rooms had
+ended by then, because a grace period that runs before clients can connect would end calls. Sizes are as in production:
+a room has some chat messages.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ WRITE_ROOMS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node, and where clients and operators find it."""
+    """A node, and its addresses for clients and operators."""
 
     program: Program
     ws: str
@@ -57,7 +58,7 @@ class Node:
 
 
 def a_call(now: int) -> Room:
-    """A call that goes on, and has just been touched."""
+    """A call in progress that has just changed."""
     ids = [str(uuid.uuid4()) for _ in range(3)]
     room, _ = apply(None, Open(ids[0], ids[1], ids[2], ChatMode.VIDEO, 3_600), now, Rules())
     room, _ = apply(room, Join(1, "node-1", "a" * 16), now, Rules())
@@ -74,7 +75,7 @@ def chat_of(room: Room, lines: int, now: int) -> str:
 
 
 async def write(url: str, count: int, lines: int) -> Room:
-    """Write calls to Postgres; returns the one whose id is the last."""
+    """Write calls to Postgres, and return the one with the last id."""
     connection = await asyncpg.connect(url)
     last: Room | None = None
     try:
@@ -96,7 +97,7 @@ async def write(url: str, count: int, lines: int) -> Room:
 
 @asynccontextmanager
 async def nodes(count: int, folder: Path, environ: dict[str, str]) -> AsyncIterator[list[Node]]:
-    """Start nodes at the same moment; ended on the way out."""
+    """Start nodes at the same moment, and stop them at the end."""
     started = []
     async with AsyncExitStack() as stack:
         for index in range(count):
@@ -129,17 +130,17 @@ async def until_ready(web: aiohttp.ClientSession, node: Node) -> None:
 
 @asynccontextmanager
 async def come(web: aiohttp.ClientSession, node: Node, token: str, room_id: str) -> AsyncIterator[None]:
-    """Log in and join the call, as its member would, and stay while the context is open."""
+    """Log in and join the call as its member, and stay while the context is open."""
     async with web.ws_connect(node.ws, protocols=["keepline.v1"]) as socket:
         await socket.send_json({"type": "hello", "token": token})
         welcome = await socket.receive_json()
         held = [held["room"]["room_id"] for held in welcome.get("rooms", [])]
         if room_id not in held:
-            raise SystemExit(f"a first comer was told of {held}: {welcome}")
+            raise SystemExit(f"the first client was told of {held}: {welcome}")
         await socket.send_json({"type": "join", "room": room_id})
         joined = await socket.receive_json()
         if joined["type"] != "joined":
-            raise SystemExit(f"a first comer was answered {joined}")
+            raise SystemExit(f"the first client was answered {joined}")
         yield
 
 
@@ -151,7 +152,7 @@ async def until_whole(client: Any) -> None:
 
 
 async def statuses(client: Any) -> dict[str, int]:
-    """How many rooms there are in Redis, by status."""
+    """Number of rooms in Redis, by status."""
     found: dict[str, int] = {}
     batch: list[bytes] = []
     async for name in client.scan_iter(match=f"{keys.prefix()}*:room:*", count=5_000):
@@ -202,7 +203,7 @@ async def measure(arguments: argparse.Namespace) -> None:
         await client.aclose()
     print(
         f"{arguments.rooms:,} rooms with {arguments.lines} lines, {arguments.nodes} nodes, from their start:"
-        f" ready after {ready:.1f} s, the first comer in the call after {first:.1f} s,"
+        f" ready after {ready:.1f} s, the first client in the call after {first:.1f} s,"
         f" all rooms back after {whole:.1f} s;"
         f" {found.get(Status.ENDED.value, 0)} of {sum(found.values()):,} ended"
     )

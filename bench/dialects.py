@@ -1,4 +1,4 @@
-"""How a client of each server gets into a room, and how it writes a signal there. The signal is the same for all."""
+"""How a client of each server joins a room, and how it sends a signal there. The signal is the same for all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 from bench.websocket import WebSocket, WebSocketError
 
 SIGNAL_BYTES = 300
-"""An ICE candidate of a browser with Keepline's envelope around it."""
+"""An ICE candidate of a browser in Keepline's envelope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Seat:
 
 
 def signal_of(seat: Seat) -> bytes:
-    """A signal with an ICE candidate, padded in its free part to `SIGNAL_BYTES`."""
+    """A signal with an ICE candidate, padded to `SIGNAL_BYTES` in its free part."""
     candidate = "candidate:842163049 1 udp 1677729535 203.0.113.77 46154 typ srflx raddr 0.0.0.0 rport 0"
     ice = {"candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": ""}
     frame = {
@@ -40,29 +40,29 @@ def signal_of(seat: Seat) -> bytes:
 
 
 class Dialect(ABC):
-    """What a client says to one kind of server."""
+    """The protocol of one kind of server."""
 
     subprotocol: str | None = None
 
     @abstractmethod
     def path(self, seat: Seat) -> str:
-        """What to ask for in the handshake."""
+        """The subprotocol and path for the handshake."""
 
     @abstractmethod
     async def enter(self, websocket: WebSocket, seat: Seat) -> None:
-        """Take a seat. Raises WebSocketError when the server refuses, TimeoutError when it is silent."""
+        """Take a seat. Raises WebSocketError if the server refuses, TimeoutError if it does not answer."""
 
     def wrap(self, signal: bytes) -> bytes:
-        """The text that carries a signal."""
+        """Encode a signal as text."""
         return signal
 
     def unwrap(self, text: bytes) -> bytes | None:
-        """The signal in a text that arrived; None when it is something else."""
+        """The signal in a received text; None if it is something else."""
         return text if orjson.loads(text).get("type") == "signal" else None
 
 
 class Keepline(Dialect):
-    """Keepline's protocol v1. A seat that was taken before is resumed, as on a connection that was lost."""
+    """Keepline's protocol v1. A seat that was taken before is resumed, as on a lost connection."""
 
     subprotocol = "keepline.v1"
 
@@ -88,7 +88,7 @@ class Keepline(Dialect):
 
 
 class Greeted(Dialect):
-    """The relay on `ws`: our frames, without what they are good for."""
+    """The relay on `ws`: our frames, without their guarantees."""
 
     def path(self, seat: Seat) -> str:
         return "/"
@@ -112,7 +112,7 @@ class Plain(Dialect):
 
 
 class Paired(Dialect):
-    """The floor: whoever asks for the same path is a pair."""
+    """The floor: two connections with the same path are a pair."""
 
     def path(self, seat: Seat) -> str:
         return f"/{seat.room}"
@@ -122,7 +122,7 @@ class Paired(Dialect):
 
 
 class SocketIo(Dialect):
-    """Engine.IO 4 over WebSocket alone, and the default namespace of socket.io in it."""
+    """Engine.IO 4 over WebSocket only, with socket.io's default namespace."""
 
     _OPEN, _CONNECTED, _EVENT, _ANSWER = b"0{", b"40", b'42["signal",', b"430["
 
@@ -144,7 +144,7 @@ class SocketIo(Dialect):
 
 
 async def _answer(websocket: WebSocket, kind: str) -> dict[str, Any]:
-    """Read on until a frame of that type; others of the room may come before. Raises WebSocketError for an error."""
+    """Read until a frame of that type, skipping others of the room. Raises WebSocketError for an error."""
     while (frame := orjson.loads(await websocket.receive())).get("type") != kind:
         if frame.get("type") == "error":
             raise WebSocketError(f"refused: {frame}")

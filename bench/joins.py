@@ -1,8 +1,8 @@
-"""`python -m bench joins`: how many clients a second come in, and what each costs a server.
+"""`python -m bench joins`: how many clients per second log in, and what each costs the server.
 
-Coming in is a TCP connection, the handshake, a hello and a join, each answered; so many clients at a time, and whoever
-is in lets the next one start. Keepline's clients then lose their connections, all in one moment, and come back with
-what they have to resume. Servers take turns, and each figure is the median of the rounds.
+A login is a TCP connection, the handshake, a hello and a join, each answered. A fixed number of clients log in at a
+time; each that has finished lets the next one start. Keepline's clients then lose their connections, all at once, and
+return with their resume secrets. Servers take turns, and each figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from bench.servers import Kind, Server
 from bench.websocket import WebSocket
 
 PEER = "ws"
-"""Everything is shown as a multiple of what this one takes."""
+"""The reference for the ratios."""
 
 WARM_UP_CLIENTS = 200
-"""So many come in before anything is measured: what the first ones load is not the price of another."""
+"""Number of clients that log in before the measurement, because the first ones load what the others reuse."""
 
 FORGOTTEN_SECONDS = 1.0
-"""How long a server has to notice that clients are gone, before they come back."""
+"""How long a server has to notice that its clients are gone, before they return."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joins:
-    """One measurement. CPU time in ms for each client; of Redis, where a server has one."""
+    """One measurement. CPU time in ms per client, also of Redis if the server uses it."""
 
     per_second: float
     p50_ms: float
@@ -53,7 +53,7 @@ Found = dict[tuple[str, str], list[Joins]]
 
 
 def arguments_of(words: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench joins", description=__doc__)
     parser.add_argument("--clients", type=int, default=2_000, help="how many come in, two to a room (2,000)")
     parser.add_argument("--at-once", type=int, default=50, help="how many at a time (50)")
@@ -149,7 +149,7 @@ def _median(results: Sequence[Joins]) -> Joins:
 
 
 def _table(found: dict[tuple[str, str], Joins]) -> Table:
-    table = Table(title="clients that come in", title_justify="left")
+    table = Table(title="clients that log in", title_justify="left")
     for name in ("server", "what"):
         table.add_column(name)
     for name in (

@@ -1,9 +1,9 @@
 """The load: pairs of clients that signal each other, in one process.
 
-Two ways of asking. *Bounce*: a number of messages is in flight in each pair, and whoever receives one sends one, so the
-server is never idle: its throughput, and latency at that. *Paced*: a fixed rate over all pairs, well below what
-any server can do: its latency when nothing queues. Nothing here decodes a message; that they arrive as they were sent
-is checked before, and that none is missing after.
+Two modes. *Bounce*: a number of messages is in flight in each pair, and each receiver answers with one, so the server
+is never idle; this shows its throughput, and the latency at that load. *Paced*: a fixed rate over all pairs, well below
+the capacity of every server; this shows the latency without queueing. Nothing here decodes a message. That messages
+arrive as they were sent is checked before, and that none is missing after.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _now = time.perf_counter
 
 @dataclass(slots=True)
 class Tally:
-    """What all clients have in common while a load runs. Latencies in seconds."""
+    """The shared state of all clients while a load runs. Latencies are in seconds."""
 
     bouncing: bool = False
     recording: bool = False
@@ -36,7 +36,7 @@ class Tally:
 
 
 class Client(asyncio.Protocol):
-    """One end of a pair. `sent` has the times of what it sent and the peer has not received yet."""
+    """One end of a pair. `sent` has the send times of messages that the peer has not received yet."""
 
     __slots__ = ("_expected", "_rest", "_size", "_tally", "_transport", "frame", "peer", "sent")
 
@@ -80,7 +80,7 @@ class Client(asyncio.Protocol):
         self._tally.error = self._tally.error or WebSocketError(f"connection lost under load: {exc}")
 
     def _count(self, data: bytes) -> int:
-        """How many of the peer's messages these bytes complete."""
+        """Number of the peer's messages that these bytes complete."""
         if self._rest:
             data = self._rest + data
         at = count = 0
@@ -99,7 +99,7 @@ class Client(asyncio.Protocol):
         return count
 
     def _other(self, start: int, payload: bytes) -> None:
-        """A frame that is not the peer's: pings, of WebSocket and of Engine.IO."""
+        """Handle a frame that is not the peer's: pings of WebSocket and of Engine.IO."""
         try:
             self._transport.write(client_frame(b"3") if payload == b"2" else answer_to(start, payload))
         except WebSocketError as error:
@@ -108,7 +108,7 @@ class Client(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One measurement. Latencies in ms; CPU time in µs a message, None where the system does not tell."""
+    """One measurement. Latencies in ms; CPU time in µs per message, None if the system does not report it."""
 
     messages: int
     seconds: float
@@ -120,7 +120,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Messages a second."""
+        """Messages per second."""
         return self.messages / self.seconds
 
 
@@ -133,16 +133,16 @@ class Watched:
 
 
 class Load:
-    """Pairs that are ready, and what can be measured with them."""
+    """Pairs that are ready, and the measurements with them."""
 
     def __init__(self, clients: Sequence[Client], tally: Tally, watched: Watched) -> None:
-        """Take the clients, each with its peer, in the order side 1, side 2, side 1, …"""
+        """Take the clients in the order side 1, side 2, side 1, …, so that each is next to its peer."""
         self._clients = clients
         self._tally = tally
         self._watched = watched
 
     async def bounce(self, in_flight: int, seconds: float) -> Result:
-        """Keep `in_flight` messages under way in each pair. Raises WebSocketError when one is lost."""
+        """Keep `in_flight` messages in flight in each pair. Raises WebSocketError if one is lost."""
         self._tally.bouncing = True
         for client in self._clients[::2]:
             client.send(in_flight)
@@ -153,7 +153,7 @@ class Load:
         return result
 
     async def pace(self, rate: float, seconds: float) -> Result:
-        """Send `rate` messages a second, round the pairs. Raises WebSocketError when one is lost."""
+        """Send `rate` messages per second, over all pairs in turn. Raises WebSocketError if one is lost."""
         await self._send_paced(rate, WARM_UP_SECONDS)
         result = await self._measure(self._send_paced(rate, seconds))
         await self._none_lost()

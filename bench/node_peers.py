@@ -1,4 +1,4 @@
-"""The peers that run under Node.js, installed outside of the tree in versions that are fixed here."""
+"""The servers that run on Node.js, installed outside of the tree in pinned versions."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ OLDEST_NODE = 18
 
 
 class Absent(Exception):
-    """They cannot be measured here; the text says why."""
+    """They cannot be measured here. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Node.js, and the folder in which the relays lie beside the packages that they import."""
+    """Node.js, and the folder with the relays and their packages."""
 
     node: Path
     folder: Path
 
     def command(self, relay: str, *options: str) -> tuple[str, ...]:
-        """How to run a relay."""
+        """The command that runs a relay."""
         return (str(self.node), str(self.folder / relay), *options)
 
 
 def install() -> Installed:
-    """Install the packages into the user's cache, if they are not there yet. Raises Absent."""
+    """Install the packages into the user's cache if they are missing. Raises Absent."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise Absent("node or npm is not on PATH")
@@ -45,7 +45,7 @@ def install() -> Installed:
     if not (folder / "installed").exists():
         _install(npm, folder)
     for script in PEERS.glob("*.mjs"):
-        shutil.copy(script, folder)  # modules look for packages beside themselves
+        shutil.copy(script, folder)  # modules look for packages in their own folder
     return Installed(Path(node), folder)
 
 

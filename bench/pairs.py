@@ -1,4 +1,4 @@
-"""Pairs of clients that are ready to signal: connected, in rooms, and their signals seen to arrive whole."""
+"""Pairs of clients that are ready to signal: connected, in rooms, with a verified signal in each direction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_ONCE = 50
 
 @asynccontextmanager
 async def pairs(server: Server, count: int) -> AsyncIterator[Load]:
-    """`count` pairs that are ready to signal. Raises WebSocketError when a signal does not arrive as it was sent."""
+    """`count` pairs that are ready to signal. Raises WebSocketError if a signal does not arrive as it was sent."""
     tally = Tally()
     async with server.new_rooms(count) as rooms:
         websockets = await _all_entered(server, [seat for room in rooms for seat in room])
@@ -50,7 +50,7 @@ async def _all_entered(server: Server, seats: Sequence[Seat]) -> list[WebSocket]
 async def _introduce(
     dialect: Dialect, websockets: Sequence[WebSocket], seats: Sequence[Seat], tally: Tally
 ) -> list[Client]:
-    """Let two clients send each other the signal that they will send from now on."""
+    """Have two clients send each other the signal of the measurement."""
     texts = [dialect.wrap(signal_of(seat)) for seat in seats]
     sizes = [
         await _arrives(dialect, texts[0], websockets[0], websockets[1]),
@@ -63,7 +63,7 @@ async def _introduce(
 
 
 async def _arrives(dialect: Dialect, text: bytes, sender: WebSocket, receiver: WebSocket) -> int:
-    """Check that a signal arrives with its values; returns the size of the text in which it does."""
+    """Check that a signal arrives with its values, and return the size of its text."""
     sender.send(text)
     while (signal := dialect.unwrap(arrived := await receiver.receive())) is None:
         pass

@@ -1,8 +1,8 @@
-"""`python -m bench persister`: how fast events become rows, beside the same rows written by the bare statement.
+"""`python -m bench persister`: how fast events become rows, compared with the same rows written by the plain statement.
 
-Each event is another version of a room, and versions of one room are far apart, so that folding saves nothing: every
-event has to become a row. The bare loop has the rows in memory and only sends them; its time for making them does not
-count. What the worker does beyond that (reading, checking, acknowledging) is the difference.
+Each event is another version of a room, and versions of one room are far apart, so folding saves nothing: every event
+becomes a row. The plain loop has the rows in memory and only sends them; the time to create them does not count. The
+difference is what the worker does in addition: reading, checking, acknowledging.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from persister.database import QUERIES
 from persister.stream import GROUP
 
 VERSIONS = 4
-"""A room is opened, joined by both and ended, within less time than a call of the history."""
+"""A room is opened, joined by both and ended, within less time than a call in the history needs."""
 
 _values_of = attrgetter(*RoomRow.__struct_fields__)
 _USERS = 2_000
 _PUBLISHED_AT_ONCE = 1_000
 _POLL_SECONDS = 0.02
 _REST_SECONDS = 0.1
-"""Asking takes some ms, which the worker lacks; what this adds to its time is its loss."""
+"""Polling takes some ms of the worker's time. What it adds to the measured time is lost there, too."""
 
 _GIVE_UP_SECONDS = 3_600.0
 _DELAYS = 300
@@ -61,7 +61,7 @@ _DELAYS = 300
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured of one setting. Rates are rows a second, memory is of the largest worker."""
+    """The results of one setting. Rates are rows per second; memory is that of the largest worker."""
 
     batch: int
     workers: int
@@ -71,7 +71,7 @@ class Figures:
 
     @property
     def ratio(self) -> float:
-        """How much of the bare loop's rate is reached."""
+        """The rate relative to the plain loop's."""
         return self.worker_rows / self.bare_rows
 
 
@@ -102,7 +102,7 @@ def versions(rooms: int, seed: int) -> Iterator[Room]:
 
 
 async def publish(client: redis.Client, rooms: Iterator[Room]) -> None:
-    """Append an event for each version, as nodes do."""
+    """Append an event for each version, like the nodes."""
     while chunk := list(itertools.islice(rooms, _PUBLISHED_AT_ONCE)):
         async with client.pipeline(transaction=False) as pipe:
             for room in chunk:
@@ -112,7 +112,7 @@ async def publish(client: redis.Client, rooms: Iterator[Room]) -> None:
 
 
 async def write_bare(url: str, rooms: Iterator[Room], batch: int) -> tuple[int, float]:
-    """Write the rows with the statement alone; returns their number and the seconds that Postgres was asked."""
+    """Write the rows with the plain statement. Returns their number and the seconds spent in Postgres."""
     connection = await asyncpg.connect(url, timeout=10)
     rows, seconds = 0, 0.0
     try:
@@ -130,7 +130,7 @@ async def write_bare(url: str, rooms: Iterator[Room], batch: int) -> tuple[int, 
 
 @asynccontextmanager
 async def workers(count: int, folder: Path, environ: dict[str, str]) -> AsyncIterator[list[Program]]:
-    """Persisters as operators run them."""
+    """Run persisters like operators do."""
     async with AsyncExitStack() as stack:
         programs = []
         for number in range(count):
@@ -151,7 +151,7 @@ async def workers(count: int, folder: Path, environ: dict[str, str]) -> AsyncIte
 
 
 async def consume(client: redis.Client, database: asyncpg.Connection[Any], events: int) -> float:
-    """Wait until all events are acknowledged; returns the seconds since the first was read."""
+    """Wait until all events are acknowledged, and return the seconds since the first was read."""
     started: float | None = None
     give_up_at = time.monotonic() + _GIVE_UP_SECONDS
     while time.monotonic() < give_up_at:
@@ -171,7 +171,7 @@ async def consume(client: redis.Client, database: asyncpg.Connection[Any], event
 
 
 async def delays(client: redis.Client, database: asyncpg.Connection[Any], seed: int) -> list[float]:
-    """Publish an event at a time; returns for each the ms until its row can be read."""
+    """Publish one event at a time, and return for each the ms until its row can be read."""
     found = []
     for room in itertools.islice(versions(_DELAYS, seed), _DELAYS):
         started = time.perf_counter()
@@ -195,7 +195,7 @@ class Stage:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[tuple[str, asyncpg.Connection[Any], int]]:
-        """A migrated database that knows the users: its URL, a connection, and the seed of its rooms."""
+        """A migrated database with the users: its URL, a connection, and the seed of its rooms."""
         self._seed += 1
         name = f"bench_{self._seed}"
         admin = await asyncpg.connect(self._server.url_of("postgres"), timeout=10)
@@ -219,7 +219,7 @@ class Stage:
             await admin.close(timeout=10)
 
     async def measure(self, events: int, batch: int, count: int) -> Figures:
-        """The bare loop, then the workers, each on a database of its own."""
+        """Measure the plain loop, then the workers, each on its own database."""
         rooms = events // VERSIONS
         async with self.database() as (url, _, seed):
             rows, seconds = await write_bare(url, versions(rooms, seed), batch)
@@ -238,7 +238,7 @@ class Stage:
         return Figures(batch, count, rows / seconds, rows / taken, peak)
 
     async def low_load(self) -> list[float]:
-        """The ms from an event to its row, while there is nothing else to do."""
+        """The ms from an event to its row on an idle system."""
         client = redis.connect(self.valkey.url)
         try:
             await client.flushall()
@@ -274,7 +274,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> None:
             waits = sorted(await stage.low_load())
     _show(console, figures)
     p50, p99 = statistics.median(waits), waits[len(waits) * 99 // 100]
-    console.print(f"event to row with nothing else to do: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    console.print(f"event to row on an idle system: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     if arguments.json is not None:
         results = [{**asdict(f), "ratio": f.ratio} for f in figures]
         data = {"machine": about, "results": results, "event_to_row_ms": {"p50": p50, "p99": p99}}

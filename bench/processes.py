@@ -1,4 +1,4 @@
-"""Child processes of a measurement, and what they take of the machine."""
+"""Child processes of a measurement, and their use of resources."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LOWEST_PORT, _HIGHEST_PORT = 20_000, 32_000
 
 
 class ProcessError(Exception):
-    """A server did not start; the text has the end of its log."""
+    """A server did not start. The message has the end of its log."""
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens, below those that the kernel gives to outgoing connections."""
+    """A free loopback port, below those that the kernel uses for outgoing connections."""
     for _ in range(200):
         port = random.randrange(_LOWEST_PORT, _HIGHEST_PORT)
         with socket.socket() as listener:
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running(command: Command, port: int) -> AsyncIterator[Child]:
-    """A child that listens on `port`; ended on the way out. Raises ProcessError."""
+    """A child that listens on `port`, stopped at the end. Raises ProcessError."""
     child = await Child.start(command)
     try:
         await _until_listening(child, port)
@@ -64,7 +64,7 @@ async def _until_listening(child: Child, port: int) -> None:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float | None:
-    """CPU time that the processes have taken until now; None where there is no /proc."""
+    """CPU time of the processes so far; None if there is no /proc."""
     try:
         ticks = sum(_ticks(pid) for pid in pids)
     except OSError:
@@ -78,7 +78,7 @@ def _ticks(pid: int) -> int:
 
 
 def resident_bytes(pids: Sequence[int]) -> int | None:
-    """Memory that the processes hold; None where there is no /proc."""
+    """Memory of the processes; None if there is no /proc."""
     try:
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
     except OSError:

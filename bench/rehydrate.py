@@ -1,9 +1,8 @@
-"""`python -m bench.rehydrate`: what it takes to read all rooms again, from Redis and from Postgres.
+"""`python -m bench.rehydrate`: the cost of reading all rooms from Redis and from Postgres.
 
-Each way is measured beside the least that can be done, by the same client libraries and turn by turn: a bare MGET, a
-bare SELECT of the same rows. What is on top when they are read is decoding: from bytes to rooms that can be worked
-with. When rooms in memory are compared with those in Redis, as nodes do after a fault, only what differs is decoded;
-here nothing does, as is mostly so.
+Each way is compared with the minimum, by the same client libraries and in turns: a plain MGET, and a plain SELECT of
+the same rows. The additional time is for decoding bytes to room objects. When rooms in memory are compared with those
+in Redis, as nodes do after a fault, only those that differ are decoded; here none do, as is usual.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ Work = Callable[[], Awaitable[int]]
 
 
 def a_room() -> Room:
-    """A call that goes on."""
+    """A call in progress."""
     ids = [str(uuid.uuid4()) for _ in range(3)]
     room, _ = apply(None, Open(ids[0], ids[1], ids[2], ChatMode.VIDEO, 600), NOW, Rules())
     room, _ = apply(room, Join(1, "node-1", "a" * 16), NOW + 100, Rules())
@@ -54,7 +53,7 @@ def a_room() -> Room:
 
 
 async def turns(rounds: int, **works: Work) -> dict[str, float]:
-    """Seconds that each of `works` takes, the median of its rounds; they take turns."""
+    """Seconds per work, the median of its rounds; the works take turns."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
@@ -65,7 +64,7 @@ async def turns(rounds: int, **works: Work) -> dict[str, float]:
 
 
 async def from_redis(rooms: list[Room], rounds: int, folder: Path) -> dict[str, float]:
-    """A bare MGET against comparing with the same rooms and reading them, through the store, a batch at a time."""
+    """A plain MGET, compared with comparing the same rooms and reading them, through the store, a batch at a time."""
     async with Valkey(folder / "valkey", port=free_port(), options=("--appendonly", "no")) as server:
         client = redis.connect(server.url)
         store = RoomStore(client, PARTITIONS, 3_600_000)
@@ -101,7 +100,7 @@ async def from_redis(rooms: list[Room], rounds: int, folder: Path) -> dict[str, 
 
 
 async def from_postgres(rooms: list[Room], rounds: int, folder: Path) -> dict[str, float]:
-    """A bare SELECT of all columns by a cursor against reading the same rooms through the archive."""
+    """A plain SELECT of all columns by a cursor, compared with reading the same rooms through the archive."""
     async with Postgres(folder / "postgres", port=free_port(), fsync=False) as server:
         await migrated(server.url)
         pool = await postgres.create_pool(server.url, application="bench")
@@ -131,7 +130,7 @@ async def from_postgres(rooms: list[Room], rounds: int, folder: Path) -> dict[st
 
 
 async def migrated(url: str) -> None:
-    """Make the tables."""
+    """Create the tables."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "persister.migrate", env={**os.environ, "DATABASE_URL": url}
     )

@@ -1,7 +1,7 @@
-"""`python -m bench.relay_overhead`: what counting, timing and recognizing offers add to the relay of one signal.
+"""`python -m bench.relay_overhead`: the cost of counting, timing and recognising offers, per relayed signal.
 
-The same node relays the same frames in one process, with what it counts and without, in turns; nothing is written to
-a socket. Throughput of whole servers moves by more between two runs than this costs.
+One node relays the same frames in one process, with and without counting, in turns; nothing is written to a socket.
+Throughput of whole servers varies by more between two runs than this costs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HERE, SESSIONS = "here", ("session-1-aaaaaa", "session-2-bbbbbb")
 
 
 class BareRelay(SignalRelay):
-    """Relays without counting, timing or looking at anything."""
+    """Relays without counting, timing or recognising anything."""
 
     def relay(self, connection: Connection, relay: Relay) -> None:
         room = self._rooms.get(relay.room_id)
@@ -87,7 +87,7 @@ async def _nanoseconds(relay: SignalRelay, frame: bytes) -> float:
 
 async def _compare(where: str, what: str, room: Room, frame: bytes) -> None:
     loop = asyncio.get_running_loop()
-    nothing = SimpleNamespace(relayed=lambda *_: None)  # offers are not recognized either
+    nothing = SimpleNamespace(relayed=lambda *_: None)  # offers are not recognised either
     relays = [
         _ready(BareRelay, room, loop),
         _ready(SignalRelay, room, loop, nothing),

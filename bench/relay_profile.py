@@ -1,6 +1,6 @@
 """`python -m bench.relay_profile`: where a node spends its time while it relays.
 
-cProfile makes small Python functions look dearer than they are: read the order, not the microseconds.
+cProfile makes small Python functions look more expensive than they are: trust the order, not the microseconds.
 """
 
 from __future__ import annotations

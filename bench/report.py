@@ -1,4 +1,4 @@
-"""Figures as a table and as JSON."""
+"""Results as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIBRARIES = ("keepline", "websockets", "uvloop", "redis", "hiredis", "msgspec",
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The system of the measurement."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -42,7 +42,7 @@ def _cpu() -> str:
 
 
 def as_json(about: dict[str, Any], rows: Sequence[Row], memory: dict[str, int]) -> dict[str, Any]:
-    """All figures."""
+    """All results."""
     return {
         "machine": about,
         "results": [{**asdict(row), "messages_per_second": row.result.rate} for row in rows],
@@ -83,7 +83,7 @@ def _ratio(value: float | None, base: float | None) -> str:
 
 
 def show_memory(console: Console, memory: dict[str, int]) -> None:
-    """Print what a connection takes."""
+    """Print the memory per connection."""
     table = Table(title="memory of a connection in a room", title_justify="left")
     table.add_column("server")
     table.add_column("KB", justify="right")

@@ -1,4 +1,4 @@
-"""What is measured, round by round: the servers take turns, so that a machine that changes meets all alike."""
+"""The measurements, round by round. Servers take turns, so that changes of the machine affect all alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IDLE_PAIRS = 500
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much is measured."""
+    """The size of the measurements."""
 
     pairs: int
     seconds: float
@@ -33,7 +33,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A scenario of one server, in the median of its rounds."""
+    """The result of one server in a scenario: the median of its rounds."""
 
     part: str
     server: str
@@ -72,7 +72,7 @@ async def _scenarios(load: Load, options: Options) -> AsyncIterator[tuple[str, R
 
 
 async def growth(kinds: Sequence[Kind], options: Options, say: Say) -> list[Row]:
-    """One message in flight in ever more pairs."""
+    """One message in flight per pair, with more and more pairs."""
     found: dict[tuple[str, str], list[Result]] = {}
     for turn in range(options.rounds):
         for kind in kinds:
@@ -86,11 +86,11 @@ async def growth(kinds: Sequence[Kind], options: Options, say: Say) -> list[Row]
 
 
 async def memory(kinds: Sequence[Kind], say: Say) -> dict[str, int]:
-    """Bytes of resident memory for each connection that sits in a room; servers without /proc are left out."""
+    """Bytes of resident memory per connection in a room. Skips servers without /proc."""
     found = {}
     for kind in kinds:
         say(f"memory: {kind.name}")
-        # What the first connection loads is not the price of another.
+        # Do not count what the first connection loads.
         async with serving(kind) as server, pairs(server, 1):
             before = resident_bytes(server.watched.servers)
             async with pairs(server, IDLE_PAIRS):
@@ -108,7 +108,7 @@ def _rows(part: str, found: dict[tuple[str, str], list[Result]]) -> list[Row]:
 
 
 def _median(results: Sequence[Result]) -> Result:
-    """Each figure in the median of the rounds, by itself."""
+    """The median of each figure over the rounds."""
     return Result(
         **{field.name: _middle([getattr(each, field.name) for each in results]) for field in fields(Result)}
     )

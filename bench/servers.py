@@ -1,4 +1,4 @@
-"""The servers that are compared, each as real processes of its own on loopback."""
+"""The compared servers, each in its own processes on loopback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What can be started, by name; `nodes` is how many processes share the clients."""
+    """The available servers, by name; `nodes` is the number of processes that share the clients."""
 
     name: str
     nodes: int
@@ -51,7 +51,7 @@ class Kind:
 
 @asynccontextmanager
 async def _unregistered(count: int) -> AsyncIterator[list[tuple[Seat, Seat]]]:
-    """Rooms of servers that take any."""
+    """Rooms of servers that accept any."""
     rooms = [str(uuid.uuid4()) for _ in range(count)]
     yield [(Seat(room, 1), Seat(room, 2)) for room in rooms]
 
@@ -60,7 +60,7 @@ async def _unregistered(count: int) -> AsyncIterator[list[tuple[Seat, Seat]]]:
 
 
 def keepline(nodes: int, profile: Path | None = None) -> Kind:
-    """Signal nodes on a Valkey of their own. With `profile`, the first writes cProfile's data there at its end."""
+    """Signal nodes on their own Valkey. With `profile`, the first writes cProfile's data there at its end."""
 
     @asynccontextmanager
     async def start(folder: Path) -> AsyncIterator[Server]:
@@ -98,7 +98,7 @@ def keepline(nodes: int, profile: Path | None = None) -> Kind:
 def _node_environment(
     index: int, port: int, ops_port: int, redis_url: str, secret: str, key: str
 ) -> dict[str, str]:
-    """A node as it runs by default, but for limits that would end the measurement."""
+    """A node with default settings, except for limits that would end the measurement."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("KEEPLINE_")}
     ours.pop("DATABASE_URL", None)
     return {
@@ -122,7 +122,7 @@ def _node_environment(
 def _opener(
     ops_url: str, secret: str, key: str
 ) -> Callable[[int], AbstractAsyncContextManager[list[tuple[Seat, Seat]]]]:
-    """Opens rooms over the HTTP API, with a token for each seat; ends them on the way out."""
+    """Opens rooms over the HTTP API, with a token for each seat, and ends them at the end."""
 
     @asynccontextmanager
     async def new_rooms(count: int) -> AsyncIterator[list[tuple[Seat, Seat]]]:
@@ -167,7 +167,7 @@ def websockets(loop: str) -> Kind:
 
 
 def ws(installed: node_peers.Installed) -> Kind:
-    """The least of a relay on `ws`, which answers a hello and a join."""
+    """A minimal relay on `ws`, which answers a hello and a join."""
     return _peer("ws", lambda port: installed.command("ws_relay.mjs", str(port)), Greeted())
 
 
@@ -187,7 +187,7 @@ def _peer(name: str, command: Callable[[int], tuple[str, ...]], dialect: Dialect
 
 
 def socket_io(nodes: int, installed: node_peers.Installed) -> Kind:
-    """socket.io; two of it share a Valkey by the Redis adapter."""
+    """socket.io; two of them share a Valkey with the Redis adapter."""
 
     @asynccontextmanager
     async def start(folder: Path) -> AsyncIterator[Server]:

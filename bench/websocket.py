@@ -1,7 +1,7 @@
-"""A client's connection while it is being set up: the WebSocket handshake, then texts one by one.
+"""A client's connection during setup: the WebSocket handshake, then texts one by one.
 
-Once a pair is ready, its transports are handed to `bench.load`, which counts frames and does nothing else.
-Frames are masked with a zero key: RFC 6455 allows any key, and the generator's time is not what is measured.
+Once a pair is ready, its transports are passed to `bench.load`, which only counts frames. Frames are masked with a zero
+key: RFC 6455 allows any key, and the generator's time is not measured.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from typing import Self, cast
 
 SECONDS = 20.0
-"""How long any single step of the setup may take."""
+"""Timeout of a single step of the setup."""
 
 _MASKED = 0x80
 _SHORT, _MEDIUM = 125, 0xFFFF
@@ -19,11 +19,11 @@ _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 class WebSocketError(Exception):
-    """The server did not do what its protocol promises."""
+    """The server violated its protocol."""
 
 
 def client_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
-    """A whole message from a client."""
+    """Encode a complete message of a client."""
     size = len(payload)
     if size <= _SHORT:
         head = bytes((0x80 | opcode, _MASKED | size))
@@ -35,14 +35,14 @@ def client_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
 
 
 def server_head(size: int) -> bytes:
-    """The header that a server puts before a text of `size` bytes."""
+    """The header of a server's text of `size` bytes."""
     if size <= _SHORT:
         return bytes((0x80 | _TEXT, size))
     return bytes((0x80 | _TEXT, 126)) + size.to_bytes(2, "big")
 
 
 def frame_end(data: bytes, at: int) -> tuple[int, int]:
-    """Where the payload of the server's frame at `at` begins and ends; it may end beyond `data`."""
+    """Start and end of the payload of the server's frame at `at`; the end may be beyond `data`."""
     if len(data) < at + 2:
         return at, len(data) + 1
     size, begin = data[at + 1], at + 2
@@ -55,7 +55,7 @@ def frame_end(data: bytes, at: int) -> tuple[int, int]:
 
 
 def answer_to(frame_start: int, payload: bytes) -> bytes:
-    """What a client has to answer to a control frame, b"" for nothing. Raises WebSocketError for a close."""
+    """A client's answer to a control frame; b"" for none. Raises WebSocketError for a close."""
     opcode = frame_start & 0x0F
     if opcode == _CLOSE:
         raise WebSocketError(f"closed by the server: {payload!r}")
@@ -104,9 +104,9 @@ class WebSocket(asyncio.Protocol):
         return text
 
     def detach(self) -> asyncio.Transport:
-        """Give the transport away; nothing may be under way. Raises WebSocketError."""
+        """Return the transport, which must be idle. Raises WebSocketError."""
         if self._rest:
-            raise WebSocketError("half a frame is on its way")
+            raise WebSocketError("half of a frame is in flight")
         return self.transport
 
     # --- asyncio.Protocol ---

@@ -1,7 +1,8 @@
-"""The floor: counts bytes and writes as many prepared frames to the peer. What remains is kernel and generator.
+"""The floor: counts bytes and writes as many prepared frames to the peer. Only the cost of kernel and generator
+remains.
 
-Usage: python floor_relay.py PORT. The first two connections to a path are a pair; all frames of a connection must
-have the size of its first.
+Usage: python floor_relay.py PORT. The first two connections to a path are a pair. All frames of a connection must have
+the size of its first.
 """
 
 from __future__ import annotations

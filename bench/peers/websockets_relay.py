@@ -1,7 +1,7 @@
-"""A room relay on `websockets`' asyncio server: decode the frame, look up the peer, forward the text.
+"""A room relay on `websockets`' asyncio server: decodes the frame, looks up the peer, forwards the text.
 
-Usage: python websockets_relay.py PORT asyncio|uvloop. What a careful author would write in an afternoon; no tokens,
-no limits, no record of the rooms.
+Usage: python websockets_relay.py PORT asyncio|uvloop. This is what a careful author would write in an afternoon: no
+tokens, no limits, no stored rooms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ rooms: dict[str, dict[int, ServerConnection]] = {}
 
 
 async def handle(connection: ServerConnection) -> None:
-    """Serve one client until it goes."""
+    """Serve one client until it disconnects."""
     sides: dict[str, int] = {}
     try:
         async for text in connection:
