@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from keepline.cli.base.errors import CommandError, UsageError
-from keepline.cli.commands import dead_letter_commands, local_commands, operator_commands
+from keepline.cli.commands import check_command, dead_letter_commands, local_commands, operator_commands
 from keepline.cli.commands.local_commands import DATA, DataOption
 from keepline.cli.local.layout import LOOPBACK, Plan
 from keepline.ops.secret_files import SecretFileError, read_secret_files
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(local_commands.commands)
 app.add_typer(operator_commands.commands)
+app.add_typer(check_command.commands)
 app.add_typer(dead_letter_commands.commands)
 
 

@@ -106,22 +106,18 @@ async def bench(
     written of their calls with them. Raises UsageError, CommandError.
     """
     load.check()
-    if users and reach.pool is None:
-        raise UsageError(
-            "set DATABASE_URL, so that the users of the calls can be made and removed again; or --no-users, when the"
-            " cluster has no Postgres, or makes users that it does not know (KEEPLINE_CREATE_USERS)"
-        )
-    node, found = await _serving(reach)
-    places = urls or [_clients_url(each) for each in found]
+    check_users(reach, users=users)
+    node, found = await serving(reach)
+    places = urls or [clients_url(each) for each in found]
     people = [(uuid.uuid4(), uuid.uuid4()) for _ in range(load.calls)]
     async with AsyncExitStack() as stack:
         rooms: list[str] = []
         if users:
-            await stack.enter_async_context(_users(reach, people, rooms, say))
-        stack.push_async_callback(_end, reach, node, rooms)
+            await stack.enter_async_context(made_up_users(reach, people, rooms, say))
+        stack.push_async_callback(end_rooms, reach, node, rooms)
         say(f"opening {load.calls} calls through {', '.join(places)}")
         for pair in people:
-            rooms.append(await _opened(reach, node, pair))
+            rooms.append(await opened(reach, node, pair))
         opening: list[float] = []
         turns = asyncio.Semaphore(_AT_ONCE)
         members = await _all(
@@ -131,6 +127,15 @@ async def bench(
         )
         await _met(members)
         return await _measured(load, members, opening, say)
+
+
+def check_users(reach: Reach, *, users: bool) -> None:
+    """Raise UsageError when users are to be made, and there is nowhere to make them."""
+    if users and reach.pool is None:
+        raise UsageError(
+            "set DATABASE_URL, so that the users of the calls can be made and removed again; or --no-users, when the"
+            " cluster has no Postgres, or makes users that it does not know (KEEPLINE_CREATE_USERS)"
+        )
 
 
 def place_of(places: Sequence[str], number: int, side: int) -> str:
@@ -150,7 +155,7 @@ async def _measured(load: Load, members: list[_Member], opening: list[float], sa
         every = len(members) / load.rate
         await _all(member.speak(every, began + load.seconds, late) for member in members)
         took = loop.time() - began
-        await _until(lambda: _received(members) >= _sent(members), _LATE_SECONDS)
+        await until(lambda: _received(members) >= _sent(members), _LATE_SECONDS)
     finally:
         for task in listening:
             task.cancel()
@@ -208,7 +213,7 @@ def _seconds(members: list[_Member], route: str) -> list[float]:
     return [seconds for member in members if member.route == route for seconds in member.seconds]
 
 
-async def _serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
+async def serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
     """A node to ask for rooms, and all that take clients. Raises CommandError."""
     ready = [node for node in await reach.nodes() if node.beat is not None and node.beat["state"] == "ready"]
     if not ready:
@@ -216,7 +221,7 @@ async def _serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
     return ready[0], ready
 
 
-def _clients_url(node: ListedNode) -> str:
+def clients_url(node: ListedNode) -> str:
     """Where a node takes clients, as far as its heartbeat tells."""
     assert node.beat is not None
     host = node.beat["host"]
@@ -233,7 +238,7 @@ def _users_table(reach: Reach) -> UsersTable | None:
 
 
 @asynccontextmanager
-async def _users(
+async def made_up_users(
     reach: Reach, people: list[tuple[uuid.UUID, uuid.UUID]], rooms: list[str], say: Say
 ) -> AsyncIterator[None]:
     """Have the users in Postgres while the context is open; then remove them, and with them what refers to them."""
@@ -243,7 +248,7 @@ async def _users(
         return
     ids = [user for pair in people for user in pair]
     make = f"INSERT INTO {table.table} ({table.key}) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING"
-    await _in_postgres(reach, make, ids)
+    await in_postgres(reach, make, ids)
     try:
         yield
     finally:
@@ -251,18 +256,19 @@ async def _users(
 
         async def stored() -> bool:
             query = "SELECT count(*) FROM active_rooms WHERE room_id = ANY ($1::uuid[]) AND status = 'ended'"
-            return bool(await _in_postgres(reach, query, rooms) == len(rooms))
+            return bool(await in_postgres(reach, query, rooms) == len(rooms))
 
-        if await _until(stored, _STORED_SECONDS):
+        if await until(stored, _STORED_SECONDS):
             remove = f"DELETE FROM {table.table} WHERE {table.key} = ANY ($1::uuid[])"  # noqa: S608
-            await _in_postgres(reach, remove, ids)
+            await in_postgres(reach, remove, ids)
         else:
             say(
                 f"Postgres did not get them in {_STORED_SECONDS:g} s: {len(ids)} test users remain in the table"
             )
 
 
-async def _in_postgres(reach: Reach, query: str, value: list[Any]) -> Any:
+async def in_postgres(reach: Reach, query: str, value: Any) -> Any:
+    """What a query gives. Raises CommandError."""
     assert reach.pool is not None
     try:
         return await reach.pool.fetchval(query, value)
@@ -272,7 +278,8 @@ async def _in_postgres(reach: Reach, query: str, value: list[Any]) -> Any:
         ) from error
 
 
-async def _opened(reach: Reach, node: ListedNode, pair: tuple[uuid.UUID, uuid.UUID]) -> str:
+async def opened(reach: Reach, node: ListedNode, pair: tuple[uuid.UUID, uuid.UUID]) -> str:
+    """Open a room for two users. Raises CommandError."""
     body = {"user_1": str(pair[0]), "user_2": str(pair[1]), "chat_mode": "video", "duration_seconds": 0}
     try:
         room: str = (await reach.ask(node, "/v1/rooms", method="POST", body=body))["room_id"]
@@ -281,7 +288,7 @@ async def _opened(reach: Reach, node: ListedNode, pair: tuple[uuid.UUID, uuid.UU
     return room
 
 
-async def _end(reach: Reach, node: ListedNode, rooms: list[str]) -> None:
+async def end_rooms(reach: Reach, node: ListedNode, rooms: list[str]) -> None:
     """End all calls, as far as the node lets."""
     for room in rooms:
         try:
@@ -323,11 +330,11 @@ async def _met(members: list[_Member]) -> None:
             member.client.state is State.CONNECTED and member.call.peer == "joined" for member in members
         )
 
-    if not await _until(all_met, _MEETING_SECONDS):
+    if not await until(all_met, _MEETING_SECONDS):
         raise CommandError(f"not all members met within {_MEETING_SECONDS:g} s: see keepline status")
 
 
-async def _until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
     """Whether it comes true within so many seconds."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + seconds

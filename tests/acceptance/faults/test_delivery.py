@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from keepline.cli.cluster.bench import distribution
-from keepline.cli.cluster.check import Rates, Writers
 from keepline.cli.cluster.history import History
 from keepline.cli.cluster.history_checker import check
+from keepline.cli.cluster.writers import Rates, Writers
 from tests.acceptance.faults.faults import nothing_left_of
 from tests.helpers.fleet import Fleet, paused, running_fleet
 from tests.helpers.rows import row_of_room

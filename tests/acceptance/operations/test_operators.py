@@ -9,6 +9,7 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -120,6 +121,31 @@ async def test_a_measurement_says_what_it_needs(fleet: Fleet) -> None:
         **{**environ, "KEEPLINE_AUTH_SECRET": "k" * 32},
     )
     assert (refused.code, "refuses a client" in refused.stderr) == (1, True)
+
+
+# --- check ---
+
+
+async def test_delivery_is_checked_and_the_history_can_be_checked_again(fleet: Fleet, tmp_path: Path) -> None:
+    environ = {**of(fleet), "KEEPLINE_AUTH_SECRET": fleet.line["auth_secret"]}
+    kept = tmp_path / "history.jsonl"
+    run = ("check", "--calls", "3", "--signals", "10", "--lines", "3", "--seconds", "2")
+    done = await keepline(*run, "--history", str(kept), "--json", **environ)
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["problems"] == []
+    assert found["acknowledged_signals"] == found["signals"] > 30
+    assert found["acknowledged_lines"] == found["lines"] > 9
+
+    again = await keepline("check", "--read", str(kept))
+    assert (again.code, "no promise broken" in again.stdout) == (0, True), again.stdout
+    entries = kept.read_text().splitlines()
+    received = next(number for number, entry in enumerate(entries) if '"f": "receive"' in entry)
+    kept.write_text("\n".join(entries[:received] + entries[received + 1 :]))
+    broken = await keepline("check", "--read", str(kept))
+    assert (broken.code, "have not arrived" in broken.stdout) == (1, True), broken.stdout
+    kept.write_text("not a history")
+    assert (await keepline("check", "--read", str(kept))).code == 2
 
 
 # --- status ---
