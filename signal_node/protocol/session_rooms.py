@@ -55,7 +55,10 @@ class SessionRooms:
         if (frame.stream is UNSET) is not (frame.n is UNSET):
             why = "send stream and n together, or neither"
             raise BadFrame(ErrorCode.BAD_REQUEST, why, frame.id, frame.room)
-        return self.forward(frame)
+        side = self.held.get(frame.room)
+        if side is None:
+            return self.forward(frame)
+        return (Relay(frame.room, side, forwarded(frame)),)
 
     def forward(self, frame: Signal | Ack | Typing) -> Sequence[Effect]:
         """Forward to the peer."""

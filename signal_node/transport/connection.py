@@ -103,6 +103,7 @@ class Connection(asyncio.Protocol):
         "_other_frames",
         "_stalls",
         "_transport",
+        "_writer",
         "address",
         "closed_as",
         "closing_since",
@@ -139,6 +140,7 @@ class Connection(asyncio.Protocol):
         self.session = session
         self.websocket = websocket
         self.outgoing = Outgoing(websocket, writer, max_outgoing)
+        self._writer = writer
         self.reading = Reading(self, budget, turns, loop)
         self.opened_at = self.heard_at = loop.time()
         self.pinged_at: float | None = None
@@ -176,14 +178,26 @@ class Connection(asyncio.Protocol):
         self.pinged_at = None
         if self._credited != self._stalls.number:
             self._credit()
-        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not self.reading.waits:
-            self._read(data, now)
+        reading = self.reading
+        if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not reading.waits:
+            if (text := self.websocket.single_text(data)) is None:
+                self._read(data, now)
+                return
+            writer = self._writer
+            writer.at_once = True
+            try:
+                self.perform(self.session.receive(text, now))
+            finally:
+                writer.at_once = False
+            reading.owed += _FRAME + len(data) * _BYTE
+            if reading.owed > MAX_OWED:
+                reading.settle(now, behind=False)
         elif self.websocket.closing:
             self._discard(data)
         else:
             self.websocket.keep(data)
-            self.reading.owed += len(data) * _BYTE
-            self.reading.rest(0.0)
+            reading.owed += len(data) * _BYTE
+            reading.rest(0.0)
 
     def _read(self, data: bytes, now: float) -> None:
         """Read a slice: feed the framing, pass each message to the session, and perform its effects.

@@ -36,6 +36,8 @@ _TEXT = 0x81
 _MASKED = 0x80
 _SIZE_IN_2, _SIZE_IN_8 = 126, 127
 _MASK_BYTES = 4
+_SHORTEST = 2 + _MASK_BYTES
+"""Bytes of a frame without anything in it."""
 
 _BINARY = (0x82, 0x02)
 _DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
@@ -74,9 +76,9 @@ class Framing:
         "_library",
         "_max_bytes",
         "_missing",
-        "_opened",
         "_outgoing",
         "_slice",
+        "_state",
         "behind",
         "other_frames",
     )
@@ -85,7 +87,7 @@ class Framing:
         """Process at most `slice_frames` frames at a time."""
         # created when it is needed, which for most clients is late or never
         self._library: _Protocol | None = None
-        self._opened = False  # the handshake was done without the library
+        self._state = _CONNECTING  # the library's, once there is one
         self._max_bytes = max_message_bytes
         self._slice = range(slice_frames)
         self._incomplete = bytearray()
@@ -102,18 +104,33 @@ class Framing:
             self._library = _new_protocol(self._max_bytes, self._state)
         return self._library
 
-    @property
-    def _state(self) -> State:
-        if self._library is not None:
-            return self._library.state
-        return _OPEN if self._opened else _CONNECTING
-
     def release(self) -> None:
         """The connection is gone. Break the reference cycles of the library's parser, to spare the garbage
         collector.
         """
         if self._library is not None:
             self._library.parser.close()
+
+    def single_text(self, data: bytes) -> str | None:
+        """The text, if `data` is exactly one text frame and nothing is pending. Otherwise None: see `receive`.
+
+        Nearly every packet is that. `receive` would return the same text; this is the shortest way to it.
+        """
+        if len(data) < _SHORTEST or data[0] != _TEXT or self._state is not _OPEN:
+            return None
+        if self._incomplete or self._fragments is not None:
+            return None
+        size, body = data[1] - _MASKED, _SHORTEST
+        if size >= _SIZE_IN_2:
+            if size == _SIZE_IN_8:
+                return None
+            size, body = data[2] << 8 | data[3], _SHORTEST + 2
+        if len(data) - body != size or size > self._max_bytes:
+            return None
+        try:
+            return apply_mask(data[body:], data[body - _MASK_BYTES : body]).decode()
+        except UnicodeDecodeError:
+            return None
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
         """Process a slice of complete frames and keep the rest. Returns where the library's part begins."""
@@ -148,7 +165,7 @@ class Framing:
                 return self._keep(data[at:], stop - end, end)
             if first == _TEXT and self._fragments is None:
                 try:
-                    events.append(str(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]), "utf-8"))
+                    events.append(apply_mask(data[body:stop], data[body - _MASK_BYTES : body]).decode())
                 except UnicodeDecodeError:
                     self._violate(close_codes.BAD_FRAME, events)
             else:
@@ -173,7 +190,7 @@ class Framing:
             self._protocol.fail(
                 CloseCode.PROTOCOL_ERROR, "reserved bits, a reserved kind or a long control frame"
             )
-            self._outgoing += self._protocol.data_to_send()
+            self._collect()
         return end
 
     def _keep(self, incomplete: bytes, missing: int, end: int) -> int:
@@ -189,7 +206,7 @@ class Framing:
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._frame(event, events)
-        self._outgoing += protocol.data_to_send()
+        self._collect()
 
     def _frame(self, frame: Frame, events: list[Event]) -> None:
         opcode = frame.opcode
@@ -224,25 +241,31 @@ class Framing:
         """The client closed its half of the connection."""
         if self._state is not State.CLOSED:
             self._protocol.receive_eof()
-            self._outgoing += self._protocol.data_to_send()
+            self._collect()
+
+    def frame(self, text: bytes) -> bytes:
+        """A text message in a frame; empty if the connection is closing."""
+        if self._state is not _OPEN:
+            return b""
+        size = len(text)
+        return (_HEADS[size] if size < _LISTED else _head(size)) + text
 
     def send(self, text: bytes) -> None:
         """Queue a text message. Has no effect on a closing connection."""
-        if self._state is _OPEN:
-            size = len(text)
-            self._outgoing.append((_HEADS[size] if size < _LISTED else _head(size)) + text)
+        if frame := self.frame(text):
+            self._outgoing.append(frame)
 
     def ping(self) -> None:
         """Queue a ping."""
         if self._state is _OPEN:
             self._protocol.send_ping(b"")
-            self._outgoing += self._protocol.data_to_send()
+            self._collect()
 
     def close(self, code: int, reason: str) -> None:
         """Queue a close and the end of the stream. Nothing that the client still sends is read."""
         if self._state is _OPEN:
             self._protocol.fail(code, reason)
-            self._outgoing += self._protocol.data_to_send()
+            self._collect()
 
     def to_send(self) -> list[bytes]:
         """The data queued for the network. An empty item at the end means: close the connection."""
@@ -253,6 +276,11 @@ class Framing:
     def pending(self) -> bool:
         """Whether data is queued for the network."""
         return bool(self._outgoing)
+
+    def _collect(self) -> None:
+        """Queue what the library wants to send, and keep its state in step."""
+        self._outgoing += self._protocol.data_to_send()
+        self._state = self._protocol.state
 
     @property
     def ended_by(self) -> str:

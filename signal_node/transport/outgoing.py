@@ -1,8 +1,9 @@
 """What is written to one client.
 
 All that is written to one connection within a tick of the loop leaves in one write: `Writer` collects the
-connections that have something to send and flushes them when the tick is over. What a client has not read is limited: a
-peer that sends more is told to wait.
+connections that have something to send and flushes them when the tick is over. Most packets are a single frame, whose
+signal is written immediately instead: nothing else is coming that could share the write. What a client has not read is
+limited: a peer that sends more is told to wait.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Writer:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[Outgoing] = []
+        self.at_once = False  # a packet with a single frame is being read
 
     def add(self, outgoing: Outgoing) -> None:
         """Flush `outgoing` at the end of this tick."""
@@ -92,12 +94,10 @@ class Outgoing:
         if self._room <= 0 and not self._has_room():
             return False
         self._room -= len(data)
-        if self.pending_answers:
+        if self.pending_answers or self._dirty or not self._writer.at_once:
             self.forward(data)
-            return True
-        self._websocket.send(data)
-        if not self._dirty:
-            self.wake()
+        elif (transport := self._transport) is not None and not transport.is_closing():
+            transport.write(self._websocket.frame(data))
         return True
 
     def forward(self, data: bytes) -> None:

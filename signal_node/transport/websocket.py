@@ -107,7 +107,7 @@ class WebSocket(Framing):
         if accepted is None:
             self._feed_head(head, entrance, events)
             return
-        self._opened = True
+        self._state = _OPEN
         self._outgoing.append(accepted.response)
         events.append(Opened(accepted.origin, accepted.forwarded_for))
 
@@ -120,7 +120,7 @@ class WebSocket(Framing):
                 events.append(self._answer(event, entrance))
         if protocol.state is State.CONNECTING and protocol.handshake_exc is not None and not events:
             events.append(Refused(0, str(protocol.handshake_exc)))
-        self._outgoing += protocol.data_to_send()
+        self._collect()
 
     def _answer(self, request: Request, entrance: Entrance | None) -> Opened | Refused:
         protocol = self._protocol
@@ -148,7 +148,7 @@ class WebSocket(Framing):
         response = protocol.reject(431, f"the headers have more than {self._max_head:,} bytes together\n")
         protocol.send_response(response)
         protocol.handshake_exc = InvalidStatus(response)
-        self._outgoing += protocol.data_to_send()
+        self._collect()
         return Refused(431, "the headers are too large")
 
     def _past_header(self, data: bytes, entrance: Entrance | None, events: list[Event]) -> bytes:

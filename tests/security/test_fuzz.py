@@ -92,15 +92,16 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 
 def some_frames(rng: random.Random) -> bytes:
     """Frames, nearly all of them right."""
-    data = b""
-    for _ in range(rng.randrange(1, 6)):
-        opcode = rng.choice((Opcode.TEXT, Opcode.TEXT, Opcode.TEXT, Opcode.CONT, Opcode.PING, Opcode.PONG))
-        if rng.random() < 0.05:
-            opcode = rng.choice((Opcode.BINARY, Opcode.CLOSE))
-        size = rng.choice((0, 1, 5, 125, 126, 127, MAX, MAX + 1, 400))
-        body = rng.choice((b"x", "ü".encode(), b"\xff", "€".encode())) * size
-        data += frame(opcode, body[:size], fin=rng.random() < 0.8)
-    return data
+    return b"".join(a_frame(rng) for _ in range(rng.randrange(1, 6)))
+
+
+def a_frame(rng: random.Random) -> bytes:
+    opcode = rng.choice((Opcode.TEXT, Opcode.TEXT, Opcode.TEXT, Opcode.CONT, Opcode.PING, Opcode.PONG))
+    if rng.random() < 0.05:
+        opcode = rng.choice((Opcode.BINARY, Opcode.CLOSE))
+    size = rng.choice((0, 1, 5, 125, 126, 127, MAX, MAX + 1, 400))
+    body = rng.choice((b"x", "ü".encode(), b"\xff", "€".encode())) * size
+    return frame(opcode, body[:size], fin=rng.random() < 0.8)
 
 
 def of_library(data: bytes) -> tuple[list[str], str]:
@@ -180,6 +181,22 @@ def test_framing_means_what_it_means_to_the_library() -> None:
         assert (ours, websocket.ended_by) == (texts, refused if end == "lost" else end), data
         websocket.eof()
         websocket.to_send()
+
+
+def test_a_packet_with_one_frame_means_what_it_means_to_the_library() -> None:
+    for rng in rounds("packets"):
+        packets = [mutated(rng, a_frame(rng)) for _ in range(rng.randrange(1, 5))]
+        websocket = WebSocket(MAX)
+        websocket.receive(REQUEST)
+        events: list[Event] = []
+        for packet in packets:
+            text = websocket.single_text(packet)
+            events += of_ours(websocket, iter((packet,))) if text is None else [text]
+        data = b"".join(packets)
+        at, refused = refused_by_header(data)
+        texts, end = of_library(data[:at])
+        ours = [event for event in events if isinstance(event, str)]
+        assert (ours, websocket.ended_by) == (texts, refused if end == "lost" else end), packets
 
 
 def test_nothing_comes_after_a_breach() -> None:

@@ -112,6 +112,7 @@ class Notes:
         self.leaving = False
         self.answers_later = False
         self.clients: Connections | None = None
+        self.forwards_to: Connection | None = None
 
     def draining(self) -> bool:
         return self.leaving
@@ -134,6 +135,8 @@ class Notes:
 
     def relay(self, connection: Connection, relay: Relay) -> None:
         self.relayed.append(relay)
+        if self.forwards_to is not None:
+            self.forwards_to.outgoing.relay(relay.data)
 
     def perform(self, connection: Connection, effect: Request) -> None:
         self.begun.append(effect)
@@ -205,11 +208,15 @@ class Browser:
         return self.connection.session.id
 
     def send(self, *frames: dict[str, Any]) -> None:
-        """Send frames in one packet, and whatever else is queued."""
+        """Send frames in one packet, and whatever else is queued; then the loop has another turn."""
+        self.packet(*frames)
+        self.loop.tick()
+
+    def packet(self, *frames: dict[str, Any]) -> None:
+        """Let the connection read frames in one packet, and whatever else is queued."""
         for frame in frames:
             self.protocol.send_text(json.dumps(frame).encode())
         self.connection.data_received(b"".join(self.protocol.data_to_send()))
-        self.loop.tick()
 
     def frames(self) -> list[Any]:
         """What has come since the last look: JSON of texts, "ping" or "pong", the code of a close."""

@@ -25,6 +25,7 @@ from tests.unit.signal_node.sockets import Browser, Notes, StillLoop, new_client
 OK = encode(Ok())
 OURS = ("Connection", "Session", "WebSocket", "_Protocol")
 HELLO = {"type": "hello", "token": "t"}
+SIGNAL = {"type": "signal", "room": ROOM, "data": {"candidate": None}}
 
 
 @dataclass
@@ -42,6 +43,13 @@ class Node:
         browser = self.browser()
         browser.is_ready(USER_1)
         return browser
+
+    def call(self) -> tuple[Browser, Browser]:
+        """A client that holds a side, and its peer, who gets what it sends."""
+        browser, peer = self.ready(), self.ready()
+        browser.connection.session.rooms.hold(ROOM, 1)
+        self.notes.forwards_to = peer.connection
+        return browser, peer
 
     def sweep(self, seconds: float) -> None:
         """Let so much time pass, then look after all connections."""
@@ -231,6 +239,31 @@ def test_what_is_written_within_a_tick_leaves_in_one_write(node: Node) -> None:
     assert len(other.frames()) == 5
     node.loop.tick()
     assert len(browser.pipe.writes) == before + 1
+
+
+def test_what_a_frame_by_itself_asks_for_does_not_wait_for_the_end_of_the_tick(node: Node) -> None:
+    browser, peer = node.call()
+    before = len(peer.pipe.writes)
+    browser.packet(SIGNAL)
+    assert len(peer.pipe.writes) == before + 1
+    assert peer.frames() == [SIGNAL]
+    assert len(peer.pipe.writes) == before + 1
+
+
+def test_the_frames_of_a_packet_leave_in_one_write(node: Node) -> None:
+    browser, peer = node.call()
+    before = len(peer.pipe.writes)
+    browser.packet(SIGNAL, SIGNAL, SIGNAL)
+    assert len(peer.pipe.writes) == before
+    assert peer.frames() == [SIGNAL] * 3
+    assert len(peer.pipe.writes) == before + 1
+
+
+def test_a_frame_by_itself_is_written_after_what_waits_for_the_end_of_the_tick(node: Node) -> None:
+    browser, peer = node.call()
+    node.clients.forward(peer.session, OK)
+    browser.packet(SIGNAL)
+    assert peer.frames() == [{"type": "ok"}, SIGNAL]
 
 
 def test_frames_of_the_room_wait_for_the_answer_to_a_join(node: Node) -> None:

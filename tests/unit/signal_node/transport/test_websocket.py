@@ -448,6 +448,37 @@ def test_the_sizes_of_fragments_count_together_before_the_last_is_whole() -> Non
     assert websocket.closing, "five bytes and as many as the limit are more than the limit"
 
 
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        b"\x81",
+        b"\x81\x83\0\0\0\0te",
+        b"\x81\x82\0\0\0\0text",
+        b"\x81\xff\0\0\0\0\0\0",  # the beginning of a frame, as long as one without a text
+        b"\x81\x02te",
+        b"\x01\x82\0\0\0\0te",
+        b"\x89\x82\0\0\0\0te",
+        b"\x81\x81\0\0\0\0\xff",
+        b"\x81\xfe" + (MAX + 1).to_bytes(2, "big") + b"\0\0\0\0" + b"x" * (MAX + 1),
+    ],
+)
+def test_only_one_whole_text_is_taken_the_short_way(packet: bytes) -> None:
+    websocket = Wire().websocket
+    assert websocket.single_text(packet) is None
+    assert websocket.single_text(b"\x81\x82\0\0\0\0te") == "te", "nothing has been taken of it"
+
+
+def test_nothing_is_taken_the_short_way_while_something_else_is_under_way() -> None:
+    text = b"\x81\x82\0\0\0\0te"
+    waiting, fragmented, closing = (Wire().websocket for _ in range(3))
+    waiting.receive(b"\x81")
+    fragmented.receive(b"\x01\x82\0\0\0\0te")
+    closing.close(4000, "")
+    for websocket in (waiting, fragmented, closing, WebSocket(MAX)):
+        assert websocket.single_text(text) is None
+
+
 def test_a_long_size_may_come_in_pieces() -> None:
     """What is there of it must not be taken for the size, or given to the library."""
     wire = Wire(max_bytes=70_000)
