@@ -4,7 +4,6 @@ negotiation finish first. In memory only, by kind and time; never a session desc
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +11,9 @@ from keepline.room.record import SideNumber
 from signal_node.protocol.signal_kind import CANDIDATE, kind_of
 
 MAX_ROOMS = 4_096
-"""Maximum number of remembered rooms; the first ones are dropped."""
+"""Maximum number of remembered rooms. A new room replaces the oldest one, except for a mere candidate: with more active
+rooms than this, every candidate would replace a room.
+"""
 
 MAX_MOMENTS = 48
 """Maximum number of remembered events per room."""
@@ -37,7 +38,8 @@ class NegotiationLog:
     """The events of each room, oldest first."""
 
     def __init__(self) -> None:
-        self._rooms: dict[str, deque[Moment]] = {}
+        self._rooms: dict[str, list[Moment]] = {}
+        self._last: dict[str, Moment] = {}  # event of each room, looked up for every candidate
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -47,23 +49,29 @@ class NegotiationLog:
         what = kind_of(data)
         if what is None:
             return None
-        if what is CANDIDATE and (negotiation_log := self._rooms.get(room_id)):
-            last = negotiation_log[-1]
-            if last.what is CANDIDATE and last.session == session:
+        if what is CANDIDATE:
+            last = self._last.get(room_id)
+            if last is not None and last.what is CANDIDATE and last.session == session:
                 last.count += 1
                 last.until = at
+                return what
+            if last is None and len(self._rooms) >= MAX_ROOMS:
                 return what
         self.note(room_id, side, session, what, at)
         return what
 
     def note(self, room_id: str, side: SideNumber, session: str, what: str, at: float) -> None:
         """Remember an event of a side."""
-        negotiation_log = self._rooms.get(room_id)
-        if negotiation_log is None:
+        moments = self._rooms.get(room_id)
+        if moments is None:
             if len(self._rooms) >= MAX_ROOMS:
-                del self._rooms[next(iter(self._rooms))]
-            negotiation_log = self._rooms[room_id] = deque(maxlen=MAX_MOMENTS)
-        negotiation_log.append(Moment(at, at, side, session, what))
+                first = next(iter(self._rooms))
+                del self._rooms[first], self._last[first]
+            moments = self._rooms[room_id] = []
+        elif len(moments) >= MAX_MOMENTS:
+            del moments[0]
+        self._last[room_id] = moment = Moment(at, at, side, session, what)
+        moments.append(moment)
 
     def of(self, room_id: str) -> Iterator[Moment]:
         """The events of a room."""

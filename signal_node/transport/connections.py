@@ -67,6 +67,7 @@ class Connections:
         self._pong_seconds = pong_seconds
         self._accepted: dict[Connection, None] = {}
         self._by_session: dict[str, Connection] = {}
+        self.get = self._by_session.get  # connection by session, for every signal: no call in between
         self._by_user: dict[str, str] = {}
         self.errors: Counter[ErrorCode] = Counter()
         self._answers = Answers(self.errors)
@@ -121,10 +122,6 @@ class Connections:
         self._by_session.pop(session.id, None)
         if self._by_user.get(session.user) == session.id:
             del self._by_user[session.user]
-
-    def get(self, session: str) -> Connection | None:
-        """The connection of a session."""
-        return self._by_session.get(session)
 
     def sessions(self) -> list[str]:
         """The ids of all open sessions."""

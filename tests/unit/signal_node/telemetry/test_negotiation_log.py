@@ -55,6 +55,8 @@ def test_rooms_and_moments_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         known.note(f"room-{number}", 1, "a", "resumed", 0.0)
     assert len(known) == 2
     assert list(known.of("room-0")) == []
+    relay(known, CANDIDATE, "a", 0.0)
+    assert [room for room in (ROOM, "room-1", "room-2") if list(known.of(room))] == ["room-1", "room-2"]
     for number in range(MAX_MOMENTS + 5):
         known.note(ROOM, 1, "a", "offer", float(number))
     assert [m.at for m in known.of(ROOM)] == [float(n) for n in range(5, MAX_MOMENTS + 5)]
