@@ -47,7 +47,8 @@ class BareRelay(SignalRelay):
             receiver.outgoing.relay(relay.data)
 
 
-def _room(node_2: str) -> Room:
+def room_of_two(node_2: str) -> Room:
+    """A room whose second side is on that node."""
     room: Room | None = None
     users = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
     for command in (
@@ -106,7 +107,7 @@ async def _run() -> None:
     offer = _frame({"description": {"type": "offer", "sdp": "v=0\r\n" + "a=x\r\n" * 600}})
     for where, node_2 in (("same node", HERE), ("other node", "there")):
         for what, frame in (("candidate", candidate), ("offer", offer)):
-            await _compare(where, what, _room(node_2), frame)
+            await _compare(where, what, room_of_two(node_2), frame)
 
 
 def main() -> None:
