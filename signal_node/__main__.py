@@ -169,9 +169,9 @@ async def _serve_operators(
     rooms, cluster = app.rooms, app.cluster
     key = secret_of(settings.service_key)
     rooms_api = RoomsApi(
-        rooms.cache,
         rooms.store,
-        rooms.commands,
+        rooms.timely,
+        app.idempotency,
         app.users,
         app.signals.takeover,
         key,

@@ -13,6 +13,7 @@ from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.room.writes import write_ids
 from signal_node.cluster.clock import Clock
+from signal_node.http.idempotency import IdempotencyKeys
 from signal_node.http.referrals import Referrals
 from signal_node.http.repairs import Repairs
 from signal_node.ice.servers import run_refresh
@@ -88,6 +89,7 @@ class App:
             self.admission,
         )
         self.drain = Drain(clients, rooms.cache, signals.negotiation_log.negotiated_at, uniform)
+        self.idempotency = IdempotencyKeys(client, partitions, around.tombstone_ms, around.clock.now)
         self.referrals = Referrals(
             client,
             partitions,

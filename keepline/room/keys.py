@@ -162,6 +162,11 @@ def referral(partition: int, code: str) -> str:
     return f"{_in(partition)}:referral:{code}"
 
 
+def idempotency(partition: int, digest: str) -> str:
+    """String with a TTL: the room that a request of the app's backend has opened, and when."""
+    return f"{_in(partition)}:idempotency:{digest}"
+
+
 def reports(partition: int, room_id: str, user_id: str) -> str:
     """Set with a TTL: ids of a user's reports about a room."""
     return f"{_in(partition)}:limit:report:{room_id}:{user_id}"

@@ -16,11 +16,14 @@ import structlog
 
 from keepline.ops.redis.client import Client
 from keepline.ops.redis.scripts import Script, StoreUnavailable, translated
+from keepline.ops.redis.server_time import ServerTime
 from keepline.room import keys
 from keepline.room.referrals import Referral, decode_referral, encode_referral
 from signal_node.rooms.archive import Archive, ArchiveUnavailable
+from signal_node.rooms.timely import STORED_SECONDS
 
 CODE_BYTES = 16
+TOO_LATE = -1
 ARCHIVE_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +48,7 @@ class Referrals:
         self._keep_ms = round(keep_seconds * 1_000)
         self._now = now
         self._store = Script(client, __package__, "store_referral.lua")
+        self._server_time = ServerTime(client)
 
     def expires_at(self, referral: Referral) -> int:
         """When it expires, in ms since 1970."""
@@ -53,13 +57,20 @@ class Referrals:
     async def make(
         self, target: UUID, created_by: UUID, target_name: str | None, created_by_name: str | None
     ) -> Referral:
-        """Create a referral with an unguessable code, and store it. Raises StoreUnavailable."""
+        """Create a referral with an unguessable code, and store it in time or never. Raises StoreUnavailable."""
+        until = asyncio.get_running_loop().time() + STORED_SECONDS
         while True:
             code = secrets.token_urlsafe(CODE_BYTES)
             referral = Referral(code, target, created_by, target_name, created_by_name, self._now())
             partition = keys.partition_of(code, self._partitions)
             names = [keys.referral(partition, code), keys.events(partition)]
-            if await self._store.run(names, [encode_referral(referral), self._keep_ms, keys.MAX_EVENTS]):
+            not_after = await self._server_time.not_after(names[0], until)
+            stored = await self._store.run(
+                names, [encode_referral(referral), self._keep_ms, keys.MAX_EVENTS, not_after]
+            )
+            if stored == TOO_LATE:
+                raise StoreUnavailable("it came too late to be done")
+            if stored:
                 return referral
 
     async def find(self, code: str) -> Referral | None:

@@ -16,11 +16,11 @@ from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.rules import MAX_DURATION_SECONDS, MIN_DURATION_SECONDS
 from keepline.room.state import IllegalTransition
 from signal_node.http.bodies import decode_body
+from signal_node.http.idempotency import HEADER, MAX_KEY, IdempotencyKeys
 from signal_node.http.service_key import ServiceKey
 from signal_node.protocol import snapshots
-from signal_node.rooms.cache import Rooms
 from signal_node.rooms.store import RoomStore
-from signal_node.signaling.room_commands import RoomCommands
+from signal_node.rooms.timely import AnotherRoom, NoSuchRoom, TimelyChanges
 from signal_node.signaling.takeover import Takeover
 from signal_node.users.ownership import Users
 
@@ -41,9 +41,9 @@ class RoomsApi:
 
     def __init__(
         self,
-        rooms: Rooms,
         store: RoomStore,
-        room_commands: RoomCommands,
+        timely: TimelyChanges,
+        idempotency: IdempotencyKeys,
         users: Users,
         takeover: Takeover,
         service_key: str | None,
@@ -52,9 +52,9 @@ class RoomsApi:
     ) -> None:
         """`why_not_written()` is why a write to Redis would have to wait now; None if it would not."""
         self._why_not_written = why_not_written
-        self._rooms = rooms
         self._store = store
-        self._room_commands = room_commands
+        self._timely = timely
+        self._idempotency = idempotency
         self._users = users
         self._takeover = takeover
         self._key = ServiceKey(service_key)
@@ -79,15 +79,29 @@ class RoomsApi:
                 f"duration_seconds must be 0 for no limit, or {self._min_duration_seconds} to {MAX_DURATION_SECONDS}",
             )
         self._require_redis()
-        room_id = str(uuid4())
+        room_id = await self._room_id(request.headers.get(HEADER))
         command = commands.Open(
             room_id, str(body.user_1), str(body.user_2), ChatMode(body.chat_mode), body.duration_seconds
         )
         try:
-            room = await self._rooms.open(command)
+            room = await self._timely.open(command, _gone(request))
         except IllegalTransition as error:
             raise HttpError(400, "bad_request", str(error)) from None
+        except AnotherRoom:
+            raise HttpError(
+                409, "conflict", f"another room was opened with this {HEADER}; use a new one"
+            ) from None
         return _answer(room, [], status=201)
+
+    async def _room_id(self, key: str | None) -> str:
+        """The id of the room to open: the same one for the same key."""
+        if key is None:
+            return str(uuid4())
+        if not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+            raise HttpError(
+                400, "bad_request", f"{HEADER} should be 1 to {MAX_KEY} printable ASCII characters"
+            )
+        return await self._idempotency.room_id(key)
 
     async def _list(self, request: web.Request) -> web.Response:
         user = _uuid(request.query.get("user", ""), "user")
@@ -108,18 +122,16 @@ class RoomsApi:
 
     async def _delete(self, request: web.Request) -> web.Response:
         self._require_redis()
-        room, messages = await self._load(request.match_info["room_id"])
+        room_id = _uuid(request.match_info["room_id"], "room")
         try:
-            ended = await self._room_commands.execute(room, room.room_id, commands.End(EndReason.DELETED))
-        except IllegalTransition:
-            # The room has ended already, possibly after it was read, so the request is fulfilled.
-            ended, messages = await self._load(room.room_id)
-        return _answer(ended, messages)
+            return _answer(*await self._timely.end(room_id, EndReason.DELETED, _gone(request)))
+        except NoSuchRoom:
+            raise _not_found() from None
 
     async def _load(self, room_id: str) -> tuple[Room, list[Message]]:
         room, messages = await self._store.load(_uuid(room_id, "room"))
         if room is None:
-            raise HttpError(404, "room_not_found", "there is no such room")
+            raise _not_found()
         return room, messages
 
     async def _disconnect(self, request: web.Request) -> web.Response:
@@ -128,6 +140,15 @@ class RoomsApi:
         if holder is not None:
             self._takeover.disconnect(*holder)
         return _json({"disconnected": holder is not None}, status=202)
+
+
+def _gone(request: web.Request) -> Callable[[], bool]:
+    """Whether who sent a request has closed its connection since."""
+    return lambda: request.transport is None or request.transport.is_closing()
+
+
+def _not_found() -> HttpError:
+    return HttpError(404, "room_not_found", "there is no such room")
 
 
 def _uuid(value: str, name: str) -> str:

@@ -64,12 +64,10 @@ from typing import Protocol
 
 import structlog
 
-from keepline.room.commands import Command, Open
-from keepline.room.deadlines import due
+from keepline.room.commands import Command
 from keepline.room.record import Room, Status
 from keepline.room.rules import Rules
 from keepline.room.writes import has_write
-from signal_node.bus import packets
 from signal_node.rooms.committer import Answer, Committer, RoomCounts
 from signal_node.rooms.evicted import Untold
 from signal_node.rooms.fanout import Notice
@@ -79,8 +77,7 @@ from signal_node.rooms.journal import (
     JournalFull,
     NotStored,
     OnDone,
-    Pending,
-    ignore_outcome,
+    as_change,
     newest,
 )
 from signal_node.rooms.known import KnownRooms
@@ -201,19 +198,15 @@ class Rooms(KnownRooms):
         for session in pending.routes.replaced:
             self._audience.replaced(session)
 
-    async def open(self, command: Open) -> Room:
-        """Store a new room now, or not at all. Nobody here knows it yet, so it does not wait in a journal.
-
-        Raises IllegalTransition, NotStored; StoreUnavailable, after which it may be stored all the same.
-        """
-        pending = change(None, command, ignore_outcome, None, None, self._here())
-        assert pending is not None
-        (result,) = await self._store.commit([self._as_change(0, None, pending)])
-        if not isinstance(result, Committed):
-            raise NotStored(result.why if isinstance(result, Failed) else "another room has its id")
-        self.counts.commits += 1
-        self._on_committed(command, None, pending.after)
-        return pending.after
+    def remember(self, room: Room) -> None:
+        """A room was stored without this cache: what Redis loses of it in the next minute is put back."""
+        if room.room_id in self._entries:
+            return  # a notice brings it
+        known = self._evicted.get(room.room_id)
+        lines, untold, told = (
+            ((), (), 0) if known is None else (known.lines, known.untold, known.told_version)
+        )
+        self._evicted.keep(room, lines, self._now(), untold, told)
 
     def _here(self) -> Here:
         return Here(self._node, self._rules, self._now(), self._new_write_id, self._audience.stays)
@@ -264,19 +257,7 @@ class Rooms(KnownRooms):
     def first_change(self, room_id: str) -> Change:
         """The first change of a room's journal, in the form for Redis."""
         entry = self._entries[room_id]
-        return self._as_change(entry.expected_version, entry.stored, entry.journal[0])
-
-    def _as_change(self, expected_version: int, before: Room | None, pending: Pending) -> Change:
-        deadline = due(pending.after, self._rules)
-        return Change(
-            kind=pending.command.kind,
-            expected_version=expected_version,
-            before=before,
-            after=pending.after,
-            message=pending.message,
-            due_at=None if deadline is None else deadline.at,
-            notices={node: packets.notice(data) for node, data in pending.routes.notices.items()},
-        )
+        return as_change(entry.expected_version, entry.stored, entry.journal[0], self._rules)
 
     def answered(self, room_id: str, answer: Answer) -> None:
         """Continue after Redis' answer to the first change, as in the table at the top of this module."""

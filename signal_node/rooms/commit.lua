@@ -3,7 +3,7 @@
 --
 -- All keys share the hash tag of the room's partition. No rule of rooms is here: those are in keepline/room/state.py.
 --
--- Returns 'done', or else the record that is there now, or nil when there is none.
+-- Returns 'done', or else the record that is there now, or nil when there is none; 'late' for what comes too late.
 
 local record_key, events_key, deadlines_key, chat_key, trace_key, ended_key = unpack(KEYS)
 local HELD = 7 -- from this key on: `held` sets to add the room to, then those to remove it from
@@ -23,12 +23,19 @@ local expected_version, -- that must be there now; 0 for no record
   publish, -- PUBLISH or SPUBLISH
   step, -- entry of the trace, or '' for none
   max_steps,
-  trace_ms = unpack(ARGV, 1, 16) -- after which the trace expires
-local NOTICES = 17 -- from this argument on: pairs of channel and payload
+  trace_ms, -- after which the trace expires
+  not_after = unpack(ARGV, 1, 17) -- ms of this server's clock after which the change is not made, or ''
+local NOTICES = 18 -- from this argument on: pairs of channel and payload
 
 local current = redis.call('GET', record_key)
 if current == record then
   return 'done' -- the same write, tried again because its answer was lost
+end
+if not_after ~= '' then
+  local time = redis.call('TIME')
+  if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(not_after) then
+    return 'late'
+  end
 end
 local version = 0
 if current then

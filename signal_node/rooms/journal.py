@@ -12,11 +12,15 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 from keepline.room.commands import Command
+from keepline.room.deadlines import due
 from keepline.room.effects import Posted
 from keepline.room.record import Message, Room
+from keepline.room.rules import Rules
 from keepline.room.state import IllegalTransition
+from signal_node.bus import packets
 from signal_node.rooms.evicted import Untold
 from signal_node.rooms.fanout import Delivery, Notice, Routes
+from signal_node.rooms.store import Change
 
 KEPT_LINES = 50
 """Number of chat messages per room that the cache keeps, to restore them if Redis loses them before they are in
@@ -140,6 +144,20 @@ class CachedRoom:
                 if session != news.session or not data.startswith(_PEER)
             )
             self.journal[at] = replace(pending, told=told)
+
+
+def as_change(expected_version: int, before: Room | None, pending: Pending, rules: Rules) -> Change:
+    """A change that was made here, as Redis is to store it."""
+    deadline = due(pending.after, rules)
+    return Change(
+        kind=pending.command.kind,
+        expected_version=expected_version,
+        before=before,
+        after=pending.after,
+        message=pending.message,
+        due_at=None if deadline is None else deadline.at,
+        notices={node: packets.notice(data) for node, data in pending.routes.notices.items()},
+    )
 
 
 def message_of(effects: tuple[object, ...]) -> Message | None:

@@ -28,6 +28,7 @@ from redis.exceptions import (
 from keepline.ops.redis.batches import Batches
 from keepline.ops.redis.client import Client, is_cluster
 from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, Value, text, translated
+from keepline.ops.redis.server_time import ServerTime
 from keepline.room import keys
 from keepline.room.codec import (
     BadRecord,
@@ -76,8 +77,9 @@ _PASSING_WORDS = ("MISCONF", "NOREPLICAS")
 class Change:
     """A transition to store: from `before` (None for a new room) to `after`, with its event, deadline and notices.
 
-    `expected_version` is the version that must be in Redis, 0 for none: usually that of `before`. `due_at` is the
-    room's next deadline in ms since 1970, None for none. `notices` go to the inboxes of nodes, by node.
+    `expected_version` must be in Redis now, 0 for none: mostly that of `before`. `due_at` is the room's next deadline
+    in ms since 1970, None for none. `notices` go to the inboxes of nodes, by node. `not_after` is a time of the
+    server's clock: the change is not made later than that.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class Change:
     message: Message | None
     due_at: int | None
     notices: Mapping[str, bytes]
+    not_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class RoomStore:
         self._now = now
         self._commit = Script(client, __package__, "commit.lua")
         self._merge_chat = Script(client, __package__, "merge_chat.lua")
+        self._server_time = ServerTime(client)
         self._pop_due = Script(client, __package__, "pop_due.lua")
 
     def partition_of(self, room_id: str) -> int:
@@ -312,6 +316,10 @@ class RoomStore:
                     )
                 await pipe.execute()
 
+    async def not_after(self, room_id: str, until: float) -> int:
+        """The `not_after` of a change of a room that is to be made by `until`. Raises StoreUnavailable."""
+        return await self._server_time.not_after(keys.room(self.partition_of(room_id), room_id), until)
+
     async def commit(self, changes: Sequence[Change]) -> list[CommitResult]:
         """Store changes of different rooms, with one result each. Raises StoreUnavailable; any may be stored then."""
         results = await self.commit_each(changes)
@@ -368,6 +376,7 @@ class RoomStore:
             "" if change.message is not None else encode_step(change.kind, room),
             MAX_STEPS,
             expire_ms if ended else TRACE_MS,
+            "" if change.not_after is None else change.not_after,
         ]
         for node, payload in change.notices.items():
             arguments += [self._channels.name(node, partition), payload]
@@ -392,6 +401,8 @@ def _index(pipe: Pipeline, change: Change) -> None:
 def _result(answer: Any) -> CommitResult:
     if answer == b"done":
         return Committed()
+    if answer == b"late":
+        return Unavailable("it came too late to be done")
     if answer is None:
         return Conflict(None)
     if isinstance(answer, bytes):

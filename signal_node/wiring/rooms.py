@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+
+from keepline.room.writes import write_ids
 from signal_node.rooms.cache import Rooms
 from signal_node.rooms.reconcile import Reconciler
 from signal_node.rooms.store import RoomStore
 from signal_node.rooms.suspicions import Suspicions
+from signal_node.rooms.timely import TimelyChanges
 from signal_node.rooms.tombstones import Tombstones
 from signal_node.signaling.local_sessions import LocalSessions
 from signal_node.signaling.room_commands import RoomCommands
@@ -36,6 +40,15 @@ class RoomParts:
             new_write_id=around.new_write_id,
             on_gap=suspicions.look_at,
             on_loss=suspicions.lost,
+            on_committed=self.call_counts.committed,
+        )
+        self.timely = TimelyChanges(
+            self.store,
+            self.cache,
+            self.rules,
+            now=now,
+            new_write_id=write_ids(node, secrets.token_hex(4)),
+            on_gap=suspicions.look_at,
             on_committed=self.call_counts.committed,
         )
         self.reconciler = Reconciler(node, self.cache, suspicions, self.store, self.sessions, self.rules, now)

@@ -14,9 +14,11 @@ from keepline.ops.redis.client import Client, connect
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import keys
 from keepline.room.referrals import Referral, decode_referral
+from signal_node.http import referrals as referrals_module
 from signal_node.http.referrals import Referrals
 from signal_node.rooms.archive import Archive, ArchiveUnavailable
 from tests.contract.addresses import PARTITIONS, T0
+from tests.contract.changes import contents
 from tests.contract.conftest import RedisServer
 from tests.helpers.ports import free_port
 from tests.unit.signal_node.calls import USER_1, USER_2
@@ -163,3 +165,12 @@ async def test_without_redis_postgres_answers_for_what_it_has(
             await alone.make(TARGET, MAKER, None, None)
     finally:
         await client.aclose()
+
+
+async def test_what_comes_late_is_not_stored(
+    client: Client, over: Callable[[Client], Referrals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(referrals_module, "STORED_SECONDS", -1.0)
+    with pytest.raises(StoreUnavailable, match="too late"):
+        await over(client).make(TARGET, MAKER, None, None)
+    assert await contents(client) == {}

@@ -26,8 +26,8 @@ from keepline.ops.settings import NodeSettings
 from keepline.room import commands, keys
 from keepline.room.codec import BadRecord, decode_message, decode_record
 from keepline.room.record import ChatMode, EndReason, Room
-from keepline.room.state import IllegalTransition
-from signal_node.rooms.journal import JournalFull, NotStored
+from signal_node.rooms.journal import NotStored
+from signal_node.rooms.timely import NoSuchRoom
 from tests.simulation.copies import copies_of
 from tests.simulation.devices import Device, Outside
 from tests.simulation.knowledge import Knowledge
@@ -92,6 +92,7 @@ class World:
         self._last_stored: dict[bytes, Room] = {}
         self._healing_until = 0.0
         self._writes: dict[tuple[str, int], str] = {}
+        self._refused: dict[str, float] = {}  # rooms, and by how much Redis' clock was off then
         self._lossy = False
         self._around = Surroundings(
             self.loop,
@@ -238,6 +239,7 @@ class World:
                 done, _ = await asyncio.wait([opening], timeout=3.0)
                 if done and opening.result():
                     break
+                self._refused[room_id] = self.redis.clock_off
             await asyncio.sleep(self.random.uniform(0.2, 1.0))
             room_id = self.uuid()
             command = commands.Open(room_id, *users, command.chat_mode, command.duration_seconds)
@@ -251,8 +253,8 @@ class World:
 
     async def _opened(self, node: SimulatedNode, room_id: str, command: commands.Open) -> bool:
         try:
-            await node.app.rooms.commands.execute(None, room_id, command)
-        except (IllegalTransition, NotStored, JournalFull, StoreUnavailable):
+            await node.app.rooms.timely.open(command, lambda: room_id in self._refused)
+        except (NotStored, StoreUnavailable):
             return False
         return True
 
@@ -284,9 +286,8 @@ class World:
 
     async def _delete(self, node: SimulatedNode, room_id: str) -> None:
         try:
-            room, _ = await node.app.rooms.store.load(room_id)
-            await node.app.rooms.commands.execute(room, room_id, commands.End(EndReason.DELETED))
-        except (IllegalTransition, NotStored, JournalFull, StoreUnavailable):
+            await node.app.rooms.timely.end(room_id, EndReason.DELETED, lambda: False)
+        except (NoSuchRoom, NotStored, StoreUnavailable):
             return
 
     def write_lines(self) -> None:
@@ -326,6 +327,8 @@ class World:
         ):
             self.knowledge.forked(room.room_id)
         before = self._last_stored.get(key)
+        if before is None and self._refused.get(room.room_id) == self.redis.clock_off:
+            self.trace.violate(f"{room.room_id[:8]} is opened after the backend was refused it")
         self._last_stored[key] = room
         sides = " ".join(f"{side.presence}@{side.node}" for side in room.sides)
         self.trace.note(

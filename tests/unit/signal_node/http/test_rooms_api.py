@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import aiohttp
@@ -21,6 +21,7 @@ from keepline.room.record import ChatMode, EndReason, Message, Room
 from keepline.room.state import IllegalTransition
 from signal_node.http.rooms_api import RoomsApi
 from signal_node.rooms.journal import JournalFull, NotStored
+from signal_node.rooms.timely import AnotherRoom, NoSuchRoom
 from tests.unit.signal_node.calls import OTHER_ROOM, ROOM, SESSION_1, T0, USER_1, USER_2, after, met, step
 
 KEY = "a service key, 16 bytes or more"
@@ -28,25 +29,14 @@ BODY = {"user_1": USER_1, "user_2": USER_2}
 LINE = Message(1, USER_1, "hi", T0)
 
 
-class Records(dict[str, Room]):
-    """What is stored, and the way in of a new room."""
-
-    def __init__(self, node: FakeNode) -> None:
-        super().__init__()
-        self._node = node
-
-    async def open(self, command: Open) -> Room:
-        return await self._node.execute(None, command.room_id, command)
-
-
 class FakeNode:
-    """Rooms in a dictionary; fails as told. `meanwhile` is what another node does before a command gets there."""
+    """Rooms in a dictionary; fails as told."""
 
     def __init__(self) -> None:
-        self.rooms: Any = Records(self)
+        self.rooms: dict[str, Room] = {}
+        self.keys: dict[str, str] = {}
         self.commands: list[Command] = []
         self.failure: Exception | None = None
-        self.meanwhile: Command | None = None
         self.disconnected: list[tuple[str, str]] = []
 
     def _fail(self) -> None:
@@ -65,11 +55,31 @@ class FakeNode:
     async def execute(self, room: Room | None, room_id: str, command: Command) -> Room:
         self._fail()
         self.commands.append(command)
-        if self.meanwhile is not None and room is not None:
-            room = self.rooms[room_id] = after(room, self.meanwhile)
         stored, _ = step(room, command)
         self.rooms[room_id] = stored
         return stored
+
+    async def open(self, command: Open, given_up: Callable[[], bool]) -> Room:
+        assert not given_up()
+        current = self.rooms.get(command.room_id)
+        if current is None:
+            return await self.execute(None, command.room_id, command)
+        if (current.side_1.user, current.side_2.user) != (command.user_1, command.user_2):
+            raise AnotherRoom
+        return current
+
+    async def end(
+        self, room_id: str, reason: EndReason, given_up: Callable[[], bool]
+    ) -> tuple[Room, list[Message]]:
+        assert not given_up()
+        room, lines = await self.load(room_id)
+        if room is None:
+            raise NoSuchRoom
+        return (room if room.ended_reason else await self.execute(room, room_id, End(reason))), lines
+
+    async def room_id(self, key: str) -> str:
+        self._fail()
+        return self.keys.setdefault(key, str(uuid.uuid4()))
 
     async def holder(self, user: str) -> tuple[str, str] | None:
         self._fail()
@@ -87,11 +97,19 @@ class Backend:
         self._session = session
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, key: str | None = f"Bearer {KEY}"
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = f"Bearer {KEY}",
+        idempotency: str | None = None,
     ) -> tuple[int, Any]:
         """Status and JSON of the answer; `body` is bytes or what becomes JSON."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         headers = {} if key is None else {"Authorization": key}
+        if idempotency is not None:
+            headers["Idempotency-Key"] = idempotency
         host, port = self.address
         async with self._session.request(
             method, f"http://{host}:{port}{path}", data=data, headers=headers
@@ -115,7 +133,7 @@ def node() -> FakeNode:
 @pytest.fixture
 async def backend(node: FakeNode, service_key: str | None) -> AsyncIterator[Backend]:
     fake = cast(Any, node)
-    routes = RoomsApi(node.rooms, fake, fake, fake, fake, service_key).routes()
+    routes = RoomsApi(fake, fake, fake, fake, fake, service_key).routes()
     app = http.create_app(Health(lambda: 0.0), CollectorRegistry(), routes)
     timeout = aiohttp.ClientTimeout(total=10)
     async with http.serve(app, "127.0.0.1", 0) as address, aiohttp.ClientSession(timeout=timeout) as session:
@@ -190,6 +208,25 @@ async def test_a_room_is_opened(backend: Backend, node: FakeNode) -> None:
     assert (room["messages"], room["user_1_connected"], room["ended_reason"]) == ([], False, None)
     assert str(uuid.UUID(room["room_id"])) == room["room_id"]
     assert node.commands == [Open(room["room_id"], USER_1, USER_2, ChatMode.TEXT, 60)]
+
+
+async def test_asking_again_with_the_same_key_opens_no_second_room(backend: Backend, node: FakeNode) -> None:
+    _, room = await backend.call("POST", "/v1/rooms", BODY, idempotency="order 7")
+    assert await backend.call("POST", "/v1/rooms", BODY, idempotency="order 7") == (201, room)
+    _, other = await backend.call("POST", "/v1/rooms", BODY, idempotency="order 8")
+    assert list(node.rooms) == [room["room_id"], other["room_id"]]
+
+
+async def test_a_key_is_for_one_room(backend: Backend) -> None:
+    await backend.call("POST", "/v1/rooms", BODY, idempotency="order 7")
+    others = {**BODY, "user_1": str(uuid.uuid4())}
+    assert await backend.refused("POST", "/v1/rooms", others, idempotency="order 7") == (409, "conflict")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "é", "a\tb"])
+async def test_a_key_that_cannot_be_used(backend: Backend, node: FakeNode, key: str) -> None:
+    assert await backend.refused("POST", "/v1/rooms", BODY, idempotency=key) == (400, "bad_request")
+    assert node.rooms == {}
 
 
 async def test_by_default_a_room_is_for_video_and_without_end(backend: Backend, node: FakeNode) -> None:
@@ -267,13 +304,6 @@ async def test_a_room_is_ended(backend: Backend, node: FakeNode) -> None:
 
 async def test_a_room_that_is_over_is_not_ended_again(backend: Backend, node: FakeNode) -> None:
     node.rooms[ROOM] = after(met(), End(EndReason.HANGUP))
-    status, room = await backend.call("DELETE", f"/v1/rooms/{ROOM}")
-    assert (status, room["status"], room["ended_reason"]) == (200, "ended", "hangup")
-
-
-async def test_a_room_that_ends_meanwhile_is_shown_as_it_is(backend: Backend, node: FakeNode) -> None:
-    node.rooms[ROOM] = met()
-    node.meanwhile = End(EndReason.HANGUP)
     status, room = await backend.call("DELETE", f"/v1/rooms/{ROOM}")
     assert (status, room["status"], room["ended_reason"]) == (200, "ended", "hangup")
 

@@ -1,0 +1,5 @@
+-- The time of the server that has a key.
+--
+-- KEYS  1 any
+
+return redis.call('TIME')
