@@ -99,7 +99,7 @@ async def _start(
     tasks.start("cleanup", cleanup.run, restart=True)
     work = tasks.start("worker", lambda: worker.run(stop), restart=False)
     stack.push_async_callback(asyncio.wait, [work], timeout=settings.drain_seconds)
-    _log.info("started", ops=f"http://{host}:{port}")
+    _log.info("started", ops=http.http_url(host, port))
 
 
 def _periods(settings: PersisterSettings) -> Periods:

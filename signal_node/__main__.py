@@ -197,7 +197,7 @@ async def _serve_operators(
         http.serve(served, settings.ops_host, settings.ops_port, guard)
     )
     cluster.status.ops_port_opened(host, port)
-    return f"http://{host}:{port}"
+    return http.http_url(host, port)
 
 
 def _certificate(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Certificate | None:

@@ -33,6 +33,11 @@ _KEEPALIVE_SECONDS = 75.0
 _log = structlog.get_logger(__name__)
 
 
+def http_url(host: str, port: int) -> str:
+    """The URL of a port; an address of IPv6 goes in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class HttpError(Exception):
     """An error that the HTTP API returns as JSON."""
 

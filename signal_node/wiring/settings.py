@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from keepline.ops import program
+from keepline.ops import http, program
 from keepline.ops.origins import Origins
 from keepline.ops.settings import NodeSettings
 from keepline.room.rules import Rules
@@ -121,17 +121,14 @@ def advertised(settings: NodeSettings, port: int, bound: str | None = None) -> s
         given = settings.ops_advertise
         return f"http://{given}" if urlsplit(f"//{given}").port else f"http://{given}:{port}"
     host = bound or settings.ops_host
-    if host in WILDCARDS:
-        host = _own_address(host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return http.http_url(_own_address(host) if host in WILDCARDS else host, port)
 
 
 def _own_address(wildcard: str) -> str:
-    """An address of this host that others can reach, preferably IPv4."""
-    ipv4_only = wildcard == "0.0.0.0"  # noqa: S104 - compared with, not bound
-    for family in (socket.AF_INET,) if ipv4_only else (socket.AF_INET, socket.AF_INET6):
-        try:
-            return str(socket.getaddrinfo(socket.gethostname(), None, family)[0][4][0])
-        except OSError:
-            continue
-    return "127.0.0.1" if ipv4_only else "::1"
+    """An address of this host that others can reach, of the family that a port on this wildcard listens to."""
+    ipv4 = wildcard == "0.0.0.0"  # noqa: S104 - compared with, not bound
+    try:
+        family = socket.AF_INET if ipv4 else socket.AF_INET6
+        return str(socket.getaddrinfo(socket.gethostname(), None, family)[0][4][0])
+    except OSError:
+        return http.LOOPBACK if ipv4 else http.LOOPBACK_6

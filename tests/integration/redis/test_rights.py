@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from keepline.room import keys
 from tests.acceptance.harness import ON_TWO_NODES, Harness
 from tests.helpers.cluster import Cluster, inherited_environment, running_cluster
 from tests.helpers.ports import free_port
+from tests.helpers.redis_cluster import running_cluster as running_redis_cluster
 from tests.helpers.waiting import eventually
 
 PASSWORD = "a-password-of-the-test"
@@ -87,6 +89,26 @@ async def test_a_cluster_runs_with_the_documented_rights(tmp_path: Path, program
         assert "maxmemory-policy is allkeys-lru" in said, "INFO tells what CONFIG would"
         assert "the append-only file is off" in said
         assert "Traceback" not in said
+
+
+async def test_a_cluster_runs_with_them_on_a_redis_cluster(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        servers = await stack.enter_async_context(running_redis_cluster(tmp_path, replicas=False))
+        for master in servers.masters:
+            await stack.enter_async_context(limited(master.url))
+        url = servers.url.replace("://", f"://keepline:{PASSWORD}@")
+        cluster = await stack.enter_async_context(running_cluster(environ={"REDIS_URL": url}))
+        harness = await stack.enter_async_context(Harness(cluster, ON_TWO_NODES))
+        call = await harness.call()
+        await call.goes_on()
+        line = (await call.alice.client.ask("chat", "ok", room=call.room, text="hello"))["message"]
+        await call.bob.client.expect("chat", room=call.room, message=line)
+        await harness.stored(call.room, status="active")
+        assert (await cluster.end_room(call.room))["status"] == "ended"
+        said = json.loads(await keepline(cluster, "doctor", "--json"))
+        assert {found["kind"] for found in said["found"]} == {"redis-setting"}, "they write no file"
+        refused = [log for log in (cluster.data / "logs").glob("*.log") if "NOPERM" in log.read_text()]
+        assert not refused
 
 
 @pytest.mark.parametrize(

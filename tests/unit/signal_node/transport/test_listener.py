@@ -44,14 +44,16 @@ def resolving(addresses: dict[int, str]) -> Any:
         ({"KEEPLINE_OPS_HOST": "10.0.0.7"}, "http://10.0.0.7:9000"),
         ({"KEEPLINE_OPS_HOST": "::1"}, "http://[::1]:9000"),
         ({"KEEPLINE_OPS_HOST": "0.0.0.0"}, "http://172.20.0.5:9000"),
-        ({"KEEPLINE_OPS_HOST": "::"}, "http://172.20.0.5:9000"),
+        ({"KEEPLINE_OPS_HOST": "::"}, "http://[fd00::5]:9000"),
         ({"KEEPLINE_OPS_ADVERTISE": "node-1.internal"}, "http://node-1.internal:9000"),
         ({"KEEPLINE_OPS_ADVERTISE": "node-1.internal:81"}, "http://node-1.internal:81"),
         ({"KEEPLINE_OPS_ADVERTISE": "[fd00::7]:81"}, "http://[fd00::7]:81"),
     ],
 )
 def test_where_the_ops_port_is(environ: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", resolving({socket.AF_INET: "172.20.0.5"}))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", resolving({socket.AF_INET: "172.20.0.5", socket.AF_INET6: "fd00::5"})
+    )
     assert advertised(settings(**environ), 9000) == url
 
 
