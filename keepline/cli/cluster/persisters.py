@@ -32,6 +32,13 @@ def problems_of_persisters(living: Mapping[str, Presence]) -> list[str]:
     return problems
 
 
+def nobody_writes(living: Mapping[str, Presence], waiting: int) -> str | None:
+    """What to tell when events wait and no persister runs."""
+    if living or not waiting:
+        return None
+    return f"{waiting} events wait, and no persister has reported for {SILENT_MS // 1_000} s"
+
+
 def writes_to_several(living: Mapping[str, Presence]) -> bool:
     """Whether they write to different databases."""
     return len({one.database for one in living.values() if one.database is not None}) > 1

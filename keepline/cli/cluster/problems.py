@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from keepline.cli.base.time_text import age
 from keepline.cli.cluster.findings import Finding
 from keepline.cli.cluster.ops_port import HTTP_SECONDS
-from keepline.cli.cluster.persisters import problems_of_persisters, who_is_late
+from keepline.cli.cluster.persisters import nobody_writes, problems_of_persisters, who_is_late
 from keepline.cli.cluster.survey import STUCK_MS, Survey
 from keepline.room.deadlines import due
 from keepline.room.record import Room, Side, Status
@@ -237,6 +237,9 @@ def _events(survey: Survey) -> Iterator[Finding]:
             (),
             advice=f"{who_is_late(survey.persisters)} see docs/operations/failures.md",
         )
+    absent = nobody_writes(survey.persisters, survey.lag.unread + survey.lag.pending)
+    if absent is not None:
+        yield Finding("no-persister", "persisters", absent, advice="start a persister")
     for problem in problems_of_persisters(survey.persisters):
         yield Finding("persister", "persisters", problem, advice="see docs/operations/failures.md")
     if survey.lag.dead_letters:

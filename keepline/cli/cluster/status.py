@@ -11,7 +11,12 @@ from rich.table import Table
 
 from keepline.cli.base.time_text import age
 from keepline.cli.cluster.access import ListedNode, NodeSilent, Reach, redis_is_away
-from keepline.cli.cluster.persisters import living_persisters, problems_of_persisters, who_is_late
+from keepline.cli.cluster.persisters import (
+    living_persisters,
+    nobody_writes,
+    problems_of_persisters,
+    who_is_late,
+)
 from keepline.cli.cluster.streams import lag
 from keepline.room.presence import Presence
 
@@ -119,7 +124,10 @@ def _problems(
     if events is not None:
         if not nodes:
             problems.append("no node is running")
-        if events["oldest_ms"] > SLOW_MS:
+        absent = nobody_writes(persisters, events["unread"] + events["pending"])
+        if absent is not None:
+            problems.append(absent)
+        elif events["oldest_ms"] > SLOW_MS:
             problems.append(f"Postgres is {age(events['oldest_ms'])} behind: {who_is_late(persisters)}")
         if events["dead_letters"]:
             problems.append(f"{events['dead_letters']} dead letters: keepline dead-letters list")

@@ -389,6 +389,43 @@ async def planted(fleet: Fleet, healthy: Call) -> dict[str, set[str]]:
     return places
 
 
+async def test_a_row_that_cannot_be_read_is_listed_and_said_to_be_damaged(fleet: Fleet) -> None:
+    async with Harness(fleet, (0, 0)) as harness:
+        room = (await fleet.open_room(uuid.uuid4(), uuid.uuid4()))["room_id"]
+        await harness.stored(room)
+        await in_postgres(
+            fleet,
+            """UPDATE active_rooms SET version = 9, messages = '[{"seq": 1, "line": "?"}]' WHERE room_id = $1""",
+            room,
+        )
+        found = (await told(fleet, "doctor", code=1))["found"]
+        assert [one["kind"] for one in found if one["where"] == room] == ["lost-in-redis"]
+        fixed = await keepline("doctor", "--fix", **of(fleet))
+        assert "damaged" in fixed.stdout + fixed.stderr
+        assert "Traceback" not in fixed.stdout + fixed.stderr
+        await in_postgres(fleet, "DELETE FROM active_rooms WHERE room_id = $1", room)
+
+
+async def test_that_no_persister_runs_is_told_as_soon_as_events_wait(fleet: Fleet) -> None:
+    await fleet.persister_programs[0].kill()
+    await fleet.redis.delete(keys.persisters())  # as when it has been silent for half a minute
+    try:
+        await fleet.open_room(uuid.uuid4(), uuid.uuid4())
+        words = "events wait, and no persister has reported for 30 s"
+        assert any(words in problem for problem in (await told(fleet, "status"))["problems"])
+        found = (await told(fleet, "doctor", code=1))["found"]
+        assert any(words in one["what"] for one in found if one["kind"] == "no-persister")
+    finally:
+        await fleet.persister_programs[0].start()
+    await fleet.persister_programs[0].until_ready()
+
+    async def well() -> bool:
+        seen = await told(fleet, "status")
+        return seen["problems"] == [] and list(seen["persisters"]) == ["persister-1"]
+
+    await eventually(well, timeout=20.0, interval=0.5, what="the persister has caught up")
+
+
 def room_key(room_id: str) -> str:
     """Where the record of a room is."""
     return keys.room(keys.partition_of(room_id, keys.DEFAULT_PARTITIONS), room_id)
