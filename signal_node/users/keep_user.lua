@@ -7,9 +7,13 @@
 -- Returns node and session of another that held the user ('' for nobody), and 'kept', or 'replaced': that one stays.
 
 local held = {node = '', session = ''}
-local value = redis.call('GET', KEYS[1])
-if value then
-  held = cjson.decode(value)
+local read, value = pcall(redis.call, 'GET', KEYS[1])
+local decoded = true
+if read and value then
+  decoded, held = pcall(cjson.decode, value)
+end
+if not (read and decoded and type(held) == 'table' and held.node and held.session) then
+  return {'', '', 'kept'} -- it is an app's, which may have keys of this name where ours have no prefix
 end
 local another = held.session ~= ARGV[2]
 if another and held.session ~= '' and (held.at or 0) >= tonumber(ARGV[5]) then

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 import structlog
@@ -156,17 +156,15 @@ class Users:
         """Whether a user may resume with this secret. Raises StoreUnavailable."""
         with translated():
             value = await self._client.get(keys.user(user))
-        held = {} if value is None else orjson.loads(value)
+        held = _decoded(value)
         return _digest(presented) in (held.get("resume"), held.get("previous"))
 
     async def holder(self, user: str) -> tuple[str, str] | None:
         """Node and session that hold the user now. Raises StoreUnavailable."""
         with translated():
             value = await self._client.get(keys.user(user))
-        if value is None:
-            return None
-        held = orjson.loads(value)
-        return (held["node"], held["session"]) if held["session"] else None
+        held = _decoded(value)
+        return (held["node"], held["session"]) if held.get("session") and held.get("node") else None
 
     async def run(self) -> None:
         """Write pending changes and renew entries until cancelled."""
@@ -224,6 +222,15 @@ class Users:
             self._on_replaced(self._node, held.session)
         elif session:
             self._on_replaced(node, session)
+
+
+def _decoded(value: Any) -> dict[str, Any]:
+    """Who holds a user; nothing for a key that is an app's, which may be where ours have no prefix."""
+    try:
+        held = orjson.loads(value or b"{}")
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}
 
 
 def _raise_first(answers: Iterable[object]) -> None:

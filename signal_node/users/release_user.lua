@@ -3,12 +3,12 @@
 -- KEYS  1 user
 -- ARGV  1 session
 
-local value = redis.call('GET', KEYS[1])
-if not value then
+local read, value = pcall(redis.call, 'GET', KEYS[1])
+if not read or not value then
   return
 end
-local held = cjson.decode(value)
-if held.session == ARGV[1] then
+local decoded, held = pcall(cjson.decode, value)
+if decoded and type(held) == 'table' and held.session == ARGV[1] then
   held.node, held.session = '', ''
   redis.call('SET', KEYS[1], cjson.encode(held), 'KEEPTTL')
 end

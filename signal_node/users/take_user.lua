@@ -10,9 +10,13 @@
 -- Returns node and session that held the user ('' for nobody), and 'taken', 'resumed', or 'outdated': nothing was done.
 
 local held = {node = '', session = '', resume = ''}
-local value = redis.call('GET', KEYS[1])
-if value then
-  held = cjson.decode(value)
+local read, value = pcall(redis.call, 'GET', KEYS[1])
+local decoded = true
+if read and value then
+  decoded, held = pcall(cjson.decode, value)
+end
+if not (read and decoded and type(held) == 'table' and held.node and held.session) then
+  return {'', '', 'taken'} -- it is an app's, which may have keys of this name where ours have no prefix
 end
 local presented = ARGV[4]
 local resumed = presented ~= '' and (presented == held.resume or presented == held.previous)

@@ -11,6 +11,7 @@ from keepline.ops.redis.client import Client, connect
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.room import keys
 from signal_node.users.ownership import KEEP_MS, TTL_MS, Users
+from tests.contract.changes import contents
 from tests.helpers.ports import free_port
 from tests.unit.signal_node.calls import SESSION_1, SESSION_2, USER_1, USER_2
 
@@ -285,3 +286,27 @@ async def test_a_server_that_is_away_is_said_to_be() -> None:
                 await work
     finally:
         await nowhere.aclose()
+
+
+@pytest.mark.parametrize(
+    "theirs", [b"Alice", b"7", b"[]", b'{"name": "Alice"}', b'{"session": "of the app"}', None]
+)
+async def test_a_key_of_an_app_is_not_overwritten_and_the_user_comes_in(
+    here: Users, client: Client, clock: Clock, theirs: bytes | None
+) -> None:
+    """Without a prefix an app's `user:<uuid>` is where ours would be: a string, or a hash."""
+    if theirs is None:
+        await client.hset(KEY, "name", "Alice")
+    else:
+        await client.set(KEY, theirs)
+    before = await contents(client)
+    taken = await here.take(USER_1, SESSION_1, None)
+    assert (taken.node, taken.session, taken.outcome) == (None, None, "taken")
+    await here.release(USER_1, SESSION_1)
+    clock.ms += KEEP_MS
+    await here.catch_up()
+    await here.put_back()
+    assert await contents(client) == before
+    if theirs is not None:
+        assert await here.holder(USER_1) is None
+        assert not await here.recognizes(USER_1, "a secret")

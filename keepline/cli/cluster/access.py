@@ -108,14 +108,14 @@ class Reach:
         live = [node.name for node in nodes if node.beat is not None]
         raise CommandError(f"no node {name} is alive; there {'are' if live else 'is none'} {', '.join(live)}")
 
-    async def pipelined(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """Send commands in one go; their answers."""
+    async def pipelined(self, commands: list[tuple[Any, ...]], *, raise_on_error: bool = True) -> list[Any]:
+        """Send commands in one go; their answers, errors among them if they are not raised."""
         if not commands:
             return []
         async with self.redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
-            return list(await pipe.execute())
+            return list(await pipe.execute(raise_on_error=raise_on_error))
 
     async def ask(self, node: ListedNode, path: str, *, method: str = "GET", body: Any = None) -> Any:
         """Ask a node over its ops port, with the service key where there is one.

@@ -120,19 +120,27 @@ async def _look_at_partitions(reach: Reach, found: Survey) -> None:
 
 
 async def _look_at_users(reach: Reach, found: Survey) -> None:
+    """Without a prefix an app may have keys of these names: what is not ours is passed over."""
     for server in await redis.servers(reach.redis):
         async for names in pages(server, keys.all_users()):
-            indexes = [name for name in names if name.endswith(b":rooms")]
-            holders = [name for name in names if not name.endswith(b":rooms")]
-            rooms = await reach.pipelined([("SMEMBERS", name) for name in indexes])
-            for name, members in zip(indexes, rooms, strict=True):
-                user = keys.user_in(name.decode())
-                found.indexes[user] = sorted(member.decode() for member in members)
-            values = await reach.pipelined([("GET", name) for name in holders])
-            for name, value in zip(holders, values, strict=True):
-                held = None if value is None else orjson.loads(value)
-                if held is not None and held["session"]:
-                    found.holders[keys.user_in(name.decode())] = held["node"], held["session"]
+            asked = [("SMEMBERS" if name.endswith(b":rooms") else "GET", name) for name in names]
+            answers = await reach.pipelined(asked, raise_on_error=False)
+            for name, answer in zip(names, answers, strict=True):
+                user = keys.user_in(name.decode(errors="replace"))
+                if isinstance(answer, set):
+                    found.indexes[user] = sorted(_text(member) for member in answer)
+                elif isinstance(answer, bytes) and (holder := _holder(answer)) is not None:
+                    found.holders[user] = holder
+
+
+def _holder(value: bytes) -> tuple[str, str] | None:
+    """Node and session that hold a user; None for nobody, and for what is not ours."""
+    try:
+        held = orjson.loads(value)
+        node, session = held["node"], held["session"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return (node, session) if session else None
 
 
 async def _look_at_postgres(reach: Reach, found: Survey) -> None:

@@ -13,10 +13,13 @@ from keepline.cli.cluster.problems import OVERDUE_MS, disorders
 from keepline.cli.cluster.streams import Lag
 from keepline.cli.cluster.survey import RowVersion, Survey
 from keepline.room.commands import End
+from keepline.room.presence import Presence
 from keepline.room.record import EndReason, Room
 from tests.unit.signal_node.calls import ROOM, SESSION_1, SESSION_2, T0, after, met
 
 NODE_1, NODE_2 = "node-1", "node-2"
+
+RUNNING = {"persister-1": Presence()}
 
 
 def looked(room: Room | None, **changes: Any) -> Survey:
@@ -65,7 +68,7 @@ def test_what_waits_to_be_stored_is_no_split() -> None:
 
 def test_what_is_on_its_way_to_postgres_is_no_split() -> None:
     assert kinds(looked(call(), rows={})) == ["split-postgres"]
-    assert kinds(looked(call(), rows={}, lag=Lag(unread=1))) == []
+    assert kinds(looked(call(), rows={}, lag=Lag(unread=1), persisters=RUNNING)) == []
     assert kinds(looked(call(), rows=None)) == []
 
 
@@ -105,7 +108,8 @@ def test_a_live_node_is_asked_about_its_own_ghosts() -> None:
         ({"servers": [{"appendonly": "no"}]}, "redis-setting"),
         ({"servers": [{"client-output-buffer-limit": "normal 0 0 0 pubsub 1048576 0 0"}]}, "redis-setting"),
         ({"stuck": {"worker": 3}}, "stuck-events"),
-        ({"lag": Lag(unread=1, oldest_ms=200_000)}, "lag"),
+        ({"lag": Lag(unread=1, oldest_ms=200_000), "persisters": RUNNING}, "lag"),
+        ({"lag": Lag(pending=1)}, "no-persister"),
         ({"lag": Lag(dead_letters=1)}, "dead-letters"),
         ({"indexes": {"user": ["gone"]}}, "orphan-index"),
         ({"holders": {"user": (NODE_1, "gone")}}, "ghost-user"),
