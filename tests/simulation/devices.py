@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from keepline.room.chat_keys import MAX_CHAT_KEYS
 from tests.simulation.knowledge import Knowledge
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.nodes import SimulatedNode
@@ -105,7 +106,12 @@ class Device:
         self._ask(kind, room_id, **fields)
 
     def write(self, room_id: str) -> None:
-        """Write a line that was never written before; it is asked for again until there is an answer."""
+        """Write a line that was never written before; it is asked for again until there is an answer.
+
+        Not beyond as many as a room knows by their keys: older ones may come twice.
+        """
+        if sum(line.room_id == room_id for line in self._unanswered.values()) >= MAX_CHAT_KEYS:
+            return
         text = f"{self.name}: {self._out.random.getrandbits(32):08x}"
         self.act(room_id, "chat", text=text, key=text)
 
