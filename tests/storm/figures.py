@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One wave. CPU time in ms for each that came in, of all nodes together and of Redis."""
+    """One wave. CPU time in ms for each that came in: of all nodes together, of Redis, and of the crowd itself."""
 
     title: str
     wave: Wave
@@ -44,6 +44,7 @@ class Figures:
     outside: int
     node_cpu_ms: float
     redis_cpu_ms: float
+    crowd_cpu_ms: float
     peak_megabytes: float
     pair: Pair
 
@@ -64,7 +65,8 @@ class Figures:
         wave = self.wave
         if wave.waits:
             p50, p99, longest = (wave.quantile(share) for share in (0.5, 0.99, 1))
-            cpu = f"CPU {self.node_cpu_ms:.2f} ms of the nodes and {self.redis_cpu_ms:.2f} ms of Redis"
+            cpu = f"CPU {self.node_cpu_ms:.2f} ms of the nodes, {self.redis_cpu_ms:.2f} ms of Redis"
+            cpu += f" and {self.crowd_cpu_ms:.2f} ms of the crowd"
             yield f"{_list(wave.counted(*CAME_IN))} in {wave.seconds:.1f} s: {self.rate:,.0f}/s, {cpu} for each"
             yield f"in after p50 {p50:.2f} s, p99 {p99:.2f} s, max {longest:.2f} s"
         yield f"sides of calls that ended: {_list(self.ended)}"
@@ -84,6 +86,7 @@ def figures(title: str, stage: Stage, before: Usage) -> Figures:
         crowd.count(Place.OUTSIDE),
         1000 * sum(max(0.0, now - then) for now, then in zip(after.nodes, before.nodes, strict=True)) / came,
         1000 * max(0.0, after.redis - before.redis) / came,
+        1000 * (after.crowd - before.crowd) / came,
         max(stage.peak_megabytes(node) for node in stage.living()),
         Pair.of(stage.pair_milliseconds(before.at, after.at)),
     )

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import resource
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,11 +54,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What processes have taken until a moment: seconds of CPU time of each node, and of Redis."""
+    """What processes have taken until a moment: seconds of CPU time of each node, of Redis, and of the crowd."""
 
     at: float
     nodes: tuple[float, ...]
     redis: float
+    crowd: float
 
 
 class Stage:
@@ -93,7 +95,7 @@ class Stage:
     def usage(self) -> Usage:
         """What it has cost until now; a node that does not run costs nothing."""
         nodes = tuple(_cpu(program.pid) for program in self.fleet.programs)
-        return Usage(self.crowd.loop.time(), nodes, _cpu(self.fleet.valkey.pid))
+        return Usage(self.crowd.loop.time(), nodes, _cpu(self.fleet.valkey.pid), time.process_time())
 
     def living(self) -> list[int]:
         """The nodes that run."""
