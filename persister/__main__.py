@@ -29,6 +29,8 @@ from persister.worker import Limits, Worker
 _CLOSE_SECONDS = 5.0
 _DAY_SECONDS = 86_400.0
 
+_PURPOSE = "A persister: writes rooms from Redis to Postgres."
+
 _log = structlog.get_logger(__name__)
 
 
@@ -129,6 +131,7 @@ def _why_not(probe: Probe) -> str | None:
 
 def main() -> None:
     """Start the program. Exits with 2 if the environment is invalid, and with 1 if the program failed."""
+    program.answer_arguments("persister", _PURPOSE, PersisterSettings, sys.argv[1:])
     settings = program.begin(PersisterSettings, os.environ)
     gc.freeze()  # imported modules are permanent: exclude them from garbage collection
     try:

@@ -44,6 +44,8 @@ _START_SECONDS = 30.0
 _FRESH_BEAT_SECONDS = HEARTBEAT_TTL_MS / 1_000
 _DOWN_SECONDS = 30.0
 
+_PURPOSE = "A signal node: the server that clients connect to."
+
 _log = structlog.get_logger(__name__)
 
 
@@ -251,6 +253,7 @@ async def _watch(probe: Probe, prove: Callable[[], Awaitable[object]]) -> None:
 
 def main() -> None:
     """Start the program. Exits with 2 if the environment is invalid, and with 1 if the program failed."""
+    program.answer_arguments("signal-node", _PURPOSE, NodeSettings, sys.argv[1:])
     settings = program.begin(NodeSettings, os.environ)
     try:
         with asyncio.Runner(loop_factory=program.new_event_loop) as runner:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
 from keepline.ops import logs
 from keepline.ops.errors import CannotRun
-from keepline.ops.settings import AnySettings, SettingsError, load, unknown_names
+from keepline.ops.settings import AnySettings, CommonSettings, SettingsError, load, unknown_names
+from keepline.ops.settings_reference import help_text
 from keepline.room import keys
 
 _log = structlog.get_logger(__name__)
@@ -19,6 +20,20 @@ _log = structlog.get_logger(__name__)
 USAGE_ERROR = 2
 FAILURE = 1
 MAX_DESCRIPTORS = 1_048_576
+
+
+def answer_arguments(
+    program: str, purpose: str, settings: type[CommonSettings], arguments: Sequence[str]
+) -> None:
+    """Print help and exit for `--help`. Exit with 2 for any other argument: programs take none."""
+    if not arguments:
+        return
+    if arguments[0] in ("-h", "--help"):
+        print(help_text(program, purpose, settings))  # noqa: T201 - the answer to --help
+        raise SystemExit(0)
+    text = f"{program}: unexpected argument {arguments[0]}; settings are environment variables, see --help"
+    print(text, file=sys.stderr)  # noqa: T201 - logging is not configured yet
+    raise SystemExit(USAGE_ERROR)
 
 
 def begin(settings: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from keepline.ops.settings import Network
+from keepline.ops.setting_values import Network
 from signal_node.limits.addresses import client_address, is_trusted, networks_of
 from signal_node.limits.failed_logins import FailedLogins
 from signal_node.limits.open_connections import OpenConnections

@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
-from keepline.ops.settings import Network
+from keepline.ops.setting_values import Network
 
 IPAddress = IPv4Address | IPv6Address
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from keepline.ops.settings import Network
+from keepline.ops.setting_values import Network
 from signal_node.limits.addresses import WIDER, is_trusted, networks_of
 
 TOLD = 20
