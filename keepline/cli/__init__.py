@@ -1,1 +1,1 @@
-"""The operator's command. It starts the programs of the cluster as processes and never imports them."""
+"""The `keepline` command. It starts the programs of a cluster as processes and never imports them."""

@@ -1,7 +1,7 @@
 """The `keepline` command.
 
-What a command needs it imports when it runs: together the libraries take a second to load, and a command that prints a
-token, or its help, needs none of them. `tests/unit/cli/test_start.py` says what may be loaded by then.
+A command imports its dependencies when it runs. Together the libraries take a second to load, and a command that prints
+a token or its help needs none of them. `tests/unit/cli/test_start.py` says what each may load.
 """
 
 import os
@@ -54,13 +54,14 @@ def up(
         int, typer.Option(help="First port; node i takes port + 10·i, the demo page port + 3.")
     ] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address for clients and the demo page; 0.0.0.0 lets other machines in.")
+        str,
+        typer.Option(help="Address for clients and the demo page; 0.0.0.0 for access from other machines."),
     ] = LOOPBACK,
     lan: Annotated[
-        bool, typer.Option("--lan", help="Serve the demo page to phones in this network, over https.")
+        bool, typer.Option("--lan", help="Serve the demo page over https to phones in this network.")
     ] = False,
     lan_address: Annotated[
-        str | None, typer.Option(help="Address of this machine for --lan, where it has several.")
+        str | None, typer.Option(help="Address of this machine for --lan, if it has several.")
     ] = None,
     data: DataOption = DATA,
     as_json: Annotated[
@@ -70,7 +71,7 @@ def up(
 ) -> None:
     """Run a whole cluster on this machine until Ctrl-C: servers, nodes, persisters and a demo page.
 
-    Redis and PostgreSQL are started too, unless REDIS_URL and DATABASE_URL name running ones.
+    Also starts Redis and PostgreSQL, unless REDIS_URL and DATABASE_URL are set.
     """
     import asyncio
     import json
@@ -108,7 +109,7 @@ def token(
 ) -> None:
     """Print a token for a client's `hello`.
 
-    It is signed with KEEPLINE_AUTH_SECRET, or with the secret of the cluster that `keepline up` made here.
+    It is signed with KEEPLINE_AUTH_SECRET, or with the secret of the cluster that `keepline up` created here.
     """
     import time
 
@@ -121,7 +122,7 @@ def token(
 @app.command()
 def migrate(
     check: Annotated[
-        bool, typer.Option("--check", help="Only print what would run; exit code 1 if anything would.")
+        bool, typer.Option("--check", help="Only list pending migrations; exit with 1 if there are any.")
     ] = False,
     plan: Annotated[
         bool,
@@ -140,13 +141,13 @@ def migrate(
     chosen = [name for name, wanted in (("--check", check), ("--plan", plan), ("--sql", sql)) if wanted]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} exclude each other")
-    # No time limit: an index on a large table takes as long as it takes, and the operator is watching.
+    # No timeout: indexing a large table takes time, and the operator is watching.
     done = subprocess.run([*python("persister.migrate"), *chosen], check=False)  # noqa: S603
     raise typer.Exit(done.returncode)
 
 
 def _read_secret_files() -> None:
-    """Let commands, and the programs they start, find secrets in the environment wherever they came from."""
+    """Read secrets from files into the environment, for commands and the programs that they start."""
     try:
         environ = read_secret_files(os.environ)
     except SecretFileError as error:
@@ -157,11 +158,11 @@ def _read_secret_files() -> None:
 
 
 def main() -> None:
-    """Run the command; errors are one line on stderr and exit code 1, wrong use is 2."""
+    """Run the command. Errors print one line on stderr, with exit code 1, or 2 for wrong usage."""
     try:
         _read_secret_files()
         sys.exit(app(standalone_mode=False))
-    except typer.TyperException as error:  # what is wrong with the command line itself
+    except typer.TyperException as error:  # a problem with the command line itself
         text = " ".join(error.format_message().split())
         typer.echo(f"keepline: {text} (see keepline --help)", err=True)
         sys.exit(error.exit_code)

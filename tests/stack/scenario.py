@@ -232,7 +232,7 @@ async def postgres_killed(stack: Stack, calls: Calls) -> None:
     async with killed(stack, postgres):
         for container in (persister, *nodes):
             await shows(stack, container, "degraded", "postgres")
-        await status_tells(stack, 0, "has trouble with postgres")
+        await status_tells(stack, 0, "has a problem with postgres")
         await stack.alerts("KeeplinePostgresUnreachable", "firing")
         await calls.are_up("Postgres is dead")
         assert await stack.balanced() == 2, "callers notice nothing of it"

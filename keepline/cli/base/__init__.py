@@ -1,1 +1,1 @@
-"""What every command uses: errors, secrets, tokens."""
+"""What all commands use: errors, secrets, tokens."""

@@ -1,4 +1,4 @@
-"""Logs of commands: warnings, on stderr, for they do not belong among the results."""
+"""Logs of commands: warnings only, on stderr, separate from results on stdout."""
 
 import io
 import sys
@@ -8,21 +8,21 @@ from keepline.ops import logs
 
 
 class _Stderr(io.TextIOBase):
-    """Whatever stderr is at the time."""
+    """A stream that always writes to the current stderr."""
 
     def write(self, text: str) -> int:
-        """Write it there."""
+        """Write to stderr."""
         return sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Show what was written."""
+        """Flush stderr."""
         sys.stderr.flush()
 
     def isatty(self) -> bool:
-        """Whether that is a terminal."""
+        """Whether stderr is a terminal."""
         return sys.stderr.isatty()
 
 
 def configure() -> None:
-    """Let what libraries and our own code log go to stderr."""
+    """Send the logs of libraries and of our own code to stderr."""
     logs.configure(None, "warning", stream=cast(TextIO, _Stderr()))

@@ -1,4 +1,4 @@
-"""The secrets of a cluster on this machine: made once and kept in its data folder, or set by the user."""
+"""The secrets of a cluster on this machine: generated once and kept in its data folder, or set by the user."""
 
 import json
 import secrets
@@ -15,16 +15,16 @@ _RANDOM_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What signs tokens, and what opens the HTTP API."""
+    """The secret that signs tokens, and the key of the HTTP API."""
 
     auth_secret: str = field(repr=False)
     service_key: str = field(repr=False)
 
 
 def credentials_of(data: Path, environ: Mapping[str, str]) -> Credentials:
-    """Return the secrets of the cluster in `data`, made now if it has none.
+    """Return the secrets of the cluster in `data`, generating them if there are none.
 
-    Those in the environment come first. Raises UsageError when the file in `data` cannot be understood.
+    Those in the environment take precedence. Raises UsageError if the file in `data` is damaged.
     """
     path = data / FILE
     if not path.exists():
@@ -38,7 +38,7 @@ def credentials_of(data: Path, environ: Mapping[str, str]) -> Credentials:
 
 
 def read_credentials(data: Path) -> Credentials:
-    """Return the secrets kept in `data`; raises FileNotFoundError, or UsageError when they are damaged."""
+    """Return the secrets stored in `data`. Raises FileNotFoundError, or UsageError if they are damaged."""
     path = data / FILE
     try:
         kept = json.loads(path.read_text())
@@ -48,7 +48,9 @@ def read_credentials(data: Path) -> Credentials:
 
 
 def auth_secret(environ: Mapping[str, str], data: Path) -> str:
-    """The secret that signs tokens: of the environment, else of the cluster in `data`. Raises UsageError for none."""
+    """The secret that signs tokens, from the environment or from the cluster in `data`. Raises UsageError if there is
+    none.
+    """
     try:
         return environ.get("KEEPLINE_AUTH_SECRET") or read_credentials(data).auth_secret
     except FileNotFoundError:

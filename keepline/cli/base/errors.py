@@ -1,16 +1,16 @@
-"""What the command tells its user instead of a traceback: one line that says what to do, and an exit code."""
+"""Errors that the command prints as one line, with an exit code, instead of a traceback."""
 
 FAILED = 1
 WRONG_USE = 2
 
 
 class CommandError(Exception):
-    """The command cannot do what was asked for; the text says why and what to do. Exit code 1."""
+    """The command failed. The message says why and what to do. Exit code 1."""
 
     exit_code = FAILED
 
 
 class UsageError(CommandError):
-    """The command was called, or its environment set, in a way that cannot work. Exit code 2."""
+    """The command line or the environment is invalid. Exit code 2."""
 
     exit_code = WRONG_USE

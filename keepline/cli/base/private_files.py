@@ -1,13 +1,13 @@
-"""Files that only their owner may read."""
+"""Files that only their owner can read."""
 
 import os
 from pathlib import Path
 
 
 def create_private(path: Path, text: str) -> None:
-    """Write `text` to a new file that only its owner may read; raises FileExistsError when there is one.
+    """Write `text` to a new file that only its owner can read. Raises FileExistsError if the file exists.
 
-    The file appears with all of its text or not at all.
+    The file appears with its full text or not at all.
     """
     unfinished = _write_beside(path, text)
     try:
@@ -17,7 +17,7 @@ def create_private(path: Path, text: str) -> None:
 
 
 def replace_private(path: Path, text: str) -> None:
-    """As `create_private`, in the place of a file that may be there."""
+    """Like `create_private`, but replaces an existing file."""
     _write_beside(path, text).replace(path)
 
 

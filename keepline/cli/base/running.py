@@ -1,7 +1,7 @@
-"""What runs under a `keepline up`: it says so in its data folder, where other commands find it.
+"""The state of a running `keepline up`, which it writes to its data folder for other commands.
 
-The file is the line of `keepline up --json`, with the process id of the command. It holds secrets: only its owner may
-read it.
+The file contains the line of `keepline up --json` and the process id of the command. It contains secrets, so only its
+owner can read it.
 """
 
 import json
@@ -23,12 +23,12 @@ def write(data: Path, line: Mapping[str, Any], environ: Mapping[str, str]) -> No
 
 
 def remove(data: Path) -> None:
-    """Nothing runs any more."""
+    """Remove the file: nothing is running."""
     (data / FILE).unlink(missing_ok=True)
 
 
 def read(data: Path) -> dict[str, Any] | None:
-    """What runs on `data`; None when nothing does, be it because `keepline up` was killed."""
+    """What is running on `data`; None if nothing is, even after `keepline up` was killed."""
     try:
         line = json.loads((data / FILE).read_text())
         up = int(line["up"])

@@ -1,10 +1,10 @@
-"""Times as people read them."""
+"""Times in a form for people."""
 
 from datetime import UTC, datetime
 
 
 def age(ms: float) -> str:
-    """A length of time in its two largest units: `850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
+    """A duration in its two largest units: `850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 1 h`."""
     seconds = max(0, round(ms / 1_000))
     if ms < 1_000:
         return f"{max(0, round(ms))} ms"
@@ -18,5 +18,5 @@ def age(ms: float) -> str:
 
 
 def clock(ms: int) -> str:
-    """A time of day in UTC, with its ms."""
+    """A time of day in UTC, with milliseconds."""
     return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{ms % 1_000:03d}"

@@ -1,4 +1,4 @@
-"""How commands reach a cluster that runs: its Redis, its Postgres if there is one, and the ops port of each node."""
+"""Access to a running cluster: its Redis, its Postgres if it has one, and the ops port of each node."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 
 class NodeSilent(Exception):
-    """A node does not answer on its ops port; the text says why."""
+    """A node does not answer on its ops port. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedNode:
-    """A node as Redis knows it. `beat` is what its heartbeat says, None when it has stopped.
+    """A node as known from Redis. `beat` is the content of its heartbeat; None if the heartbeat has stopped.
 
-    `cut_off` is why a node that lives cannot write its heartbeat; then `beat` has no more than where it is.
+    `cut_off` is the reason why a live node cannot write its heartbeat. `beat` then has only its address.
     """
 
     name: str
@@ -46,12 +46,12 @@ class ListedNode:
 
     @property
     def url(self) -> str | None:
-        """Where its ops port is; None when nobody knows."""
+        """The address of its ops port; None if unknown."""
         return None if self.beat is None else self.beat.get("ops")
 
 
 class Reach:
-    """The parts of one cluster. Methods raise RedisError or OSError when Redis is away."""
+    """The parts of one cluster. Methods raise RedisError or OSError if Redis is away."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class Reach:
         self._ops_ports = ops_ports
 
     async def partitions(self) -> range:
-        """The partitions that this Redis was set up with."""
+        """Number of partitions of this Redis."""
         written = await self.redis.get(keys.partitions())
         return range(keys.DEFAULT_PARTITIONS if written is None else int(written))
 
     async def nodes(self) -> list[ListedNode]:
-        """All nodes, those that died as well until they are cleared away. Raises CommandError for another prefix."""
+        """All nodes, including dead ones that are not cleaned up yet. Raises CommandError for another key prefix."""
         known: Any = await self.redis.zrange(keys.nodes(), 0, -1)
         names = sorted(name.decode() for name in known)
         if not names and keys.prefix() and await is_unprefixed(self.redis):
@@ -89,7 +89,7 @@ class Reach:
         )
 
     async def _alive_or_dead(self, node: ListedNode, address: str) -> ListedNode:
-        """A node without a heartbeat may live all the same, and be kept from writing it: then it says so itself."""
+        """Ask a node without a heartbeat: it may be alive, but unable to write its heartbeat."""
         if node.beat is not None or not address:
             return node
         living = ListedNode(node.name, {"ops": address, "state": "ready"})
@@ -100,7 +100,7 @@ class Reach:
         return node if why is None else replace(living, cut_off=why)
 
     async def node(self, name: str) -> ListedNode:
-        """A node that lives. Raises CommandError when there is none of that name."""
+        """A live node. Raises CommandError if none has that name."""
         nodes = await self.nodes()
         for node in nodes:
             if node.name == name and node.beat is not None:
@@ -118,10 +118,10 @@ class Reach:
             return list(await pipe.execute(raise_on_error=raise_on_error))
 
     async def ask(self, node: ListedNode, path: str, *, method: str = "GET", body: Any = None) -> Any:
-        """Ask a node over its ops port, with the service key where there is one.
+        """Send a request to a node's ops port, with the service key if there is one.
 
-        Raises NodeSilent when it does not answer, UsageError when it refuses the key, CommandError when it refuses
-        the rest.
+        Raises NodeSilent if it does not answer, UsageError if it refuses the key, and CommandError if it refuses the
+        request.
         """
         if node.url is None:
             raise NodeSilent(
@@ -141,7 +141,7 @@ class Reach:
         return answer
 
     async def ask_all(self, nodes: list[ListedNode], path: str) -> dict[str, Any]:
-        """What each node answers, by name; a NodeSilent in the place of the answer of one that does not."""
+        """The answer of each node, by name, or NodeSilent for a node that does not answer."""
         answers = await asyncio.gather(*(_or_silence(self.ask(node, path)) for node in nodes))
         return {node.name: answer for node, answer in zip(nodes, answers, strict=True)}
 
@@ -186,7 +186,7 @@ def redis_url(environ: Mapping[str, str]) -> str:
 
 
 def connect(url: str, environ: Mapping[str, str], *, max_connections: int) -> redis.Client:
-    """A client for the keys of the cluster with the prefix that the environment names. Raises UsageError."""
+    """A client for the cluster's keys, with the prefix from the environment. Raises UsageError."""
     command_logs.configure()
     try:
         keys.use_prefix(prefix.check(environ.get("KEEPLINE_REDIS_PREFIX") or keys.DEFAULT_PREFIX))
@@ -199,7 +199,7 @@ def connect(url: str, environ: Mapping[str, str], *, max_connections: int) -> re
 
 
 def redis_is_away(error: Exception) -> str:
-    """What to tell when Redis does not answer. Errors of the library name no password."""
+    """The error if Redis does not answer. Errors of the library contain no password."""
     return (
         f"cannot reach Redis ({str(error) or type(error).__name__}): is it running, and is REDIS_URL right?"
     )
@@ -208,7 +208,7 @@ def redis_is_away(error: Exception) -> str:
 async def _pool(url: str | None) -> Pool | None:
     if not url:
         return None
-    from keepline.ops import postgres  # its library takes long to load, and not every cluster has a Postgres
+    from keepline.ops import postgres  # slow to import, and not every cluster has a Postgres
 
     try:
         return await postgres.create_pool(url, application="keepline-cli", max_size=2)

@@ -1,7 +1,7 @@
-"""`keepline bench`: calls of made-up users on a running cluster, and how it carries their signals, as clients see it.
+"""`keepline bench`: test calls on a running cluster, to measure how it relays signals as seen by clients.
 
-All members are in this process, so one clock times a signal from one to the other: through the sender's SDK, the
-network, one node or two, and the receiver's SDK.
+All clients are in this process, so a single clock times each signal from one to the other: through the sender's SDK,
+the network, one node or two, and the receiver's SDK.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from keepline.ops import postgres
 from keepline.ops.postgres.users_table import UsersTable, users_table_of
 
 FRAMES_A_SECOND = 40
-"""What a member sends at the most: by default a node takes 50 frames a second of a connection."""
+"""Maximum rate of one client. By default a node accepts 50 frames a second from a connection."""
 
 _AT_ONCE = 16
 _MEETING_SECONDS = 30.0
 _LATE_SECONDS = 2.0
-"""How long signals may be on their way after the last one was sent."""
+"""How long to wait for signals after the last one was sent."""
 
 _STORED_SECONDS = 30.0
 _POLL_SECONDS = 0.1
@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many calls that send `rate` signals a second together, for `seconds`."""
+    """The load: number of calls, total signals per second (`rate`), and duration (`seconds`)."""
 
     calls: int
     rate: float
@@ -63,7 +63,7 @@ class Load:
         most = 2 * self.calls * FRAMES_A_SECOND
         if self.rate > most:
             raise UsageError(
-                f"{self.calls} calls send {most} signals a second at the most, because nodes limit what a connection"
+                f"{self.calls} calls send {most} signals a second at most, because nodes limit what a connection"
                 f" sends: use more --calls, or a --rate of up to {most}"
             )
 
@@ -78,14 +78,16 @@ class _Member:
     seconds: list[float] = field(default_factory=list)
 
     async def listen(self) -> None:
-        """Time what arrives, until cancelled."""
+        """Time received signals until cancelled."""
         now = asyncio.get_running_loop().time
         async for event in self.call.events():
             if isinstance(event, SignalReceived):
                 self.seconds.append(now() - event.data["app"]["at"])
 
     async def speak(self, every: float, until: float, late: list[float]) -> None:
-        """Send a signal `every` so many seconds, beginning anywhere in the first; note by how much each was late."""
+        """Send a signal every `every` seconds, starting at a random time in the first interval, and record the delay of
+        each.
+        """
         now = asyncio.get_running_loop().time
         due = now() + random.uniform(0, every)  # noqa: S311 - so that not all speak at once
         while due < until:
@@ -99,11 +101,11 @@ class _Member:
 async def bench(
     reach: Reach, load: Load, urls: Sequence[str], mint: Mint, *, users: bool, say: Say
 ) -> dict[str, Any]:
-    """Put the load on the cluster; what was measured, as JSON types.
+    """Run the load on the cluster, and return the results as JSON types.
 
-    Clients connect to `urls`, or to each node's own address where there are none; calls are spread evenly over all
-    pairs of these. With `users` the members are written to Postgres first and removed at the end, and all that was
-    written of their calls with them. Raises UsageError, CommandError.
+    Clients connect to `urls`, or to each node's own address if there are none. Calls are spread evenly over all pairs
+    of these. With `users`, the clients' users are first inserted into Postgres, and deleted at the end together with
+    all data of their calls. Raises UsageError, CommandError.
     """
     load.check()
     check_users(reach, users=users)
@@ -139,7 +141,7 @@ def check_users(reach: Reach, *, users: bool) -> None:
 
 
 def place_of(places: Sequence[str], number: int, side: int) -> str:
-    """Where the first (0) or the second (1) side of a call connects: one pair of places after the other."""
+    """The URL for side 0 or 1 of a call, going through the pairs of URLs in turn."""
     return places[(number + side * (number // len(places))) % len(places)]
 
 
@@ -176,7 +178,7 @@ async def _measured(load: Load, members: list[_Member], opening: list[float], sa
 
 
 def render(found: dict[str, Any]) -> RenderableType:
-    """The figures for people."""
+    """The results in a form for people."""
     table = Table(box=None, pad_edge=False)
     for name in ("ms", "count", "p50", "p90", "p99", "max"):
         table.add_column(name, justify="left" if name == "ms" else "right")
@@ -190,7 +192,7 @@ def render(found: dict[str, Any]) -> RenderableType:
 
 
 def distribution(seconds: Sequence[float]) -> dict[str, float] | None:
-    """Count, and in ms median, 90th and 99th percentile and maximum (nearest rank); None of nothing."""
+    """Count, and in ms median, 90th and 99th percentile and maximum (nearest rank); None without values."""
     if not seconds:
         return None
     ordered = sorted(seconds)
@@ -214,7 +216,7 @@ def _seconds(members: list[_Member], route: str) -> list[float]:
 
 
 async def serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
-    """A node to ask for rooms, and all that take clients. Raises CommandError."""
+    """A node for room requests, and all nodes that accept clients. Raises CommandError."""
     ready = [node for node in await reach.nodes() if node.beat is not None and node.beat["state"] == "ready"]
     if not ready:
         raise CommandError("no node accepts clients: see keepline status")
@@ -222,7 +224,7 @@ async def serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
 
 
 def clients_url(node: ListedNode) -> str:
-    """Where a node takes clients, as far as its heartbeat tells."""
+    """The URL for clients of a node, as far as its heartbeat tells."""
     assert node.beat is not None
     host = node.beat["host"]
     if host in WILDCARDS:
@@ -241,7 +243,7 @@ def _users_table(reach: Reach) -> UsersTable | None:
 async def made_up_users(
     reach: Reach, people: list[tuple[uuid.UUID, uuid.UUID]], rooms: list[str], say: Say
 ) -> AsyncIterator[None]:
-    """Have the users in Postgres while the context is open; then remove them, and with them what refers to them."""
+    """Have the users in Postgres while the context is open; then delete them and all rows that refer to them."""
     table = _users_table(reach)
     if table is None:
         yield
@@ -289,7 +291,7 @@ async def opened(reach: Reach, node: ListedNode, pair: tuple[uuid.UUID, uuid.UUI
 
 
 async def end_rooms(reach: Reach, node: ListedNode, rooms: list[str]) -> None:
-    """End all calls, as far as the node lets."""
+    """End all calls, if the node allows it."""
     for room in rooms:
         try:
             await reach.ask(node, f"/v1/rooms/{room}", method="DELETE")
@@ -335,7 +337,7 @@ async def _met(members: list[_Member]) -> None:
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
-    """Whether it comes true within so many seconds."""
+    """Wait for a condition, at most that many seconds, and return whether it became true."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + seconds
     while True:
@@ -348,7 +350,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float)
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Do all at once; the first that fails ends the others, and is raised."""
+    """Run all concurrently. The first failure cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]

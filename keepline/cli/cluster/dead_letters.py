@@ -1,4 +1,4 @@
-"""Events that no persister could write, as they lie in Redis with the reason: to look at and to put back."""
+"""Dead letters in Redis: events that no persister could write, with the reason. To inspect and replay them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from keepline.room.codec import EVENT_FIELD, BadRecord, decode_event
 from keepline.room.kinds import kind_of
 
 PAGE = 200
-"""Letters that are read or put back at once."""
+"""Number of letters to read or replay at once."""
 
 _ID = re.compile(r"(\d{2,4}):(\d{1,20}-\d{1,20})")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LetterId:
-    """Where a letter lies: its partition and the id of its entry there. Written `07:1790000000000-0`."""
+    """The id of a letter: its partition and its stream entry, written as `07:1790000000000-0`."""
 
     partition: int
     entry: str
@@ -37,7 +37,7 @@ class LetterId:
 
     @classmethod
     def parse(cls, text: str) -> LetterId:
-        """Read an id as `list` shows it. Raises UsageError."""
+        """Parse an id as printed by `list`. Raises UsageError."""
         match = _ID.fullmatch(text)
         if match is None:
             raise UsageError(f"{text} is not the id of a dead letter; an id looks like 07:1790000000000-0")
@@ -46,7 +46,7 @@ class LetterId:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What an event is about: of which kind it is, which room it names, and that room's version if it has it whole."""
+    """The subject of an event: its kind, the room it names, and that room's version if the event has the whole room."""
 
     kind: str
     room: str | None
@@ -55,7 +55,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An event that could not be written. `buried_at` is ms since 1970; `entry` was its id in the event stream."""
+    """An event that could not be written. `buried_at` is ms since 1970. `entry` was its id in the event stream."""
 
     id: LetterId
     buried_at: int
@@ -64,7 +64,7 @@ class Letter:
     data: bytes
 
     def about(self) -> About | None:
-        """What the event is about; None when it cannot be read, which may be why it lies here."""
+        """The subject of the event; None if it cannot be read, which may be why it is a dead letter."""
         try:
             return _about(self.data)
         except BadRecord:
@@ -87,18 +87,18 @@ def _about(data: bytes) -> About:
 
 
 class DeadLetters:
-    """The dead letters of all partitions of one Redis. Methods raise RedisError or OSError when it is away."""
+    """The dead letters of all partitions of one Redis. Methods raise RedisError or OSError if it is away."""
 
     def __init__(self, client: redis.Client) -> None:
         self._client = client
         self._replay = Script(client, __package__, "replay.lua")
 
     async def count(self) -> int:
-        """How many there are."""
+        """Number of dead letters."""
         return sum([await self._client.xlen(keys.dead_letters(p)) for p in await self._partitions()])
 
     async def newest(self, limit: int) -> list[Letter]:
-        """The letters that were buried last, the newest first."""
+        """The latest letters, newest first."""
         letters: list[Letter] = []
         for partition in await self._partitions():
             entries: Any = await self._client.xrevrange(keys.dead_letters(partition), count=limit)
@@ -106,17 +106,19 @@ class DeadLetters:
         return sorted(letters, key=lambda letter: letter.buried_at, reverse=True)[:limit]
 
     async def get(self, wanted: LetterId) -> Letter | None:
-        """One letter; None when there is none of that id."""
+        """One letter; None if there is none with that id."""
         stream = keys.dead_letters(wanted.partition)
         found = await self._client.xrange(stream, min=wanted.entry, max=wanted.entry)
         return _letter(wanted.partition, found[0]) if found else None
 
     async def replay(self, wanted: Iterable[LetterId]) -> list[LetterId]:
-        """Put letters back among the events, and return the ids of those that were there."""
+        """Move letters back to the events, and return the ids of those that existed."""
         return [letter for letter in wanted if await self._put_back(letter)]
 
     async def replay_all(self) -> int:
-        """Put back all that lie there now; what is buried again meanwhile stays. Returns how many."""
+        """Move all current letters back to the events, and return their number. Letters that fail again
+        meanwhile stay.
+        """
         replayed = 0
         for partition in await self._partitions():
             stream = keys.dead_letters(partition)

@@ -1,7 +1,7 @@
-"""`keepline doctor`: look twice at everything, tell what is wrong both times, and have it put right.
+"""`keepline doctor`: checks everything twice, reports what was wrong both times, and has nodes repair it.
 
-Nothing is stopped while it looks. What is on its way from one place to another looks like a disorder for a moment, so
-only what is the same after a while counts. Repairs are carried out by nodes, which look again (`/v1/node/repairs`).
+The cluster keeps running meanwhile. Work in progress looks inconsistent for a moment, so only problems that persist
+count. Nodes carry out the repairs, and check again before they do (`/v1/node/repairs`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keepline.cli.local.program import python
 from keepline.ops.backoff import Backoff
 
 SETTLE_SECONDS = 3.0
-"""How long after the first look comes the second: longer than a notice, a commit and a batch of the persister take."""
+"""Time between the two checks: longer than a notice, a commit and a batch of the persister take."""
 
 MIGRATE_SECONDS = 30.0
 REPAIRS_AT_ONCE = 8
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one repair."""
+    """The result of one repair."""
 
     finding: Finding
     repaired: bool
@@ -40,7 +40,7 @@ class Outcome:
 
 
 async def examine(reach: Reach, on_progress: Callable[[int], None]) -> list[Finding]:
-    """What is wrong, and still is a while later. Raises RedisError, OSError."""
+    """The problems that persist between two checks. Raises RedisError, OSError."""
     first = disorders(await survey(reach, on_progress))
     found: list[Finding] = []
     if first:
@@ -52,7 +52,7 @@ async def examine(reach: Reach, on_progress: Callable[[int], None]) -> list[Find
 
 
 async def _migrations(reach: Reach) -> list[Finding]:
-    """Whether the schema is that of this release, as `keepline migrate --check` tells."""
+    """Whether the schema is that of this release, as in `keepline migrate --check`."""
     if reach.pool is None:
         return []
     check = [*python("persister.migrate"), "--check"]
@@ -75,7 +75,7 @@ async def _migrations(reach: Reach) -> list[Finding]:
 
 
 async def fix(reach: Reach, findings: Sequence[Finding], on_progress: Callable[[int], None]) -> list[Outcome]:
-    """Have all put right that nodes can put right. Raises RedisError, OSError."""
+    """Have nodes repair what they can. Raises RedisError, OSError."""
     live = [node for node in await reach.nodes() if node.beat is not None]
     if not live:
         raise CommandError("no node is running: start one, then try again")
@@ -92,7 +92,7 @@ async def fix(reach: Reach, findings: Sequence[Finding], on_progress: Callable[[
     for finding in findings:
         if finding.repair is not None:
             by_place.setdefault(finding.where, []).append(finding)
-    # One repair of a room may do away with the reason for the next.
+    # One repair of a room may make the next one unnecessary.
     await asyncio.gather(*(in_order(of_one) for of_one in by_place.values()))
     return outcomes
 
@@ -106,7 +106,7 @@ async def _repair(reach: Reach, finding: Finding, live: list[ListedNode]) -> Out
         node = asked[number % len(asked)]
         try:
             answer: Any = await _sent(reach, node, finding)
-            return Outcome(finding, answer["repaired"], "" if answer["repaired"] else "it is already right")
+            return Outcome(finding, answer["repaired"], "" if answer["repaired"] else "nothing to repair")
         except (NodeSilent, CommandError) as error:
             why = str(error)
             await asyncio.sleep(backoff.next())

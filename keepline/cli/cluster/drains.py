@@ -1,4 +1,4 @@
-"""`keepline drain NODE`: have a node send its clients to others, and watch it do so."""
+"""`keepline drain NODE`: have a node move its clients to other nodes, and watch the progress."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,13 +12,13 @@ POLL_SECONDS = 0.25
 
 
 async def begin(reach: Reach, node: ListedNode, seconds: float | None) -> dict[str, Any]:
-    """Have a node drained; where it stands. Raises CommandError."""
+    """Start to drain a node, and return the state of the drain. Raises CommandError."""
     body = {} if seconds is None else {"seconds": seconds}
     return await _asked(reach, node, "POST", body)
 
 
 async def undo(reach: Reach, node: ListedNode) -> dict[str, Any]:
-    """Let a node take clients again; where it stands. Raises CommandError."""
+    """Cancel a drain, and return its state. Raises CommandError."""
     report = await _asked(reach, node, "DELETE")
     if report["state"] != "ready":
         raise CommandError(f"{node.name} is stopping; that cannot be undone")
@@ -28,7 +28,7 @@ async def undo(reach: Reach, node: ListedNode) -> dict[str, Any]:
 async def until_drained(
     reach: Reach, node: ListedNode, timeout: float, on_report: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Wait until a node has no clients; `on_report` gets where it stands. Raises CommandError after `timeout` s."""
+    """Wait until a node has no clients. `on_report` gets the state. Raises CommandError after `timeout` s."""
     report: dict[str, Any] = {}
     try:
         async with asyncio.timeout(timeout):
@@ -41,7 +41,7 @@ async def until_drained(
     except TimeoutError:
         raise CommandError(
             f"{node.name} still has {report.get('sessions', 'its')} sessions after {timeout:g} s; "
-            "it goes on in the background"
+            "the drain continues in the background"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What `keepline doctor` finds, and what it would do about it."""
+"""The problems that `keepline doctor` finds, and what to do about them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be.
+    """One problem.
 
-    `proof` is all that was seen of it: a finding counts when a second look sees the same, for what is on its way looks
-    like a disorder for a moment. `repair` is what a node is asked to do about it, None for what needs a person; `ask`
-    is the node to be asked, None for any. `advice` says what a person can do.
+    `proof` is the evidence: a problem counts if a second check finds the same evidence, because work in progress looks
+    inconsistent for a moment. `repair` is the request to a node that repairs it; None if a person has to. `ask` is the
+    node to send it to; None for any node. `advice` tells a person what to do.
     """
 
     kind: str
@@ -26,13 +26,15 @@ class Finding:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What makes it the same finding at a second look: words of what is not repaired may have other numbers."""
+        """The identity of a problem across two checks. The text of a problem without repair may contain changing
+        numbers.
+        """
         return (
             (self.kind, self.where) if self.repair is None else (self.kind, self.where, self.what, self.proof)
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The problem in a form for programs."""
         return {
             "kind": self.kind,
             "where": self.where,

@@ -1,4 +1,4 @@
-"""What the persisters that live say of themselves."""
+"""The presence records of live persisters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keepline.room.presence import SILENT_MS, Presence, decode_presence
 
 
 async def living_persisters(reach: Reach) -> dict[str, Presence]:
-    """The persisters that have said something of late, by name. Raises RedisError, OSError."""
+    """The persisters that reported recently, by name. Raises RedisError, OSError."""
     found: Any = await reach.redis.hgetall(keys.persisters())
     presences = {name.decode(): decode_presence(value) for name, value in found.items()}
     since = await cluster_ms(reach.redis) - SILENT_MS
@@ -20,14 +20,14 @@ async def living_persisters(reach: Reach) -> dict[str, Presence]:
 
 
 def problems_of_persisters(living: Mapping[str, Presence]) -> list[str]:
-    """What is wrong with them, a line each."""
+    """Their problems, one line each."""
     problems = [
         f"persister {name} cannot write: {one.error}" for name, one in sorted(living.items()) if one.error
     ]
     if writes_to_several(living):
         problems.append(
             f"persisters {', '.join(sorted(living))} share one Redis and write to different databases:"
-            " each of these has only some of the rooms; give all of them the same DATABASE_URL"
+            " each has only some of the rooms; set the same DATABASE_URL for all of them"
         )
     return problems
 
@@ -45,7 +45,7 @@ def writes_to_several(living: Mapping[str, Presence]) -> bool:
 
 
 def who_is_late(living: Mapping[str, Presence]) -> str:
-    """What to tell when Postgres is behind: the last error of each that has one."""
+    """The message if Postgres is behind: the last error of each persister that has one."""
     if not living:
         return "is a persister running?"
     failing = [f"{name} says: {one.error}" for name, one in sorted(living.items()) if one.error]

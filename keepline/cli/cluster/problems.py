@@ -1,4 +1,4 @@
-"""What is wrong in a survey: pure. Each check names one kind of disorder, and what would put it right."""
+"""Finds the problems in a survey. Pure. Each check is for one kind of problem and its repair."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from keepline.room.record import Room, Side, Status
 from keepline.room.rules import Rules
 
 OVERDUE_MS = 15_000
-"""A deadline that nobody has met for so long is not just late."""
+"""A deadline that is overdue by this much is not just late."""
 
 SKEW_MS = 1_000
 PUBSUB_BYTES = 8 * 1024 * 1024
-"""What Redis should at least let wait for a node that is slow to read its inbox."""
+"""Minimum output buffer that Redis should allow for a node that is slow to read its inbox."""
 
 _ANY_RULES = Rules()
-"""Whether a room waits for something does not depend on how long the rules let it wait."""
+"""Any rules will do: whether a room waits for a deadline does not depend on the durations."""
 
 
 def disorders(survey: Survey) -> list[Finding]:
-    """All that is wrong, most urgent first."""
+    """All problems, most urgent first."""
     checks = (_nodes, _redis, _ghosts, _users, _caches, _held, _deadlines, _indexes, _postgres, _events)
     return [finding for check in checks for finding in check(survey)]
 
@@ -62,7 +62,7 @@ _OPS = (
 def _redis(survey: Survey) -> Iterator[Finding]:
     for partition in survey.lost_partitions:
         what = "has lost its data and has not been recovered"
-        yield Finding("lost-partition", f"partition {partition:02d}", what, advice="look at the nodes' logs")
+        yield Finding("lost-partition", f"partition {partition:02d}", what, advice="see the nodes' logs")
     for settings in survey.servers:
         yield from _settings(settings)
     for room_id, why in survey.unreadable.items():
@@ -112,7 +112,7 @@ def _ghosts(survey: Survey) -> Iterator[Finding]:
 
 
 def _asked(survey: Survey, side: Side) -> str | None:
-    """Whom to ask about a side: the node that holds it while it lives, for only that one knows."""
+    """The node to ask about a side: the one that holds it while that is alive, because only it knows."""
     return side.node if side.node in survey.live else None
 
 
@@ -138,7 +138,7 @@ def _users(survey: Survey) -> Iterator[Finding]:
 
 
 def _caches(survey: Survey) -> Iterator[Finding]:
-    """Rooms that a node has in another version than Redis, though nothing of them waits to be stored."""
+    """Rooms whose version on a node differs from that in Redis, although the node has no pending change."""
     for node, look in survey.looks.items():
         for room_id, cached in look["rooms"].items():
             room = survey.rooms.get(room_id)
@@ -156,7 +156,7 @@ def _caches(survey: Survey) -> Iterator[Finding]:
 
 
 def _held(survey: Survey) -> Iterator[Finding]:
-    """What is noted of the rooms of each node, which is all that a burial goes by."""
+    """Wrong entries in the index of each node's rooms, on which the cleanup after its death relies."""
     wanted = {
         (side.node, room.room_id) for room in _live(survey) for side in room.sides if side.node is not None
     }
@@ -167,7 +167,7 @@ def _held(survey: Survey) -> Iterator[Finding]:
                 "orphan-held", room_id, what, (node,), {"type": "held", "room": room_id, "node": node}
             )
     for node, room_id in wanted - survey.held:
-        what = f"is held by {node}, but is missing from its held set: its death would go unnoticed"
+        what = f"is held by {node}, but is missing from its held set: if the node died, the side would not be released"
         yield Finding("missing-held", room_id, what, (node,), {"type": "held", "room": room_id, "node": node})
 
 
@@ -185,7 +185,7 @@ def _deadlines(survey: Survey) -> Iterator[Finding]:
             yield Finding("orphan-deadline", room_id, what, (), {"type": "deadline", "room": room_id})
         elif survey.redis_now - at > OVERDUE_MS:
             what = "has a deadline that no node carries out: is any node ready?"
-            yield Finding("overdue", room_id, what, advice="look at the nodes' logs for deadline_not_met")
+            yield Finding("overdue", room_id, what, advice="see the nodes' logs for deadline_not_met")
 
 
 def _indexes(survey: Survey) -> Iterator[Finding]:
@@ -198,7 +198,7 @@ def _indexes(survey: Survey) -> Iterator[Finding]:
 
 
 def _postgres(survey: Survey) -> Iterator[Finding]:
-    """Rooms of which Redis and Postgres disagree, unless events about them are on their way."""
+    """Rooms on which Redis and Postgres disagree, unless events about them are on their way."""
     if survey.postgres_problem is not None:
         what = f"cannot be asked: {survey.postgres_problem}"
         yield Finding(
@@ -226,7 +226,7 @@ def _postgres(survey: Survey) -> Iterator[Finding]:
 def _events(survey: Survey) -> Iterator[Finding]:
     for name, entries in survey.stuck.items():
         what = f"has read {entries} events and written none of them for {age(STUCK_MS)}"
-        advice = "start a persister: it claims what a dead one left behind"
+        advice = "start a persister: it claims the entries of a dead one"
         yield Finding("stuck-events", f"persister {name}", what, advice=advice)
     if survey.lag.oldest_ms > STUCK_MS:
         what = f"Postgres is {age(survey.lag.oldest_ms)} behind"

@@ -1,4 +1,4 @@
-"""`keepline rooms`: the rooms in Redis, filtered, and one room as every place has it, side by side."""
+"""`keepline rooms`: the rooms in Redis, filtered, and one room as stored in each place, side by side."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from keepline.room.codec import BadRecord, decode_record, record_to_dict
 from keepline.room.record import Room, Status
 
 PAGE = 500
-"""Keys that one SCAN looks at, and records that are read at once."""
+"""Number of keys per SCAN, and of records read at once."""
 
 _ROW = "SELECT * FROM active_rooms WHERE room_id = $1::uuid"
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which rooms are wanted, None for any; ended ones only by `status`. `older_than` is in seconds since the start."""
+    """The wanted rooms; None for any. Ended ones only by `status`. `older_than` is in seconds since the start."""
 
     status: str | None = None
     mode: str | None = None
@@ -37,7 +37,7 @@ class Filter:
     older_than: float | None = None
 
     def admits(self, room: Room, now: int) -> bool:
-        """Whether a room is wanted at `now`, in ms since 1970."""
+        """Whether a room matches at `now`, in ms since 1970."""
         if self.status is None:
             if room.status is Status.ENDED:
                 return False
@@ -53,9 +53,9 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The rooms that changed last, newest first, how many there are of the kind, and records that cannot be read.
+    """The rooms that changed last, newest first, the number of matching rooms, and unreadable records.
 
-    `now` is the cluster's time, ms since 1970.
+    `now` is the cluster's time, in ms since 1970.
     """
 
     rooms: list[Room]
@@ -65,7 +65,7 @@ class Listing:
 
 
 async def list_rooms(reach: Reach, wanted: Filter, limit: int, on_progress: Callable[[int], None]) -> Listing:
-    """Look at every room in Redis; `on_progress` gets how many have been looked at. Raises RedisError, OSError."""
+    """Scan every room in Redis. `on_progress` gets the number of scanned rooms. Raises RedisError, OSError."""
     newest: list[tuple[int, str, Room]] = []
     now, seen, total, unreadable = await cluster_ms(reach.redis), 0, 0, 0
     async for records in records_of(reach):
@@ -88,7 +88,7 @@ async def list_rooms(reach: Reach, wanted: Filter, limit: int, on_progress: Call
 
 
 async def records_of(reach: Reach) -> AsyncIterator[list[tuple[str, bytes]]]:
-    """All rooms in Redis, id and record, in pages. Raises RedisError, OSError."""
+    """All rooms in Redis, as pages of id and record. Raises RedisError, OSError."""
     for server in await redis.servers(reach.redis):
         async for names in pages(server, keys.all_rooms()):
             records = await reach.pipelined([("GET", name) for name in names])
@@ -103,7 +103,7 @@ async def pages(server: redis.Client, pattern: str) -> AsyncIterator[list[bytes]
     seen: set[bytes] = set()
     while True:
         cursor, names = await server.scan(cursor, match=pattern, count=PAGE)
-        fresh = [name for name in names if name not in seen]  # a SCAN may show a key twice
+        fresh = [name for name in names if name not in seen]  # SCAN may return a key twice
         seen.update(fresh)
         if fresh:
             yield fresh
@@ -113,9 +113,9 @@ async def pages(server: redis.Client, pattern: str) -> AsyncIterator[list[bytes]
 
 @dataclass(frozen=True, slots=True)
 class RoomView:
-    """A room as one place has it, None where it does not; `problem` is why that cannot be said.
+    """A room as one place has it; None if it does not have it. `problem` is why that is unknown.
 
-    `extra` is what only that place knows: of Redis the deadline, of a node which sides are really there.
+    `extra` is what only that place knows: in Redis the deadline, on a node the sides with an open connection.
     """
 
     place: str
@@ -125,7 +125,7 @@ class RoomView:
 
 
 async def views_of(reach: Reach, room_id: str) -> list[RoomView]:
-    """One room as Redis, Postgres and each node have it; what cannot be asked says so."""
+    """One room as Redis, Postgres and each node have it, with a problem for each place that does not answer."""
     views = [await _in_redis(reach, room_id)]
     if reach.pool is not None:
         views.append(await _in_postgres(reach.pool, room_id))
@@ -158,7 +158,7 @@ async def _in_postgres(pool: Pool, room_id: str) -> RoomView:
 
 
 def fields_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of active_rooms under the names and in the types of the record."""
+    """A row of active_rooms with the names and types of the record."""
     fields = {name: row[name] for name in COMPARED if name in row}
     for name, value in fields.items():
         if isinstance(value, datetime):
@@ -176,7 +176,7 @@ def _in_cache(name: str, answer: Any) -> RoomView:
 
 
 def differences(views: list[RoomView]) -> list[str]:
-    """The fields in which places that have the room differ. Postgres may know less of the chat, and later."""
+    """The fields that differ between places that have the room. Postgres may have less of the chat, and be behind."""
     held = [view.fields for view in views if view.fields is not None]
     return [name for name in COMPARED if len({orjson.dumps(fields[name]) for fields in held}) > 1]
 
@@ -196,4 +196,4 @@ COMPARED = (
     "ended_reason",
     "ended_at",
 )
-"""The fields that every place has, as the record spells them."""
+"""The fields that every place has, by their names in the record."""

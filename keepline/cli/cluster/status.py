@@ -1,4 +1,4 @@
-"""`keepline status`: each node with its load, the rooms, how far the persisters are, and what is wrong."""
+"""`keepline status`: the nodes with their load, the rooms, the persisters' backlog, and all problems."""
 
 import time
 from dataclasses import asdict
@@ -22,11 +22,11 @@ from keepline.room.presence import Presence
 
 _ROOMS = "SELECT status, chat_mode, count(*) AS rooms FROM active_rooms WHERE status <> 'ended' GROUP BY 1, 2"
 SLOW_MS = 10_000
-"""Events that are older than this and not in Postgres are worth a word."""
+"""An event that is older than this and not in Postgres is a problem."""
 
 
 async def status(reach: Reach) -> dict[str, Any]:
-    """The cluster as it is now, as JSON types. Raises nothing: what cannot be asked is a problem that is listed."""
+    """The current state of the cluster as JSON types. Never raises: whatever cannot be read is listed as a problem."""
     problems: list[str] = []
     nodes: list[dict[str, Any]] = []
     events: dict[str, Any] | None = None
@@ -73,7 +73,7 @@ def _node(node: ListedNode, health: Any) -> dict[str, Any]:
 
 
 def _state(node: ListedNode, health: Any) -> str:
-    """In one word, the worst first."""
+    """The state of a node in one word, the worst that applies."""
     if node.beat is None:
         return "dead"
     if node.beat["state"] != "ready":
@@ -86,7 +86,7 @@ def _state(node: ListedNode, health: Any) -> str:
 
 
 async def _rooms(reach: Reach, problems: list[str]) -> list[dict[str, Any]] | None:
-    """How many rooms there are by status and mode, as Postgres has them; None when it cannot be asked."""
+    """Number of rooms by status and mode, from Postgres; None if it does not answer."""
     if reach.pool is None:
         return None
     from keepline.ops import postgres
@@ -106,13 +106,13 @@ def _problems(
         why = "; ".join(node["reasons"].values())
         down = [name for name, found in node["dependencies"].items() if found != "ok"]
         if node["state"] == "dead":
-            problems.append(f"{node['node']} is dead: the other nodes clear its sides, then forget it")
+            problems.append(f"{node['node']} is dead: the other nodes are releasing its sides")
         elif why:
             problems.append(f"{node['node']}: {why}")
         if down:
-            problems.append(f"{node['node']} has trouble with {', '.join(down)}")
+            problems.append(f"{node['node']} has a problem with {', '.join(down)}")
         if node["crowded"]:
-            problems.append(f"{node['node']} is taking in a crowd: clients wait to be let in")
+            problems.append(f"{node['node']} is crowded: many clients are waiting to log in")
         if node["graces_extended"]:
             problems.append(
                 f"{node['graces_extended']} calls wait longer than usual for clients of a node that died"
@@ -135,7 +135,7 @@ def _problems(
 
 
 def render(found: dict[str, Any]) -> RenderableType:
-    """The status for people."""
+    """The status in a form for people."""
     parts: list[RenderableType] = [_table(found)]
     if found["rooms"] is not None:
         counts = [f"{row['rooms']} {row['chat_mode']} {row['status']}" for row in found["rooms"]]

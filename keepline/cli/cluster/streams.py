@@ -1,4 +1,4 @@
-"""How far the persisters are: the event streams and their consumer group, as Redis has them."""
+"""The persisters' backlog: the event streams and their consumer group in Redis."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ MAX_STUCK = 1_000
 
 @dataclass(slots=True)
 class Lag:
-    """What is not in Postgres yet. `oldest_ms` is the age of the oldest such event."""
+    """The events that are not in Postgres yet. `oldest_ms` is the age of the oldest."""
 
     unread: int = 0
     pending: int = 0
@@ -26,9 +26,9 @@ class Lag:
 
 
 async def lag(reach: Reach) -> Lag:
-    """How far the persisters are, over all partitions. Raises RedisError."""
+    """The backlog over all partitions. Raises RedisError."""
     found = Lag()
-    seconds, _ = await read_time(reach.redis)  # ids of entries are times by Redis' own clock
+    seconds, _ = await read_time(reach.redis)  # entry ids are times by Redis' own clock
     now = seconds * 1_000
     for partition in await reach.partitions():
         stream = keys.events(partition)
@@ -47,9 +47,9 @@ async def lag(reach: Reach) -> Lag:
 
 
 async def stuck(reach: Reach, idle_ms: int) -> dict[str, int]:
-    """Events that were read `idle_ms` ago or earlier and not written since, by persister. Raises RedisError.
+    """Events that were read at least `idle_ms` ago and not written, by persister. Raises RedisError.
 
-    At most a thousand of each partition are counted.
+    Counts at most a thousand per partition.
     """
     found: dict[str, int] = {}
     for partition in await reach.partitions():
@@ -66,13 +66,13 @@ async def stuck(reach: Reach, idle_ms: int) -> dict[str, int]:
 async def _group(reach: Reach, stream: str) -> dict[str, Any] | None:
     try:
         groups: Any = await reach.redis.xinfo_groups(stream)
-    except ResponseError:  # no such stream yet
+    except ResponseError:  # this stream does not exist yet
         return None
     return next((group for group in groups if group["name"] == GROUP.encode()), None)
 
 
 async def _oldest(reach: Reach, stream: str, group: dict[str, Any]) -> Any:
-    """The oldest entry that is not acknowledged, as XRANGE gives it."""
+    """The oldest unacknowledged entry, from XRANGE."""
     if group["pending"]:
         pending: Any = await reach.redis.xpending(stream, GROUP)
         return [(pending["min"], {})]

@@ -1,4 +1,4 @@
-"""All that `keepline doctor` compares: read once, without stopping anything, so parts of it may be a moment apart."""
+"""The data that `keepline doctor` compares. Read once, from a running cluster, so parts of it differ by a moment."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from keepline.room.record import Room
 _ROWS = "SELECT room_id::text, version, status FROM active_rooms"
 
 STUCK_MS = 120_000
-"""Events that a persister has read and not written for so long wait for one that is gone."""
+"""Events that a persister read this long ago and has not written belong to a dead persister."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowVersion:
-    """What Postgres has of a room."""
+    """A room as Postgres has it."""
 
     version: int
     status: str
@@ -37,15 +37,15 @@ class RowVersion:
 
 @dataclass(slots=True)
 class Survey:
-    """One look at everything. `rows` is None where there is no Postgres, or none that answers."""
+    """One snapshot of everything. `rows` is None if there is no Postgres, or if it does not answer."""
 
     partitions: int = 0
     nodes: list[ListedNode] = field(default_factory=list)
-    looks: dict[str, Any] = field(default_factory=dict)  # by node: what it has in memory
+    looks: dict[str, Any] = field(default_factory=dict)  # by node: its memory
     silent: dict[str, str] = field(default_factory=dict)
     rooms: dict[str, Room] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
-    held: set[tuple[str, str]] = field(default_factory=set)  # node and room, as the held sets have them
+    held: set[tuple[str, str]] = field(default_factory=set)  # node and room, from the held sets
     deadlines: dict[str, int] = field(default_factory=dict)
     indexes: dict[str, list[str]] = field(default_factory=dict)  # by user: rooms
     holders: dict[str, tuple[str, str]] = field(default_factory=dict)  # by user: node and session
@@ -53,22 +53,22 @@ class Survey:
     postgres_problem: str | None = None
     lost_partitions: list[int] = field(default_factory=list)
     lag: Lag = field(default_factory=Lag)
-    stuck: dict[str, int] = field(default_factory=dict)  # by persister: events that it has read long ago
-    persisters: dict[str, Presence] = field(default_factory=dict)  # those that live
+    stuck: dict[str, int] = field(default_factory=dict)  # by persister: number of events read long ago
+    persisters: dict[str, Presence] = field(default_factory=dict)  # the live ones
     servers: list[dict[str, str]] = field(default_factory=list)
     redis_now: float = 0.0  # the cluster's time
-    correction: float = 0.0  # by how many ms that is ahead of Redis' clock, which has stepped
-    own_ahead: float = 0.0  # by how many ms this host's clock is ahead of that of Redis
-    nodes_ahead: dict[str, float] = field(default_factory=dict)  # the nodes' time, likewise
+    correction: float = 0.0  # how far the cluster's time is ahead of Redis' clock, in ms, after a step
+    own_ahead: float = 0.0  # how far this host's clock is ahead of Redis', in ms
+    nodes_ahead: dict[str, float] = field(default_factory=dict)  # the same for each node's time
 
     @property
     def live(self) -> set[str]:
-        """The nodes whose heartbeat beats."""
+        """The nodes with a heartbeat."""
         return {node.name for node in self.nodes if node.beat is not None}
 
 
 async def survey(reach: Reach, on_progress: Callable[[int], None]) -> Survey:
-    """Look at everything; `on_progress` gets how many rooms have been looked at. Raises RedisError, OSError."""
+    """Read everything. `on_progress` gets the number of rooms read. Raises RedisError, OSError."""
     found = Survey()
     found.partitions = len(await reach.partitions())
     seconds, kept = await read_time(reach.redis)
@@ -166,7 +166,7 @@ async def _look_at_servers(reach: Reach, found: Survey) -> None:
 
 
 async def _settings_by_info(server: redis.Client) -> dict[str, str]:
-    """The settings that INFO shows too, for services that refuse CONFIG; none where it is refused as well."""
+    """Settings that INFO also shows, for services that refuse CONFIG; empty if INFO is refused as well."""
     try:
         info: Any = await server.info("all")
     except RedisError:

@@ -1,7 +1,7 @@
-"""`keepline trace ROOM`: one timeline of a call over all nodes, also those that are gone.
+"""`keepline trace ROOM`: one timeline of a call over all nodes, including dead ones.
 
-Transitions come from the trace that every commit leaves in Redis; offers, answers and candidates from the memory of the
-nodes that relayed them, as far back as that goes. Never a word of a description or of the chat.
+Transitions come from the trace that every commit writes to Redis. Offers, answers and candidates come from the memory
+of the nodes that relayed them, as far back as it goes. It never contains session descriptions or chat.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keepline.room.steps import SHORT, STEP_FIELD, SideStep, Step, decode_step
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happened. `at` is ms since 1970; `side` is None where it concerns the room as a whole."""
+    """One event. `at` is ms since 1970. `side` is None if it concerns the whole room."""
 
     at: int
     node: str
@@ -31,14 +31,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The lines, oldest first, and the nodes whose memory is not, or not wholly, part of it, with the reason."""
+    """The lines, oldest first, and the nodes whose memory is missing or incomplete, with the reason."""
 
     lines: list[Line]
     missing: dict[str, str]
 
 
 async def timeline(reach: Reach, room_id: str) -> Timeline:
-    """What happened to a room. Raises RedisError, OSError."""
+    """The history of a room. Raises RedisError, OSError."""
     partition = keys.partition_of(room_id, len(await reach.partitions()))
     entries: Any = await reach.redis.xrange(keys.trace(partition, room_id))
     lines = list(_steps(entries))

@@ -1,1 +1,1 @@
-"""The commands as typer knows them."""
+"""The commands, as declared to typer."""

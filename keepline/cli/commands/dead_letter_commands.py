@@ -1,6 +1,6 @@
-"""`keepline dead-letters`: what operators see of events that could not be written, and what they do about them.
+"""`keepline dead-letters`: list, show and replay events that could not be written.
 
-Each command imports what it needs when it runs: see `keepline.cli.main`.
+Each command imports its dependencies when it runs: see `keepline.cli.main`.
 """
 
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(
     name="dead-letters",
     help="List events that could not be written to Postgres, and replay them once the cause is fixed.\n\n"
-    "They are kept in the Redis named by REDIS_URL.",
+    "They are stored in the Redis of REDIS_URL.",
     no_args_is_help=True,
 )
 
@@ -33,7 +33,7 @@ def list_letters(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List the newest, with the reason of each."""
+    """List the newest letters with their reasons."""
     import asyncio
 
     from keepline.cli.reports.screen import console, count, fits
@@ -54,7 +54,7 @@ def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="The letter's id, as `list` shows it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show one with its event as it is. Lines of chat are part of it."""
+    """Show one letter with its full event, which may contain chat messages."""
     import asyncio
 
     from rich.console import Console
@@ -81,7 +81,9 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put letters back among the events: persisters try them again, and bury again what still cannot be written."""
+    """Move letters back to the events. Persisters try them again; those that still cannot be written become dead
+    letters again.
+    """
     import asyncio
 
     from keepline.cli.cluster.dead_letters import LetterId
@@ -115,7 +117,7 @@ async def _one(wanted: "LetterId") -> "Letter":
 
 
 async def _replay(wanted: list["LetterId"]) -> tuple[int, list[str]]:
-    """Replay these, or all when there are none; returns how many were, and which were not there."""
+    """Replay these letters, or all if none are given; return how many were replayed, and the ids that do not exist."""
     from keepline.cli.cluster.dead_letters import dead_letters
 
     async with dead_letters(os.environ) as box:
@@ -126,7 +128,7 @@ async def _replay(wanted: list["LetterId"]) -> tuple[int, list[str]]:
 
 
 def _summary(letter: "Letter") -> dict[str, Any]:
-    """What is told of a letter without its content; `kind` is null when it is unreadable."""
+    """A letter without its content; `kind` is null if it is unreadable."""
     about = letter.about()
     return {
         "id": str(letter.id),
@@ -146,7 +148,7 @@ def _kind(about: "About | None") -> str:
 
 
 def _event(letter: "Letter") -> Any:
-    """The event as JSON types, or as text when it is not even JSON."""
+    """The event as JSON types, or as text if it is not JSON."""
     text = letter.data.decode(errors="replace")
     try:
         return json.loads(text)

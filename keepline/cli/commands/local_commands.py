@@ -1,6 +1,6 @@
 """Commands for the cluster that `keepline up` runs on this machine.
 
-Each imports what it needs when it runs: see `keepline.cli.main`.
+Each imports its dependencies when it runs: see `keepline.cli.main`.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ commands = typer.Typer()
 
 
 def found(data: Path) -> dict[str, Any]:
-    """The cluster that runs on `data`. Raises CommandError when there is none."""
+    """The cluster that runs on `data`. Raises CommandError if there is none."""
     line = running.read(data)
     if line is None:
-        raise CommandError(f"no keepline up runs on {data}: start it, or name its folder with --data")
+        raise CommandError(f"keepline up is not running on {data}: start it, or set its folder with --data")
     return line
 
 
@@ -30,13 +30,11 @@ def found(data: Path) -> dict[str, Any]:
 def kill(
     program: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="node-1, persister-1, redis, postgres: as `keepline up` names it."
-        ),
+        typer.Argument(metavar="NAME", help="Name of the program: node-1, persister-1, redis or postgres."),
     ],
     data: DataOption = DATA,
 ) -> None:
-    """Kill a program of the cluster that `keepline up` runs here, without warning (SIGKILL). It is started again."""
+    """Kill a program of the cluster that `keepline up` runs here (SIGKILL). `keepline up` restarts it."""
     from keepline.cli.local import killing
 
     typer.echo(f"{program} (pid {killing.kill(found(data), program)}) killed")

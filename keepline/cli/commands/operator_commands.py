@@ -1,6 +1,6 @@
-"""The commands that look after a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`, `bench`.
+"""The commands for a running cluster: `status`, `rooms`, `trace`, `doctor`, `drain`, `bench`.
 
-Each imports what it needs when it runs: see `keepline.cli.main`.
+Each imports its dependencies when it runs: see `keepline.cli.main`.
 """
 
 import json
@@ -30,13 +30,13 @@ commands = typer.Typer()
 WATCH_SECONDS = 2.0
 TO_DRAIN_SECONDS = 30.0
 TOKEN_SECONDS = 600
-"""For how much longer than a measurement its tokens are good."""
+"""How much longer than the measurement its tokens are valid."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do what a command has to wait for."""
+    """Run the asynchronous part of a command."""
     import asyncio
 
     return asyncio.run(work)
@@ -47,9 +47,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each node with its load, the rooms, how far Postgres is behind, and what is wrong.
+    """Show each node with its load, the rooms, how far Postgres is behind, and all problems.
 
-    Exit code 1 when Redis cannot be asked or no node is ready.
+    Exits with 1 if Redis is away or no node is ready.
     """
     healthy = run(_watch(as_json) if watch else _status(as_json))
     if not healthy:
@@ -108,7 +108,7 @@ def drain(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a node's clients to the others: it goes on living, not ready, and takes no new ones."""
+    """Move a node's clients to other nodes. The process keeps running, is not ready, and accepts no new clients."""
     from keepline.cli.reports.screen import count
 
     report = run(_undo(node) if undo else _drain(node, seconds, wait, timeout))
@@ -231,7 +231,7 @@ def trace(
     room: Annotated[uuid.UUID, typer.Argument(metavar="ROOM", help="The room's id.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what happened to a call, over all nodes, in the order in which it happened."""
+    """Show the history of a call over all nodes, in order."""
     from keepline.cli.reports import trace_table
     from keepline.cli.reports.screen import console
 
@@ -262,9 +262,9 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find what the nodes, Redis and Postgres disagree about, and settings that put rooms at risk.
+    """Find inconsistencies between nodes, Redis and Postgres, and settings that put rooms at risk.
 
-    Nothing is stopped meanwhile. Exit code 1 when something is wrong, with --fix when something still is.
+    The cluster keeps running meanwhile. Exits with 1 if something is wrong, or with --fix if something still is.
     """
     from keepline.cli.reports import finding_table
     from keepline.cli.reports.screen import console
@@ -279,7 +279,7 @@ def doctor(
 
 
 async def _doctor(fix: bool) -> tuple[list["Finding"], list["Outcome"], list["Finding"]]:
-    """What was wrong, what became of its repair, and what is wrong now."""
+    """The problems found, the results of their repairs, and the problems that remain."""
     import asyncio
 
     from keepline.cli.cluster import doctor as doctor_of
@@ -299,7 +299,7 @@ async def _doctor(fix: bool) -> tuple[list["Finding"], list["Outcome"], list["Fi
 
 @contextmanager
 def looking_at(what: str) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many have been looked at, while that takes time."""
+    """Show a progress bar on a terminal if it takes a while."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
@@ -328,9 +328,9 @@ def bench(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a running cluster: calls of made-up users, and how long their signals take from client to client.
+    """Measure a running cluster with test calls: how long do signals take from client to client?
 
-    Exit code 1 when signals were lost.
+    Exits with 1 if signals were lost.
     """
     from keepline.cli.cluster import bench as bench_of
     from keepline.cli.reports.screen import console

@@ -1,1 +1,1 @@
-"""The demo page of `keepline up`: what it serves, its calls, and the way in from a phone."""
+"""The demo page of `keepline up`: its files, its calls, and access from a phone."""

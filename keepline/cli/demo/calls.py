@@ -1,8 +1,8 @@
 """The calls of the demo page: their short codes, and who has which of the two seats. No I/O.
 
-A seat is one user of the room. A visitor gets one with a key, which the page keeps for as long as its tab lives, so a
-reload comes back to the same seat. Without the key of a seat a visitor gets one that nobody sits on, the guest's first.
-With the seat comes a key for the *Kill my node* button, which is good for one use.
+A seat is one user of the room. A visitor gets a seat with a key, which the page keeps as long as its tab lives, so that
+a reload returns to the same seat. A visitor without a seat's key gets an unused seat, first the guest's. The seat comes
+with a key for the *Kill my node* button, which can be used once.
 """
 
 import secrets
@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 MOST_CALLS = 1_000
 CALL_SECONDS = 24 * 3600.0
 TAKEN_SECONDS = 5.0
-"""A seat that was handed out this long ago, and that nobody is connected on, may be given to another visitor. Less than
-the grace period, so that a guest who closed the tab can come back by the link."""
+"""A seat that was assigned this long ago and has no connection may be given to another visitor. Less than the grace
+period, so that a guest who closed the tab can return by the link.
+"""
 
-_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that are mistaken for one another
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without characters that are easily confused
 CODE_LENGTH = 8
 _KEY_BYTES = 16
 
 
 @dataclass(slots=True)
 class Seat:
-    """One user of a call. `first` is the node that its client tries first, by index."""
+    """One user of a call. `first` is the index of the node that its client tries first."""
 
     user: uuid.UUID
     first: int
@@ -31,7 +32,7 @@ class Seat:
     taken_at: float = 0.0
 
     def take(self, now: float) -> None:
-        """Hand it out with fresh keys."""
+        """Assign it, with new keys."""
         self.key, self.kill_key = _new_key(), _new_key()
         self.taken_at = now
 
@@ -46,7 +47,7 @@ class DemoCall:
     opened_at: float
 
     def seat(self, key: str | None, connected: tuple[bool, bool], now: float) -> Seat | None:
-        """The seat of a visitor: the one that `key` opens, else a free one, now taken. None when both are in use."""
+        """The seat of a visitor: the one of `key`, or a free one, which is then taken. None if both are in use."""
         for seat in self.seats:
             if _same(seat.key, key):
                 return seat
@@ -57,7 +58,7 @@ class DemoCall:
         return None
 
     def spend_kill_key(self, key: str, kill_key: str) -> str | None:
-        """Use up the key of the button; returns the next one, or None when it is not the key of that seat."""
+        """Use the key of the button, and return the next one; None if it is not the key of that seat."""
         for seat in self.seats:
             if _same(seat.key, key) and _same(seat.kill_key, kill_key):
                 seat.kill_key = _new_key()
@@ -66,7 +67,7 @@ class DemoCall:
 
 
 class Calls:
-    """The calls that can be joined by their code: for a day, and the newest thousand."""
+    """The calls that can be joined by their code: those of the last day, and at most the newest thousand."""
 
     def __init__(self) -> None:
         self._calls: dict[str, DemoCall] = {}
@@ -74,7 +75,7 @@ class Calls:
     def open(
         self, room: str, users: tuple[uuid.UUID, uuid.UUID], first: tuple[int, int], now: float
     ) -> DemoCall:
-        """Give a new room its code. Its first seat is taken, by the visitor who opened it."""
+        """Assign a code to a new room. Its first seat is taken by the visitor who opened it."""
         self._forget(now)
         seats = (Seat(users[0], first[0]), Seat(users[1], first[1]))
         call = DemoCall(_new_code(), room, seats, now)
@@ -83,7 +84,7 @@ class Calls:
         return call
 
     def find(self, code: str, now: float) -> DemoCall | None:
-        """The call with this code, None where there is none or no longer."""
+        """The call with this code; None if it does not exist or has expired."""
         self._forget(now)
         return self._calls.get(code.lower())
 

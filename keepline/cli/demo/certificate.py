@@ -1,4 +1,4 @@
-"""A certificate of our own for the page on the local network: phones give the camera to pages on https only."""
+"""A self-signed certificate for the page on the local network: phones allow the camera only on https pages."""
 
 import datetime
 import ipaddress
@@ -17,9 +17,9 @@ _RENEWED = datetime.timedelta(days=30)
 
 
 def server_context(folder: Path, address: str, now: datetime.datetime) -> ssl.SSLContext:
-    """TLS for a server at an IP address or host name, with the certificate in `folder`, made now if need be.
+    """TLS for a server at an IP address or host name, with the certificate in `folder`, created if necessary.
 
-    It stays the same from start to start, so that a phone which has accepted it once need not do so again.
+    The certificate is reused by later starts, so that a phone has to accept it only once.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{address.replace(':', '_')}.pem"
@@ -33,7 +33,7 @@ def server_context(folder: Path, address: str, now: datetime.datetime) -> ssl.SS
 
 
 def _is_good(path: Path, now: datetime.datetime) -> bool:
-    """Whether there is one, whole, for a while yet."""
+    """Whether there is a complete certificate that is valid for a while."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""What becomes of the cluster's programs, told to every open demo page over a WebSocket."""
+"""Events of the cluster's programs, sent to every open demo page over a WebSocket."""
 
 import asyncio
 from typing import Any
@@ -14,14 +14,14 @@ _LARGEST_FRAME = 1_024
 
 
 class Events:
-    """Tells pages what happens. A page that does not read its events is cut off, and asks again."""
+    """Sends events to pages. A page that does not read its events is disconnected, and reconnects."""
 
     def __init__(self) -> None:
         self._queues: set[asyncio.Queue[bytes]] = set()
 
     @property
     def pages(self) -> int:
-        """How many pages listen."""
+        """Number of connected pages."""
         return len(self._queues)
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Events:
         self._queues.add(queue)
         sending = asyncio.create_task(self._send(socket, queue))
         try:
-            async for message in socket:  # pages have nothing to say: this waits for the end
+            async for message in socket:  # pages send nothing: this waits for the close
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     break
         finally:

@@ -1,4 +1,4 @@
-"""The files of the demo page, and the headers that keep others out of it."""
+"""The files of the demo page, and its security headers."""
 
 import re
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 
 
 def find_web_folder() -> Path:
-    """Where the browser SDK is: inside the installed package, or in the checkout that it is installed from."""
+    """The folder of the browser SDK: inside the installed package, or in the checkout."""
     packaged = Path(__file__).parent / "web"
     return packaged if packaged.is_dir() else Path(keepline.__file__).parents[1] / "clients" / "js"
 
 
 def page_files(folder: Path) -> tuple[Path, dict[str, Path]]:
-    """The page, and what it loads by path: its scripts and styles, and the SDK."""
+    """The page and the files that it loads, by path: its scripts and styles, and the SDK."""
     demo = folder / "demo"
     files = {f"/{path.name}": path for path in sorted(demo.glob("*")) if path.suffix in (".js", ".css")}
     return demo / "index.html", {**files, "/keepline.js": folder / "keepline.bundle.js"}
 
 
 def visited_host(request: web.Request) -> str:
-    """The host that the visitor's browser used, without its port, as it stands in a URL. Raises HttpError 400."""
+    """The host in the visitor's URL, without its port. Raises HttpError 400."""
     try:
         host = request.url.host or ""
     except ValueError:
@@ -38,7 +38,7 @@ def visited_host(request: web.Request) -> str:
 
 
 def security_headers(sockets: Sequence[str]) -> dict[str, str]:
-    """Headers of the page: scripts and styles of its own only, and connections to itself and to `sockets`."""
+    """Headers of the page: only its own scripts and styles, and connections to itself and to `sockets`."""
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
@@ -63,10 +63,10 @@ FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Headers of everything that is served."""
+"""Headers of all responses."""
 
 
 def socket_source(url: str) -> str:
-    """A WebSocket address as the page's policy names it, without its path; policies know no IPv6 addresses."""
+    """A WebSocket address without its path for the page's policy; policies do not support IPv6 addresses."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}:" if rest.startswith("[") else f"{scheme}://{rest.partition('/')[0]}"

@@ -1,4 +1,4 @@
-"""From the TLS port of the page to a node: one open port, and one certificate to accept, is enough for a phone."""
+"""Forwards WebSockets from the page's TLS port to a node, so that a phone needs one port and one certificate."""
 
 import asyncio
 from typing import TypeAlias
@@ -11,15 +11,15 @@ from keepline.ops.http import HttpError
 SUBPROTOCOL = "keepline.v1"
 _CONNECT_SECONDS = 3.0
 _LARGEST_FRAME = 1024 * 1024
-_UNSENT = (1005, 1006, 1015)  # codes which say that no code was sent
+_UNSENT = (1005, 1006, 1015)  # codes that mean that no code was sent
 
 Socket: TypeAlias = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
 async def relay(request: web.Request, session: aiohttp.ClientSession, node_url: str) -> web.StreamResponse:
-    """Carry a client's connection to the node at `node_url` until either of them ends it.
+    """Forward a client's connection to the node at `node_url` until either side closes it.
 
-    Raises HttpError 503 when the node does not take it, so that the client tries the next one.
+    Raises HttpError 503 if the node does not accept it, so that the client tries the next one.
     """
     headers = {name: request.headers[name] for name in ("Origin",) if name in request.headers}
     url = f"{node_url}?{request.query_string}" if request.query_string else node_url
@@ -40,7 +40,7 @@ async def relay(request: web.Request, session: aiohttp.ClientSession, node_url: 
 
 
 async def _both_ways(visitor: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> None:
-    """Carry frames until one side ends, then end the other as it did."""
+    """Forward frames until one side closes, then close the other one the same way."""
     up = asyncio.create_task(_carry(visitor, node))
     down = asyncio.create_task(_carry(node, visitor))
     try:
@@ -54,7 +54,7 @@ async def _both_ways(visitor: web.WebSocketResponse, node: aiohttp.ClientWebSock
 
 
 async def _carry(source: Socket, target: Socket) -> None:
-    """Pass frames on until either side is gone."""
+    """Forward frames until either side is gone."""
     async for message in source:
         try:
             if message.type is WSMsgType.TEXT:
@@ -66,5 +66,5 @@ async def _carry(source: Socket, target: Socket) -> None:
 
 
 def _passed_on(code: int | None) -> int:
-    """The code to close with. One who died without a word has none to pass on: "service restart" says as much."""
+    """The close code to forward. A side that died has none; "service restart" is the closest."""
     return aiohttp.WSCloseCode.SERVICE_RESTART if code is None or code in _UNSENT else code

@@ -1,4 +1,4 @@
-"""The demo as an app's backend: rooms over the HTTP API of the nodes, each asked in turn where one is away."""
+"""The demo as an app's backend: opens rooms over the nodes' HTTP API, trying each node in turn."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _RETRY_AFTER_MS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class DemoNode:
-    """A signal node: the port for clients, on whatever host the visitor came to, and how it is reached from here."""
+    """A signal node: its port for clients, on whatever host the visitor used, and its address from here."""
 
     name: str
     port: int
@@ -25,14 +25,14 @@ class DemoNode:
 
 
 class Rooms:
-    """Opens rooms and looks at them. Raises HttpError 503 when no node answers."""
+    """Opens and reads rooms. Raises HttpError 503 if no node answers."""
 
     def __init__(self, nodes: Sequence[DemoNode], service_key: str) -> None:
         self.nodes = nodes
         self._headers = {"Authorization": f"Bearer {service_key}"}
 
     async def open(self, wish: Wish, users: tuple[uuid.UUID, uuid.UUID], first: int) -> str:
-        """Open a room for two users, over node `first` if it answers; returns its id."""
+        """Open a room for two users, over node `first` if it answers, and return its id."""
         body = {
             "user_1": str(users[0]),
             "user_2": str(users[1]),
@@ -43,12 +43,12 @@ class Rooms:
         return str(room["room_id"])
 
     async def look(self, room: str) -> dict[str, Any] | None:
-        """A room as a node knows it; None when there is no such room, or it has ended."""
+        """A room as a node knows it; None if it does not exist or has ended."""
         status, snapshot = await self._ask("GET", f"/v1/rooms/{room}", (200, 404))
         return None if status == 404 or snapshot["status"] == "ended" else snapshot
 
     async def another_is_ready(self, name: str) -> bool:
-        """Whether a node beside `name` can take its clients."""
+        """Whether a node other than `name` can take its clients."""
         others = [node for node in self.nodes if node.name != name]
         async with self._session() as session:
             for node in others:

@@ -1,9 +1,9 @@
 """The demo page's server: serves the page with the browser SDK, and opens rooms for its visitors.
 
-It stands for an app's own backend: it alone holds the secrets, makes up two users for each call and mints their
-tokens. For a machine under one's desk, not for the Internet: anyone who can reach it can open rooms.
+It plays the role of an app's backend: it has the secrets, creates two users for each call and issues their tokens. Do
+not expose it to the internet: anyone who can reach it can open rooms.
 
-Over TLS (`keepline up --lan`) clients come to the nodes through this server as well, see `proxy`.
+Over TLS (`keepline up --lan`), clients also reach the nodes through this server, see `proxy`.
 """
 
 import hmac
@@ -35,14 +35,14 @@ TOKEN_SECONDS = 24 * 3600
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 KillByName = Callable[[str], Awaitable[int]]
-"""Ends a program by SIGKILL and returns its process id; raises LookupError for a name that does not run."""
+"""Ends a program by SIGKILL and returns its process id. Raises LookupError for a name that is not running."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What the demo knows as an app's backend does: its secrets, and the settings for tokens."""
+    """What the demo knows, like an app's backend: its secrets, and the settings for tokens."""
 
     credentials: Credentials
     environ: Mapping[str, str]
@@ -59,7 +59,7 @@ class Backend:
 
 
 class Demo:
-    """The page and its calls. `lan` is the address of the page for other machines, None where there is none."""
+    """The page and its calls. `lan` is the address of the page for other machines; None if there is none."""
 
     def __init__(
         self, rooms: Rooms, backend: Backend, web_folder: Path, kill: KillByName, *, lan: str | None = None
@@ -73,7 +73,7 @@ class Demo:
         self._calls = Calls()
 
     def app(self) -> web.Application:
-        """The demo as an aiohttp application: a new one for each port that it is served on."""
+        """The demo as an aiohttp application: a new one for each port on which it is served."""
         routes: list[web.AbstractRouteDef] = [web.get(path, self._send_file) for path in self._files]
         routes += [
             web.get("/", self._send_page),
@@ -115,7 +115,7 @@ class Demo:
         call, entry = self._call(request), await _parsed(request, Entry)
         snapshot = await self._rooms.look(call.room)
         if snapshot is None:
-            raise HttpError(410, "room_ended", "this call is over")
+            raise HttpError(410, "room_ended", "this call has ended")
         connected = (bool(snapshot["user_1_connected"]), bool(snapshot["user_2_connected"]))
         seat = call.seat(entry.key, connected, time.monotonic())
         if seat is None:
@@ -159,11 +159,11 @@ class Demo:
     def _call(self, request: web.Request) -> DemoCall:
         call = self._calls.find(request.match_info["code"], time.monotonic())
         if call is None:
-            raise HttpError(404, "not_found", "there is no call with this link, or no longer")
+            raise HttpError(404, "not_found", "the link is invalid or has expired")
         return call
 
     def _describe(self, request: web.Request, call: DemoCall, seat: Seat) -> dict[str, Any]:
-        """What a page needs to be in a call."""
+        """What a page needs to join a call."""
         return {
             "code": call.code,
             "link": self._link(request, call),
@@ -181,7 +181,7 @@ class Demo:
         return f"{base.rstrip('/')}/c/{call.code}"
 
     def _urls(self, request: web.Request, first: int) -> list[str]:
-        """WebSocket addresses of all nodes as seen from the visitor, beginning with node `first`."""
+        """WebSocket addresses of all nodes, as seen by the visitor, starting with node `first`."""
         indices = [*range(first, len(self._rooms.nodes)), *range(first)]
         if request.secure:
             return [f"wss://{_host_and_port(request)}/demo/nodes/{index}/v1" for index in indices]
@@ -205,9 +205,11 @@ def _own_socket(request: web.Request) -> str:
 
 
 async def _json_body(request: web.Request) -> bytes:
-    """The body of a request; browsers ask before they send JSON to another site, so no other site can send one."""
+    """The body of a request. It must be JSON: browsers ask before they send JSON across sites, so no other site can
+    send one.
+    """
     if request.content_type != "application/json":
-        raise HttpError(415, "bad_request", "the body should be application/json")
+        raise HttpError(415, "bad_request", "the body must be application/json")
     return await request.read()
 
 

@@ -1,4 +1,4 @@
-"""What visitors ask of the demo page's server, checked."""
+"""Requests to the demo page's server, validated."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -15,7 +15,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A new call. `nodes` says which node each side tries first, by index."""
+    """A request for a new call. `nodes` has the index of the node that each side tries first."""
 
     chat_mode: Literal["video", "text"] = "video"
     duration_seconds: Annotated[int, msgspec.Meta(ge=0, le=1800)] = 0
@@ -23,13 +23,13 @@ class Wish(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A seat in a call: the one that `key` opens, or any free one."""
+    """A request for a seat in a call: the one of `key`, or any free one."""
 
     key: _Key | None = None
 
 
 class Kill(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The end of a node, by SIGKILL: with the key of a seat and that of its button."""
+    """A request to kill a node, with the key of a seat and the key of its button."""
 
     key: _Key
     kill_key: _Key
@@ -37,13 +37,13 @@ class Kill(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class KillProgram(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The end of any program of the cluster, as `keepline kill` asks for it."""
+    """A request of `keepline kill` to kill any program of the cluster."""
 
     program: _Name
 
 
 def parse(body: bytes, kind: type[T]) -> T:
-    """Return a request's body as a `kind`; raises HttpError 400 that says what is wrong with it."""
+    """Decode a request's body as a `kind`. Raises HttpError 400 that says what is wrong with it."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as error:
@@ -51,7 +51,7 @@ def parse(body: bytes, kind: type[T]) -> T:
 
 
 def parse_wish(body: bytes, nodes: int) -> Wish:
-    """Return what a visitor asks for; raises HttpError 400 that says what is wrong with it."""
+    """Decode a visitor's request. Raises HttpError 400 that says what is wrong with it."""
     wish = parse(body, Wish)
     if 0 < wish.duration_seconds < 60:
         raise HttpError(400, "bad_request", "duration_seconds should be 0 (no limit) or 60 to 1800")

@@ -1,4 +1,4 @@
-"""The servers below a cluster on this machine: Redis and PostgreSQL, started here or named by the user."""
+"""Redis and PostgreSQL for a cluster on this machine: started here or set by the user."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """URLs of the servers below the cluster, and those that were started here."""
+    """URLs of the servers, and those that were started here."""
 
     redis_url: str
     valkey: Valkey | None
@@ -27,7 +27,7 @@ class Backends:
     postgres: Postgres | None
 
     def describe(self) -> dict[str, Any]:
-        """What `--json` prints of them."""
+        """Their part of the output of `--json`."""
         return {
             "redis": {"url": self.redis_url, "pid": self.valkey and self.valkey.pid},
             "postgres": {"url": self.database_url, "pid": self.postgres and self.postgres.pid},
@@ -37,7 +37,7 @@ class Backends:
 async def start_backends(
     plan: Plan, data: Path, environ: Mapping[str, str], supervisor: Supervisor, say: Say
 ) -> Backends:
-    """Start the servers that `environ` does not name; raises CommandError when one that it names does not answer."""
+    """Start the servers that `environ` does not set. Raises CommandError if one that it sets does not answer."""
     redis_url, database_url = environ.get("REDIS_URL"), environ.get("DATABASE_URL")
     valkey = postgres = None
     if redis_url:
@@ -67,6 +67,6 @@ async def _require(variable: str, attempt: Awaitable[None]) -> None:
     except (ValueError, RedisError, *ERRORS) as error:
         problem = in_words(error)
         raise CommandError(
-            f"the server named by {variable} does not answer ({problem}): "
+            f"the server of {variable} does not answer ({problem}): "
             f"start it, or unset {variable} to let keepline up start one"
         ) from None

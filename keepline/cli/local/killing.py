@@ -1,4 +1,4 @@
-"""How `keepline kill` asks a running `keepline up` to end one of its programs."""
+"""How `keepline kill` asks a running `keepline up` to kill one of its programs."""
 
 import json
 import urllib.error
@@ -11,7 +11,7 @@ _SECONDS = 20.0
 
 
 def kill(line: dict[str, Any], program: str) -> int:
-    """Have a program killed; returns the process id that it had. Raises CommandError. `line` is that of `running`."""
+    """Have a program killed, and return its process id. Raises CommandError. `line` is that of `running`."""
     request = urllib.request.Request(  # noqa: S310 - the address is that of our own page
         f"{line['demo']}demo/kill",
         data=json.dumps({"program": program}).encode(),
@@ -27,7 +27,7 @@ def kill(line: dict[str, Any], program: str) -> int:
 
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Without the proxy that the environment may name: it does not know our loopback."""
+"""An opener without the environment's proxy, which cannot reach our loopback."""
 
 
 def _reason(refusal: urllib.error.HTTPError) -> str:

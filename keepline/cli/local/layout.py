@@ -1,4 +1,4 @@
-"""Which ports a cluster on this machine takes, and which environment its programs get. No I/O."""
+"""The ports of a cluster on this machine, and the environment of its programs. No I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ _LAST_PORT = 65_535
 class Plan:
     """Ports of `nodes` nodes and `persisters` persisters, in blocks of ten from `port` on.
 
-    Block i: +0 clients of node i, +1 its ops port, +5 ops port of persister i. First block only:
-    +3 demo page, +4 the same over TLS, +6 Redis, +7 PostgreSQL. `host` is where clients and the demo page listen,
-    everything else is on loopback. `lan` is the address of the page over TLS for other machines, None without one.
+    Block i: +0 clients of node i, +1 its ops port, +5 ops port of persister i. First block only: +3 demo page, +4 the
+    same over TLS, +6 Redis, +7 PostgreSQL. Clients and the demo page listen on `host`, everything else on loopback.
+    `lan` is the address of the page over TLS for other machines; None if there is none.
     """
 
     nodes: int = 2
@@ -30,10 +30,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= MOST or not 0 <= self.persisters <= MOST:
-            raise UsageError(f"--nodes should be 1 to {MOST}, --persisters 0 to {MOST}")
+            raise UsageError(f"--nodes must be 1 to {MOST}, --persisters 0 to {MOST}")
         highest = self.port + _BLOCK * max(self.nodes, self.persisters) - 1
         if not self.port >= 1 or highest > _LAST_PORT:
-            raise UsageError(f"--port should be 1 to {_LAST_PORT - (highest - self.port)} for that many")
+            raise UsageError(f"--port must be 1 to {_LAST_PORT - (highest - self.port)} for that many")
 
     def node_port(self, index: int) -> int:
         """Port of node `index`, from 0, for clients."""
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def own_host(self) -> str:
-        """How programs on this machine reach what listens on `host`."""
+        """The address of `host` for programs on this machine."""
         return LOOPBACK if self.host in WILDCARDS else self.host
 
     def node_name(self, index: int) -> str:
@@ -81,7 +81,7 @@ class Plan:
         return f"persister-{index + 1}"
 
     def listeners(self, *, redis: bool, postgres: bool) -> list[tuple[str, str, int]]:
-        """Every (name, host, port) that will be taken, with the servers that are started here."""
+        """Every (name, host, port) that the cluster needs, including the servers that are started here."""
         taken = [(self.node_name(i), self.host, self.node_port(i)) for i in range(self.nodes)]
         taken += [(self.node_name(i), LOOPBACK, self.node_ops_port(i)) for i in range(self.nodes)]
         taken += [
@@ -97,9 +97,9 @@ class Plan:
 def shared_environment(
     environ: Mapping[str, str], credentials: Credentials, redis_url: str, database_url: str
 ) -> dict[str, str]:
-    """The user's own environment with what all programs of the cluster need in it."""
+    """The user's environment, plus what all programs of the cluster need."""
     defaults = {
-        # The programs get no clients of their own to wait for; a developer waits for the prompt.
+        # The programs have no clients to wait for, and a developer waits for the prompt.
         "KEEPLINE_DRAIN_SECONDS": "2",
         "KEEPLINE_CREATE_USERS": "true",
     }
@@ -117,11 +117,11 @@ def shared_environment(
 def node_environment(plan: Plan, index: int, shared: Mapping[str, str]) -> dict[str, str]:
     """Environment of node `index`, from 0."""
     defaults = {
-        # The demo page is opened under whatever name this machine has for its user.
+        # The user may open the demo page under any name of this machine.
         "KEEPLINE_ORIGINS": "*",
-        # No load balancer has to learn that a node stops.
+        # No load balancer has to notice that a node is stopping.
         "KEEPLINE_DRAIN_LINGER_SECONDS": "0",
-        # An invitation has to be sent, read and opened before the other side of a demo call can come.
+        # The second user of a demo call needs time: the link has to be sent, read and opened first.
         "KEEPLINE_NO_SHOW_SECONDS": "600",
     }
     return {
@@ -135,7 +135,7 @@ def node_environment(plan: Plan, index: int, shared: Mapping[str, str]) -> dict[
 
 
 def _unless_set(defaults: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Those defaults that the user did not set; empty counts as not set, as it does for the programs."""
+    """The defaults that the user did not set. Empty counts as not set, as it does for the programs."""
     return {name: value for name, value in defaults.items() if not environ.get(name)}
 
 

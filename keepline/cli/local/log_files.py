@@ -1,4 +1,4 @@
-"""Log files of the children: a few megabytes at most, and the run before this one can still be read."""
+"""Log files of the child processes: limited to a few megabytes, with the previous run's logs kept."""
 
 import asyncio
 import shutil
@@ -9,16 +9,16 @@ _LOOK_SECONDS = 10.0
 
 
 def set_aside(folder: Path) -> None:
-    """Begin with empty logs; those of the last run stay as `NAME.log.old`."""
+    """Start with empty logs. Those of the last run become `NAME.log.old`."""
     for log in folder.glob("*.log"):
         log.replace(log.with_suffix(".log.old"))
 
 
 def cap(folder: Path, largest: int = LARGEST_BYTES) -> None:
-    """Move what logs above `largest` bytes have to `NAME.log.old` and empty them.
+    """Move the content of logs above `largest` bytes to `NAME.log.old`.
 
-    They are emptied in place, because their writers have them open (and append). A line that is written between
-    the copy and the cut is lost.
+    The logs are truncated in place, because their writers have them open (and append). A line that is written between
+    the copy and the truncation is lost.
     """
     for log in folder.glob("*.log"):
         if log.stat().st_size > largest:
@@ -28,7 +28,7 @@ def cap(folder: Path, largest: int = LARGEST_BYTES) -> None:
 
 
 async def keep_capped(folder: Path) -> None:
-    """Look at the sizes every 10 s, until cancelled."""
+    """Check the sizes every 10 s, until cancelled."""
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         await asyncio.to_thread(cap, folder)

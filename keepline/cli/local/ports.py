@@ -1,4 +1,4 @@
-"""Find ports in use before anything starts, and the address under which others see this machine."""
+"""Finds ports in use before anything starts, and the address of this machine for others."""
 
 import asyncio
 import errno
@@ -14,9 +14,9 @@ _OUTSIDE = "192.0.2.1"  # reserved for documentation
 
 
 async def require_free(listeners: Sequence[tuple[str, str, int]], *, patient: bool) -> None:
-    """Raise UsageError that names every (name, host, port) of `listeners` on which someone listens.
+    """Raise UsageError with every (name, host, port) of `listeners` on which something listens.
 
-    With `patient`, give the leftovers of an earlier run 10 s to go.
+    With `patient`, wait up to 10 s for the leftovers of an earlier run to go.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + (_LEFTOVER_SECONDS if patient else 0.0)
@@ -28,10 +28,10 @@ async def require_free(listeners: Sequence[tuple[str, str, int]], *, patient: bo
 
 
 def lan_address() -> str:
-    """This machine's address on the network that leads outside, loopback where there is none."""
+    """This machine's address on its outgoing network; loopback if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
-            # Choosing a peer for datagrams sends nothing; it only makes the kernel pick our address.
+            # Connecting a datagram socket sends nothing. It only makes the kernel choose our address.
             asking.connect((_OUTSIDE, 9))
         except OSError:
             return LOOPBACK
@@ -39,10 +39,10 @@ def lan_address() -> str:
 
 
 def required_lan_address() -> str:
-    """The same; raises UsageError where there is no network."""
+    """The same. Raises UsageError if there is no network."""
     address = lan_address()
     if address == LOOPBACK:
-        raise UsageError("this machine seems to be in no network: name its address with --lan-address")
+        raise UsageError("this machine has no network: set its address with --lan-address")
     return address
 
 
@@ -50,7 +50,7 @@ def _is_free(host: str, port: int) -> bool:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:
-            # As the programs do: what lingers of closed connections is in nobody's way.
+            # Like the programs: connections in TIME_WAIT do not matter.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except socket.gaierror:
@@ -61,8 +61,6 @@ def _is_free(host: str, port: int) -> bool:
                 f"{host} is not an address of this machine: see --host and --lan-address"
             ) from None
         if error.errno == errno.EACCES:
-            raise UsageError(
-                f"port {port} needs privileges that you lack; choose a port above 1023"
-            ) from None
+            raise UsageError(f"port {port} needs root privileges; choose a port above 1023") from None
         return False
     return True

@@ -26,9 +26,9 @@ _LEFTOVER_SECONDS = 15.0
 class Postgres(Server):
     """PostgreSQL with one database, `keepline`, and one user of that name.
 
-    The user's password is made with the data and lies beside them. As root it runs as the user nobody,
-    because PostgreSQL refuses to run as root. `fsync=False` is for tests only: a crash of the machine may
-    then cost the data.
+    The user's password is created with the data and stored beside it. If this runs as root, PostgreSQL runs as the user
+    nobody, because it refuses to run as root. `fsync=False` is for tests only: a crash of the machine may then lose the
+    data.
     """
 
     name = "postgres"
@@ -52,7 +52,7 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:  # type: ignore[override]
-        """URL of the database `keepline`; known once the server has been started."""
+        """URL of the database `keepline`, known once the server has been started."""
         return self.url_of(self.database)
 
     def url_of(self, database: str) -> str:
@@ -60,7 +60,7 @@ class Postgres(Server):
         return f"postgresql://{self.user}:{quote(self._password)}@{LOOPBACK}:{self.port}/{database}"
 
     async def start(self) -> None:
-        """Start it, and create its data and its database where they are missing."""
+        """Start it, and create its data and its database if they are missing."""
         await super().start()
         connection = await asyncpg.connect(self.url_of("postgres"), timeout=PROBE_SECONDS)
         try:
@@ -71,7 +71,7 @@ class Postgres(Server):
             await connection.close(timeout=PROBE_SECONDS)
 
     async def probe(self, pid: int) -> None:
-        """Raise unless a connection is accepted; another server does not know the password."""
+        """Raise unless a connection is accepted. The password tells this server from any other."""
         await connect_once(self.url_of("postgres"))
 
     async def _prepare(self) -> Command:
@@ -95,7 +95,7 @@ class Postgres(Server):
         return self._command((str(binaries.server), "-D", str(self._data), *words), user)
 
     async def _create_data(self, binaries: PostgresBinaries, user: SystemUser | None) -> None:
-        """Run initdb beside the final place: one that was cut short must not look finished."""
+        """Run initdb in a temporary folder, so that an interrupted one does not look finished."""
         unfinished = self._data.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         arguments = [str(binaries.initdb), "-D", str(unfinished), "-U", self.user]
@@ -115,7 +115,7 @@ class Postgres(Server):
         unfinished.rename(self._data)
 
     def _command(self, arguments: tuple[str, ...], user: SystemUser | None) -> Command:
-        # SIGINT is PostgreSQL's fast shutdown; SIGTERM would wait for its clients to leave.
+        # SIGINT is PostgreSQL's fast shutdown. SIGTERM would wait for its clients to leave.
         return Command(
             name=self.name,
             arguments=arguments,
@@ -132,7 +132,7 @@ class Postgres(Server):
             return None
         nobody = pwd.getpwnam("nobody")
         uid, gid = nobody.pw_uid, nobody.pw_gid
-        if self._data.exists() and self._data.stat().st_uid != 0:  # made before root came
+        if self._data.exists() and self._data.stat().st_uid != 0:  # created before this ran as root
             uid, gid = self._data.stat().st_uid, self._data.stat().st_gid
         server = binaries.server.resolve()
         passed = {server, *_folders_above(server), *_folders_above(self.folder)}
@@ -148,7 +148,7 @@ class Postgres(Server):
 
 
 async def connect_once(url: str) -> None:
-    """Open and close a connection to the PostgreSQL at `url`; raises one of `postgres.ERRORS`, or ValueError."""
+    """Open and close a connection to the PostgreSQL at `url`. Raises one of `postgres.ERRORS`, or ValueError."""
     connection = await Connector(url, "keepline-cli", PROBE_SECONDS).connect()
     await connection.close(timeout=PROBE_SECONDS)
 
@@ -163,7 +163,7 @@ def _folders_above(path: Path) -> list[Path]:
 
 
 def _written_by(data: Path) -> int | None:
-    """The PostgreSQL version that made `data`: another one cannot read it."""
+    """The PostgreSQL version that created `data`, which no other version can read."""
     try:
         return int((data / "PG_VERSION").read_text())
     except FileNotFoundError:
@@ -171,12 +171,11 @@ def _written_by(data: Path) -> int | None:
 
 
 async def _until_deserted(data: Path) -> None:
-    """Wait until no process of an earlier server works in `data`, then drop the lock file that it left.
+    """Wait until no process of an earlier server works in `data`, then delete its lock file.
 
-    PostgreSQL takes any living process with the number in its lock file for a living server, and numbers
-    come again soon in containers and after a restart of the machine. It must not go while such a process
-    exists, though: two servers would write to the same files. Only Linux can tell; elsewhere PostgreSQL
-    decides.
+    PostgreSQL takes any living process with the id in its lock file for a running server, and ids are reused soon in
+    containers and after a reboot. The file must not be deleted while such a server runs, though: two servers would
+    write to the same files. Only Linux can tell; on other systems PostgreSQL decides.
     """
     if sys.platform != "linux":
         return
@@ -191,13 +190,13 @@ async def _until_deserted(data: Path) -> None:
 
 
 def _processes_in(data: Path) -> list[int]:
-    """Ids of the processes whose working folder is `data`: PostgreSQL's all have it."""
+    """Ids of the processes whose working folder is `data`, as it is for all processes of PostgreSQL."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 folder = (entry / "cwd").readlink()
-            except OSError:  # gone meanwhile, or another user's
+            except OSError:  # it has ended meanwhile, or belongs to another user
                 continue
             if folder == data:
                 found.append(int(entry.name))

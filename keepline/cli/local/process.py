@@ -1,4 +1,4 @@
-"""Child processes: started bound to this one, written to a log file, stopped with a deadline."""
+"""Child processes: bound to this one, with output in a log file, stopped with a deadline."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ _TAIL_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class SystemUser:
-    """Whom a child runs as instead of root; `pass_folders` lets it through folders closed to that user."""
+    """The user that a child runs as instead of root. `pass_folders` lets it through folders closed to that user."""
 
     uid: int
     gid: int
@@ -26,10 +26,10 @@ class SystemUser:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run and how it ends.
+    """The command of a child and how it ends.
 
-    `environment` replaces ours entirely. `stop_signal` asks it to end; it gets SIGKILL after `stop_seconds`
-    more. `death_signal` is what the kernel sends it when we die without stopping it.
+    `environment` replaces ours entirely. `stop_signal` asks it to end; `stop_seconds` later it gets SIGKILL.
+    `death_signal` is sent by the kernel if this process dies without stopping it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Command:
 
 
 class Child:
-    """A running child process. Its owner calls `stop` (or sees `wait` return) before letting go of it."""
+    """A running child process. Its owner calls `stop` (or waits for `wait` to return) before dropping it."""
 
     def __init__(self, command: Command, process: asyncio.subprocess.Process) -> None:
         self.command = command
@@ -60,10 +60,10 @@ class Child:
 
     @classmethod
     async def start(cls, command: Command) -> Self:
-        """Start `command` in a session of its own, its output appended to its log.
+        """Start `command` in its own session, with its output appended to its log.
 
-        The session keeps Ctrl-C, which a terminal sends to everyone, from reaching children before their
-        turn. Call it from the main thread: on Linux a child dies with the thread that started it.
+        The session keeps Ctrl-C, which a terminal sends to the whole group, from reaching children too early. Call this
+        from the main thread: on Linux a child dies with the thread that started it.
         """
         command.log.parent.mkdir(parents=True, exist_ok=True)
         output = os.open(command.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -83,7 +83,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id; the command's own, there is no process in between."""
+        """Process id of the command itself; there is no process in between."""
         return self._process.pid
 
     @property
@@ -92,11 +92,11 @@ class Child:
         return self._process.returncode
 
     async def wait(self) -> int:
-        """Wait until it ends, however long that takes; returns `returncode`."""
+        """Wait until it ends, without a limit, and return `returncode`."""
         return await self._process.wait()
 
     async def stop(self) -> int:
-        """Ask it to end, insist with SIGKILL after `stop_seconds`; returns `returncode`."""
+        """Ask it to end, send SIGKILL after `stop_seconds`, and return `returncode`."""
         self._signal(self.command.stop_signal)
         try:
             async with asyncio.timeout(self.command.stop_seconds):
@@ -105,7 +105,7 @@ class Child:
             return await self.kill()
 
     async def kill(self) -> int:
-        """End it with SIGKILL; returns `returncode`."""
+        """Kill it with SIGKILL and return `returncode`."""
         self._signal(signal.SIGKILL)
         async with asyncio.timeout(_KILL_SECONDS):
             return await self.wait()
@@ -116,7 +116,7 @@ class Child:
 
 
 def tail(log: Path, lines: int = 12) -> str:
-    """The last `lines` lines of a log file, "" where there is none."""
+    """The last `lines` lines of a log file; "" if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

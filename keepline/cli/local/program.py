@@ -1,4 +1,4 @@
-"""A program of ours as a child process: a signal node or a persister."""
+"""A signal node or a persister as a child process."""
 
 import asyncio
 import sys
@@ -14,7 +14,9 @@ _POLL_SECONDS = 0.1
 
 
 class Program:
-    """A program that says on `ops_url` when it is ready. Start it again after its death: its ports stay."""
+    """A program that reports on `ops_url` when it is ready. It can be restarted after its death, with the same
+    ports.
+    """
 
     def __init__(self, command: Command, ops_url: str) -> None:
         self.command = command
@@ -23,39 +25,39 @@ class Program:
 
     @property
     def name(self) -> str:
-        """What it is called in messages and in the name of its log."""
+        """Its name in messages and in the name of its log."""
         return self.command.name
 
     @property
     def pid(self) -> int:
-        """Process id of the one started last."""
+        """Process id of the last start."""
         return self._started().pid
 
     @property
     def running(self) -> bool:
-        """Whether it has been started and has not ended."""
+        """Whether it is running."""
         return self._child is not None and self._child.returncode is None
 
     async def start(self) -> None:
-        """Start it; returns at once, see `until_ready`."""
+        """Start it. Returns at once; see `until_ready`."""
         self._child = await Child.start(self.command)
 
     async def wait(self) -> int:
-        """Wait until it ends; returns its exit code, negative for a signal."""
+        """Wait until it ends, and return its exit code, negative for a signal."""
         return await self._started().wait()
 
     async def stop(self) -> None:
-        """Let it drain and end, with SIGKILL when that takes too long. Does nothing when it does not run."""
+        """Let it drain and end, with SIGKILL if that takes too long. Does nothing if it is not running."""
         if self._child is not None:
             await self._child.stop()
 
     async def kill(self) -> None:
-        """End it with SIGKILL. Does nothing when it does not run."""
+        """Kill it with SIGKILL. Does nothing if it is not running."""
         if self._child is not None:
             await self._child.kill()
 
     async def until_ready(self) -> None:
-        """Wait until `/readyz` is 200; raises CommandError with the end of its log when that fails."""
+        """Wait until `/readyz` is 200. Raises CommandError with the end of its log if that fails."""
         child = self._started()
         problem = "no answer"
         timeout = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
@@ -83,5 +85,5 @@ class Program:
 
 
 def python(module: str) -> tuple[str, ...]:
-    """Command line for a module of this installation, whatever lies in the current folder."""
+    """Command line for a module of this installation, independent of the current folder."""
     return (sys.executable, "-P", "-m", module)

@@ -1,8 +1,7 @@
 """A real Valkey and a real PostgreSQL as child processes, for `keepline up` and for the tests.
 
-Both keep their data in a folder and find it again at the next start, also after a crash of either of us.
-They listen on loopback only. Production does not use this module: there `REDIS_URL` and `DATABASE_URL` name
-servers that others run.
+Both keep their data in a folder and reuse it at the next start, even after a crash. They listen on loopback only.
+Production does not use this module: there, `REDIS_URL` and `DATABASE_URL` point to existing servers.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ POLL_SECONDS = 0.02
 
 
 class Server(ABC):
-    """A server that runs as our child. Start it again after its death: port, URL and data stay the same."""
+    """A server that runs as our child. It can be restarted after its death, with the same port, URL and data."""
 
     name: str
     url: str
@@ -46,11 +45,11 @@ class Server(ABC):
 
     @property
     def pid(self) -> int:
-        """Process id of the server started last."""
+        """Process id of the last start."""
         return self._started().pid
 
     async def start(self) -> None:
-        """Start it and wait until it answers; raises ServerError with the end of its log when it does not."""
+        """Start it and wait until it answers. Raises ServerError with the end of its log if it does not."""
         command = await self._prepare()
         child = await Child.start(command)
         try:
@@ -61,16 +60,16 @@ class Server(ABC):
         self._child = child
 
     async def wait(self) -> int:
-        """Wait until it ends; returns its exit code, negative for a signal."""
+        """Wait until it ends, and return its exit code, negative for a signal."""
         return await self._started().wait()
 
     async def stop(self) -> None:
-        """End it in order, with SIGKILL when it takes too long. Does nothing when it does not run."""
+        """Stop it in an orderly way, with SIGKILL if it takes too long. Does nothing if it is not running."""
         if self._child is not None:
             await self._child.stop()
 
     async def kill(self) -> None:
-        """End it with SIGKILL, as a crash would. Does nothing when it does not run."""
+        """Kill it with SIGKILL, like a crash. Does nothing if it is not running."""
         if self._child is not None:
             await self._child.kill()
 
@@ -80,7 +79,7 @@ class Server(ABC):
 
     @abstractmethod
     async def _prepare(self) -> Command:
-        """Make its folder ready for a start and say what to run."""
+        """Prepare its folder for a start, and return the command to run."""
 
     def _started(self) -> Child:
         if self._child is None:
@@ -108,8 +107,8 @@ class Server(ABC):
 class Valkey(Server):
     """Valkey (or Redis) with its append-only file on, synced every second, and eviction off.
 
-    Killed while a sync is under way, it may lose what it acknowledged in the last two seconds.
-    `options` are further pairs for its command line, such as `"--maxmemory", "64mb"`.
+    If it is killed during a sync, it may lose what it acknowledged in the last two seconds. `options` are further pairs
+    for its command line, such as `"--maxmemory", "64mb"`.
     """
 
     name = "redis"
@@ -129,7 +128,7 @@ class Valkey(Server):
         self._options = options
 
     async def probe(self, pid: int) -> None:
-        """Raise unless it answers, and not another server that had the port already."""
+        """Raise unless it answers, and no other server had the port already."""
         answering = await _process_behind(self.url)
         if answering != pid:
             raise OSError(f"port {self.port} is served by process {answering}")
@@ -142,7 +141,7 @@ class Valkey(Server):
             "port": str(self.port),
             "dir": str(self.folder),
             "appendonly": "yes",
-            "save": "",  # the append-only file holds everything
+            "save": "",  # the append-only file has all data
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }
@@ -156,9 +155,9 @@ class Valkey(Server):
 
 
 async def ping(url: str) -> None:
-    """Send PING to what `url` names: a server, the master of Sentinels or each master of a cluster.
+    """Send PING to the servers of `url`: a single one, the primary of Sentinels, or each primary of a cluster.
 
-    Raises RedisError or OSError when one does not answer within 5 s, ValueError when `url` is none.
+    Raises RedisError or OSError if one does not answer within 5 s, ValueError if `url` is invalid.
     """
     client = ops_redis.connect(url)
     try:

@@ -21,7 +21,7 @@ def lan_url(plan: Plan) -> str | None:
 
 
 def url_host(host: str) -> str:
-    """`host` as it stands in a URL."""
+    """`host` in the form for a URL."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -29,7 +29,7 @@ def url_host(host: str) -> str:
 async def demo_site(
     plan: Plan, data: Path, credentials: Credentials, environ: Mapping[str, str], kill: KillByName
 ) -> AsyncIterator[Notice]:
-    """Serve the page while the context is open; yields what tells open pages of deaths and new lives."""
+    """Serve the page while the context is open. Yields the object that sends pages events of programs."""
     host = url_host(plan.own_host)
     nodes = [
         DemoNode(

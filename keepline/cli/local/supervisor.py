@@ -1,4 +1,4 @@
-"""Keeps children running: one that dies is started again, on the same ports, after a growing pause."""
+"""Keeps child processes running: restarts one that dies on the same ports, with increasing delays."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from keepline.cli.local.process import describe_exit
 from keepline.ops.backoff import Backoff
 from keepline.ops.tasks import Tasks
 
-# A child that lived this long had recovered; its next death is a new fault and gets a short pause again.
+# A child that lived this long had recovered. Its next death is a new fault, and starts with a short delay again.
 _RECOVERED_SECONDS = 30.0
 
 
 Notice = Callable[[str, str, int], None]
-"""Called with the name of a child, what became of it ("killed by SIGKILL", `RUNNING`) and its process id."""
+"""Called with the name of a child, what happened to it ("killed by SIGKILL", `RUNNING`) and its process id."""
 
 RUNNING = "running"
 
@@ -25,34 +25,34 @@ def _backoff() -> Backoff:
 
 
 class Kept(Protocol):
-    """What can be kept running: a server or a program of ours."""
+    """A server or program that can be kept running."""
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
 
     @property
     def pid(self) -> int:
-        """Process id of the one started last."""
+        """Process id of the last start."""
 
     async def start(self) -> None:
-        """Start it, again after its death."""
+        """Start it, also after its death."""
 
     async def wait(self) -> int:
         """Wait until it ends."""
 
     async def stop(self) -> None:
-        """End it in order."""
+        """Stop it in an orderly way."""
 
     async def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
 
 
 class Supervisor:
     """Owner of all children and of the tasks that watch them.
 
-    `failed` is set to the error when watching itself fails, which ends the command. `tasks` also takes what else
-    should go on for as long. `notice` is told of each death and each new life.
+    `failed` is set to the error if the supervisor itself fails, which ends the command. `tasks` can hold other tasks
+    with the same lifetime. `notice` is called for each death and each restart.
     """
 
     def __init__(
@@ -70,24 +70,24 @@ class Supervisor:
         self._started: list[Kept] = []
 
     async def start(self, kept: Kept) -> None:
-        """Start `kept` for the first time and own it from now on; raises what its `start` raises."""
+        """Start `kept` for the first time and own it from now on. Raises what its `start` raises."""
         self._started.append(kept)
         await kept.start()
 
     def watch(self, kept: Kept) -> None:
-        """Start `kept` again whenever it dies."""
+        """Restart `kept` whenever it dies."""
         self.tasks.start(f"watch {kept.name}", partial(self._keep_running, kept), restart=False)
 
     async def stop_watching(self) -> None:
-        """End all tasks, so that nothing is started again: to be called before `stop`."""
+        """End all tasks, so that nothing is restarted. Call it before `stop`."""
         await self.tasks.aclose()
 
     async def stop(self, some: Sequence[Kept] | None = None) -> None:
-        """End `some`, or all that were started, side by side."""
+        """Stop `some`, or all that were started, concurrently."""
         await asyncio.gather(*(kept.stop() for kept in self._among(some)))
 
     async def kill_one(self, name: str) -> int:
-        """End one with SIGKILL, to be started again if it is watched; returns its process id. Raises LookupError."""
+        """Kill a child, which is restarted if it is watched, and return its process id. Raises LookupError."""
         running = {kept.name: kept for kept in self._started}
         if name not in running:
             raise LookupError(f"there is no {name} here; there are {', '.join(running)}")
@@ -96,7 +96,7 @@ class Supervisor:
         return pid
 
     async def kill(self) -> None:
-        """End all that were started with SIGKILL."""
+        """Kill all children."""
         await asyncio.gather(*(kept.kill() for kept in self._started))
 
     def _among(self, some: Sequence[Kept] | None) -> list[Kept]:
@@ -115,7 +115,7 @@ class Supervisor:
             if clock() - started > _RECOVERED_SECONDS:
                 backoff.reset()
             how = describe_exit(returncode)
-            self._say(f"{kept.name} (pid {kept.pid}) ended: {how}; starting it again")
+            self._say(f"{kept.name} (pid {kept.pid}) ended: {how}; restarting it")
             self._notice(kept.name, how, kept.pid)
             await self._start_again(kept, backoff)
             self._say(f"{kept.name} is running again (pid {kept.pid})")
@@ -127,6 +127,6 @@ class Supervisor:
             try:
                 await kept.start()
             except (ServerError, OSError) as error:
-                self._say(f"{kept.name} does not start again; still trying: {error}")
+                self._say(f"{kept.name} cannot be restarted; still trying: {error}")
             else:
                 return

@@ -1,7 +1,7 @@
-"""`keepline up`: the whole cluster on this machine, from real servers to the demo page.
+"""`keepline up`: a whole cluster on this machine, from real servers to the demo page.
 
-Order of the start: Redis and PostgreSQL, migrations, nodes and persisters side by side, the demo page. The end goes
-the other way, so that nodes drain while Redis still answers.
+Starts Redis and PostgreSQL, the migrations, nodes and persisters concurrently, then the demo page. Stops in reverse
+order, so that nodes drain while Redis still answers.
 """
 
 import asyncio
@@ -53,11 +53,11 @@ class LocalCluster:
 
     @property
     def failed(self) -> asyncio.Future[None]:
-        """Set to the error when the cluster can be kept running no longer."""
+        """Set to the error if the cluster can no longer be kept running."""
         return self._supervisor.failed
 
     async def start(self) -> dict[str, Any]:
-        """Start everything; returns what `--json` prints. Raises CommandError or UsageError."""
+        """Start everything, and return what `--json` prints. Raises CommandError or UsageError."""
         self._supervisor.tasks.start("cap logs", partial(log_files.keep_capped, self._logs), restart=True)
         credentials = credentials_of(self._data, self._environ)
         backends = await start_backends(self.plan, self._data, self._environ, self._supervisor, self._say)
@@ -78,7 +78,7 @@ class LocalCluster:
         return self._describe()
 
     def _notice(self, name: str, what: str, pid: int) -> None:
-        """Keep what other commands read of us true, and tell pages."""
+        """Keep the file that other commands read up to date, and tell pages."""
         if self._tell_pages is not None:
             running.write(self._data, self._describe(), self._environ)
             self._tell_pages(name, what, pid)
@@ -92,7 +92,7 @@ class LocalCluster:
             raise failures.exceptions[0] from None
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """End everything that was started, from the top down; at once when `hurry` is set."""
+        """Stop everything that was started, in reverse order; kill it once `hurry` is set."""
         await self._supervisor.stop_watching()
         orderly = asyncio.create_task(self._stop_in_order())
         hurried = asyncio.create_task(hurry.wait())
@@ -122,7 +122,9 @@ class LocalCluster:
         finally:
             await child.kill()
         if returncode != 0:
-            raise CommandError(f"migrating failed ({describe_exit(returncode)}); end of {log}:\n{tail(log)}")
+            raise CommandError(
+                f"the migration failed ({describe_exit(returncode)}); end of {log}:\n{tail(log)}"
+            )
 
     def _node(self, index: int, shared: Mapping[str, str]) -> Program:
         environment = node_environment(self.plan, index, shared)
@@ -171,7 +173,7 @@ class LocalCluster:
 async def run(
     plan: Plan, data: Path, environ: Mapping[str, str], say: Say, ready: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Run a cluster until SIGINT, SIGTERM or SIGHUP, or until it fails; a second signal ends it at once.
+    """Run a cluster until SIGINT, SIGTERM or SIGHUP, or until it fails. A second signal ends it at once.
 
     `ready` gets what `--json` prints, once all is ready. Raises CommandError or UsageError.
     """
@@ -237,7 +239,7 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
 
 
 def _unless_ignored(number: signal.Signals) -> list[signal.Signals]:
-    """A hangup that our starter ignores (nohup) should stay ignored."""
+    """Keep ignoring SIGHUP if the parent process ignores it (nohup)."""
     return [] if signal.getsignal(number) is signal.SIG_IGN else [number]
 
 

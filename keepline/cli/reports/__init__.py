@@ -1,1 +1,1 @@
-"""Tables as people and programs read them."""
+"""Tables for people, and their data for programs."""

@@ -1,4 +1,4 @@
-"""What `keepline doctor` has found and done, as people and programs read it."""
+"""The output of `keepline doctor`, for people and for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keepline.cli.cluster.findings import Finding
 
 
 def as_json(found: list[Finding], outcomes: list[Outcome], left: list[Finding]) -> dict[str, Any]:
-    """What was wrong, what was repaired, and what is wrong now."""
+    """The problems found, the results of their repairs, and the problems that remain."""
     return {
         "found": [finding.as_json() for finding in found],
         "repairs": [
@@ -25,7 +25,7 @@ def as_json(found: list[Finding], outcomes: list[Outcome], left: list[Finding]) 
 
 
 def render(found: list[Finding], outcomes: list[Outcome], left: list[Finding]) -> RenderableType:
-    """What is wrong, or was, and what to do about it."""
+    """The problems, and what to do about them."""
     if not found:
         return "[green]Nothing is wrong.[/]"
     done = {outcome.finding.identity: outcome for outcome in outcomes}

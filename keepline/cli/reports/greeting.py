@@ -1,4 +1,4 @@
-"""What `keepline up` tells a person when everything is ready."""
+"""What `keepline up` prints when everything is ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keepline.cli.local.ports import lan_address
 
 
 def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
-    """Tell a person where to go. `cluster` is what `--json` prints."""
+    """Print addresses and hints. `cluster` is what `--json` prints."""
     console = Console(highlight=False)
     console.print(f"\n[bold green]Keepline is ready.[/] Open [bold]{cluster['demo']}[/] and start a call.")
     if "lan" in cluster:
@@ -26,7 +26,7 @@ def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
         console.print(
             f"From other machines: http://{lan_address()}:{plan.demo_port}/ (without camera and microphone,"
         )
-        console.print("which browsers give to pages on https and localhost only: see --lan).")
+        console.print("which browsers allow only on https and localhost: see --lan).")
     console.print()
     for row in _rows(cluster):
         console.print(row, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Rooms as people and programs read them."""
+"""Tables of rooms, for people and for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMES = ("started_at", "ended_at", "grace_period_expires", "due_at")
 
 
 def as_json(listing: Listing) -> dict[str, Any]:
-    """The rooms with their records as Redis has them."""
+    """Rooms with their records from Redis, for programs."""
     rooms = [record_to_dict(room) for room in listing.rooms]
     return {"total": listing.total, "unreadable": listing.unreadable, "rooms": rooms}
 
@@ -74,7 +74,7 @@ def _side(side: Side) -> str:
 
 
 def views_as_json(views: list[RoomView]) -> dict[str, Any]:
-    """What each place has, and where they differ."""
+    """One room in each place, and the differences, for programs."""
     return {
         "places": [
             {"place": view.place, "room": view.fields, "problem": view.problem, **view.extra}
@@ -132,7 +132,7 @@ def _notes(views: list[RoomView], differ: bool) -> list[str]:
     ]
     if differ:
         notes.append(
-            "[bold red]They differ.[/] A change may be on its way; if they still differ later: keepline doctor --fix"
+            "[bold red]They differ.[/] A change may be in progress. If they still differ later: keepline doctor --fix"
         )
     return notes
 

@@ -8,13 +8,13 @@ from rich.measure import Measurement
 from rich.table import Table
 
 PIPED_WIDTH = 240
-"""How wide a line may be where no terminal says so."""
+"""Line width without a terminal."""
 
 _BOUNDLESS = 10_000
 
 
 def console() -> Console:
-    """Where results go."""
+    """Where results are printed."""
     on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
 

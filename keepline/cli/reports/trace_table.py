@@ -1,4 +1,4 @@
-"""A timeline as people read it."""
+"""A table of a room's history."""
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -13,11 +13,9 @@ _STYLES = {"lose": "yellow", "lost": "yellow", "end": "bold", "unreadable": "red
 
 
 def render(found: Timeline, width: int) -> RenderableType:
-    """One line for each thing that happened, with the time since the one before."""
+    """One line per event, with the time since the previous one."""
     table = _wide(found)
-    notes = [
-        f"What {escape(name)} saw of it may be missing: {escape(why)}" for name, why in found.missing.items()
-    ]
+    notes = [f"What {escape(name)} saw may be missing: {escape(why)}" for name, why in found.missing.items()]
     if fits(table, width):
         return Group(table, *notes)
     day = clock(found.lines[0].at)[:_DAY] if found.lines else ""

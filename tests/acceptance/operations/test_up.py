@@ -106,7 +106,7 @@ async def test_what_is_killed_comes_back_on_its_ports_with_what_it_had_and_it_is
         again = [f"{name} is running again" for name in pids]
         await eventually(lambda: all(words in cluster.up.messages for words in again), timeout=60)
         for name, pid in pids.items():
-            assert f"{name} (pid {pid}) ended: killed by SIGKILL; starting it again" in cluster.up.messages
+            assert f"{name} (pid {pid}) ended: killed by SIGKILL; restarting it" in cluster.up.messages
         for node in range(2):
             await eventually(lambda: cluster.is_ready(node), timeout=60)  # noqa: B023 - awaited in the loop
             assert (await cluster.room(room["room_id"], node=node))["user_1"] == room["user_1"]
@@ -223,7 +223,7 @@ async def test_a_second_up_on_the_same_data_is_refused(tmp_path: Path) -> None:
     async with running_cluster(nodes=1, data=tmp_path / "data") as cluster:
         code, said = await refused(tmp_path / "data", free_block(20))
         assert (code, said.count("\n")) == (2, 1)
-        assert f"keepline up (pid {cluster.up.pid}) already runs on {tmp_path / 'data'}" in said
+        assert f"keepline up (pid {cluster.up.pid}) is already running on {tmp_path / 'data'}" in said
         assert await cluster.is_ready(0)
 
 
@@ -254,11 +254,11 @@ async def test_a_named_server_that_is_away_is_one_line(tmp_path: Path, valkey: V
     environ = {"REDIS_URL": f"redis://127.0.0.1:{free_port()}"}
     code, said = await refused(tmp_path / "data", free_block(20), environ)
     assert code == 1
-    assert "keepline: the server named by REDIS_URL does not answer" in said
+    assert "keepline: the server of REDIS_URL does not answer" in said
     environ = {"REDIS_URL": valkey.url, "DATABASE_URL": f"postgresql://127.0.0.1:{free_port()}/keepline"}
     code, said = await refused(tmp_path / "data", free_block(20), environ)
     assert code == 1
-    assert "keepline: the server named by DATABASE_URL does not answer" in said
+    assert "keepline: the server of DATABASE_URL does not answer" in said
 
 
 async def test_a_program_that_does_not_start_is_shown_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_command_for_the_cluster_here_says_when_there_is_none(
 ) -> None:
     assert call(monkeypatch, *arguments) == 1
     assert capsys.readouterr().err == (
-        "keepline: no keepline up runs on .keepline: start it, or name its folder with --data\n"
+        "keepline: keepline up is not running on .keepline: start it, or set its folder with --data\n"
     )
 
 

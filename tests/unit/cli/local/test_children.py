@@ -116,7 +116,7 @@ async def test_a_child_that_dies_is_started_again_until_that_works(tmp_path: Pat
         await eventually(lambda: any("is running again" in text for text in said))
         assert sleeper.pid != first
         assert sleeper.starts == 4
-        assert said[0] == f"sleeper (pid {first}) ended: killed by SIGKILL; starting it again"
+        assert said[0] == f"sleeper (pid {first}) ended: killed by SIGKILL; restarting it"
         assert sum("no room" in text for text in said) == 2
     finally:
         await supervisor.stop_watching()
@@ -163,7 +163,10 @@ def test_a_data_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "some" / "data"
     with data_folder(folder) as cut_short:
         assert not cut_short
-        with pytest.raises(UsageError, match=rf"pid {os.getpid()}\) already runs on"), data_folder(folder):
+        with (
+            pytest.raises(UsageError, match=rf"pid {os.getpid()}\) is already running on"),
+            data_folder(folder),
+        ):
             raise AssertionError("held twice")
     with data_folder(folder) as cut_short:
         assert not cut_short
