@@ -29,7 +29,10 @@ SLICE_BYTES = 1_024
 COST_OF_REQUEST = 0.5
 """Event loop time for an answer in ms, rounded up. The parser's time is measured."""
 
-BURST_SECONDS = 2.0
+COST_OF_CONNECTION = 0.5
+"""Event loop time for a connection that comes and goes, in ms."""
+
+BURST_SECONDS = 1.0
 """Burst of work, in seconds' worth."""
 
 SHARE_OF_ONE = 0.5
@@ -67,6 +70,7 @@ class Guarded(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place, closing an idle connection if necessary."""
         super().connection_made(transport)
+        self._budget.spend(COST_OF_CONNECTION, self._guard.loop.time())
         self._guard.came(self)
         self._expect_request()
 

@@ -5,7 +5,7 @@ Sending a lookup and waiting for its answer are separate, so that one round trip
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
 from keepline.ops.redis.batches import Batches
@@ -14,6 +14,7 @@ from keepline.room import keys
 from keepline.room.codec import BadRecord
 from keepline.room.record import Message, Room
 from signal_node.rooms.reading import Reader
+from signal_node.rooms.recent_chats import RecentChats
 
 Asked = Awaitable[Any]
 """A pending answer from Redis."""
@@ -26,6 +27,7 @@ class Lookups:
         self._batches = batches
         self._reader = reader
         self._partitions = partitions
+        self._recent_chats = RecentChats()
 
     def ask_rooms_of(self, user: str) -> Asked:
         """Request the ids of a user's rooms."""
@@ -36,8 +38,8 @@ class Lookups:
         return self._batches.ask("GET", keys.room(self._partition(room_id), room_id))
 
     def ask_chat(self, room: Room) -> Asked | None:
-        """Request a room's chat, if there is any."""
-        if not room.last_seq:
+        """Request a room's chat, if there is any that is not known."""
+        if not room.last_seq or self._recent_chats.of(room) is not None:
             return None
         return self._batches.ask("XRANGE", keys.chat(self._partition(room.room_id), room.room_id), "-", "+")
 
@@ -61,16 +63,20 @@ class Lookups:
             raise room
         return room
 
-    async def chat_in(self, asked: Asked | None, room: Room) -> list[Message]:
+    async def chat_in(self, asked: Asked | None, room: Room) -> Sequence[Message]:
         """The chat up to a record, requested again if someone has written since. Raises StoreUnavailable.
 
         Later messages arrive by themselves.
         """
+        if asked is None and (known := self._recent_chats.of(room)) is not None:
+            return known
         with translated():
             lines = [] if asked is None else self._reader.lines(room.room_id, await asked)
             if room.last_seq > (lines[-1].seq if lines else 0) and (again := self.ask_chat(room)) is not None:
                 lines = self._reader.lines(room.room_id, await again)
-        return [line for line in lines if line.seq <= room.last_seq]
+        lines = [line for line in lines if line.seq <= room.last_seq]
+        self._recent_chats.keep(room, lines)
+        return lines
 
     async def line(self, room_id: str, seq: int) -> Message | None:
         """A message of a room's chat; None if it does not exist. Raises StoreUnavailable."""

@@ -29,7 +29,7 @@ class Costs:
     kib_answered: float = 0.01
     read: float = 0.5  # a hello, a join, a report: requests that read from Redis
     # a join, a chat message, a leave: what is written to Redis and sent to the other node
-    change: float = 0.5
+    change: float = 1.0
     handshake: float = 0.4
 
 

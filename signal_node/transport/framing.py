@@ -238,7 +238,9 @@ class Framing:
         events.append(Violated(close))
 
     def eof(self) -> None:
-        """The client closed its half of the connection."""
+        """The client closed its half of the connection. Half a request gets no answer, and the library would raise."""
+        if self._library is None and self._state is State.CONNECTING:
+            return
         if self._state is not State.CLOSED:
             self._protocol.receive_eof()
             self._collect()

@@ -32,6 +32,16 @@ def tokens_of(cluster: Deployment, users: int) -> list[str]:
     return [cluster.token(uuid.uuid4()) for _ in range(users)]
 
 
+async def own_rooms(cluster: Deployment, count: int) -> tuple[list[str], list[str]]:
+    """So many text rooms, and a token of a member of each."""
+    rooms, tokens = [], []
+    for _ in range(count):
+        users = uuid.uuid4(), uuid.uuid4()
+        rooms.append((await cluster.open_room(*users, chat_mode="text"))["room_id"])
+        tokens.append(cluster.token(users[0]))
+    return rooms, tokens
+
+
 async def full_chat(cluster: Deployment) -> tuple[str, uuid.UUID]:
     """A room of whose chat no more is kept, 2 MB, and a member. To write all that would take the limit's time."""
     alice, bob = uuid.uuid4(), uuid.uuid4()

@@ -7,7 +7,6 @@ how long signals took before, during and after each, and asserts that as well (A
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,7 +16,7 @@ from tests.acceptance.harness import Harness
 from tests.helpers.cluster import Cluster, running_cluster
 from tests.helpers.waiting import eventually
 from tests.security.attacks import CONNECTIONS, SECONDS, Attacked
-from tests.security.scenery import FLOODS, full_chat, tokens_of
+from tests.security.scenery import FLOODS, full_chat, own_rooms, tokens_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -126,17 +125,9 @@ async def test_a_full_chat_is_not_fetched_faster_than_it_may_be(
 
 
 @pytest.mark.parametrize("name", ["joins and leaves", "chat"])
-async def test_changes_of_rooms_have_a_rate(
-    cluster: Cluster, harness: Harness, attacked: Attacked, name: str
-) -> None:
-    rooms = []
-    for _ in range(20):
-        users = uuid.uuid4(), uuid.uuid4()
-        opened = await cluster.open_room(*users, chat_mode="text")
-        rooms.append((opened["room_id"], cluster.token(users[0])))
-    await attacked.by(
-        name, 20, rooms=[room for room, _ in rooms], tokens=[token for _, token in rooms], source="127.0.0.16"
-    )
+async def test_changes_of_rooms_have_a_rate(cluster: Cluster, attacked: Attacked, name: str) -> None:
+    rooms, tokens = await own_rooms(cluster, 20)
+    await attacked.by(name, 20, rooms=rooms, tokens=tokens, source="127.0.0.16")
 
 
 async def test_large_signals_within_the_limits_cost_no_other_call_a_signal(
@@ -171,3 +162,8 @@ async def test_everything_is_as_before(cluster: Cluster, attacked: Attacked) -> 
     await attacked.call.goes_on(mark="still there")
     await eventually(lambda: cluster.is_ready(0), what="the first node is ready")
     await eventually(lambda: cluster.is_ready(1), what="the other node is ready")
+
+    async def only_clients() -> bool:
+        return await attacked.metric("keepline_connections_before_hello") == 0
+
+    await eventually(only_clients, what="no connection is left that has not said hello")

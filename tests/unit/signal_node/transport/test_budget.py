@@ -210,6 +210,18 @@ def test_reads_from_redis_and_long_answers_are_work() -> None:
     assert browser.pipe.paused
 
 
+def test_changes_of_rooms_are_work() -> None:
+    place = Place(work=Allowances(connection=10.0, connection_burst=20.0))
+    browser = place.ready()
+    line = {"type": "chat", "room": ROOM, "text": "x", "id": "1"}
+    many = int(20.0 / COSTS.change) // 2 + 1
+    browser.send(*[line] * many)
+    assert not browser.pipe.paused
+    browser.send(*[line] * many)
+    place.loop.tick()
+    assert browser.pipe.paused
+
+
 def test_so_many_joins_of_a_connection_are_under_way() -> None:
     place = Place()
     browser = place.ready()

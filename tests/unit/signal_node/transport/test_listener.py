@@ -14,7 +14,7 @@ import pytest
 
 from keepline.ops.settings import NodeSettings, SettingsError, load
 from keepline.ops.tls import Certificate
-from signal_node.transport.listener import Door, Listener
+from signal_node.transport.listener import RECEIVE_BYTES, Door, Listener
 from signal_node.wiring.settings import advertised
 from tests.helpers.certificates import self_signed
 from tests.helpers.waiting import eventually
@@ -117,6 +117,24 @@ async def test_who_is_not_admitted_gets_no_protocol() -> None:
         await eventually(lambda: notes == ["made", "lost"])
     finally:
         listener.close()
+
+
+async def test_what_the_system_keeps_of_a_connection_does_not_grow() -> None:
+    kept: list[int] = []
+
+    class Measured(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            kept.append(transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+
+    listener = Listener(lambda host: Measured(), "127.0.0.1", 0)
+    await listener.open()
+    try:
+        _, writer = await asyncio.open_connection(*address_of(listener))
+        await eventually(lambda: kept)
+        writer.close()
+    finally:
+        listener.close()
+    assert kept == [2 * RECEIVE_BYTES], "Linux doubles what it is told; what it is not told grows"
 
 
 async def test_without_descriptors_whoever_waits_is_accepted_later(monkeypatch: pytest.MonkeyPatch) -> None:
