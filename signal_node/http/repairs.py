@@ -7,6 +7,7 @@ repair that arrives late or twice has no effect.
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -147,7 +148,7 @@ class Repairs:
             case RowRepair(room_id):
                 return await self._tell_persister(room_id)
             case LostRepair(room_id):
-                return await self._recovery.bring_back(room_id)
+                return _is_uuid(room_id) and await self._recovery.bring_back(room_id)
             case IndexRepair(user):
                 await self._store.rooms_of(user)  # it removes missing rooms
                 return True
@@ -209,3 +210,12 @@ class Repairs:
         """A live room."""
         room, _ = await self._store.load(room_id)
         return None if room is None or room.status is Status.ENDED else room
+
+
+def _is_uuid(room_id: str) -> bool:
+    """Whether Postgres can have such a room at all; it refuses to look for others."""
+    try:
+        UUID(room_id)
+    except ValueError:
+        return False
+    return True

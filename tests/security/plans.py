@@ -73,8 +73,8 @@ class Attacker:
 
     @property
     def client(self) -> str:
-        """An IPv6 address that no other connection has, nor its /64; all are of one /48."""
-        return f"2001:db8:77:{self.number % 65_536:x}::1"
+        """An IPv6 address whose /64 few other connections have; all are of one /56."""
+        return f"2001:db8:77:{self.number % 256:x}::1"
 
 
 EIGHT_MB = 8_000_000
