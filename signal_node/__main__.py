@@ -31,7 +31,7 @@ from signal_node.cluster.registry import HEARTBEAT_TTL_MS
 from signal_node.http.node_api import NodeApi
 from signal_node.http.referral_api import ReferralApi
 from signal_node.http.rooms_api import RoomsApi
-from signal_node.metrics import NodeCollector
+from signal_node.metrics.collector import NodeCollector
 from signal_node.rooms.archive import Archive, ArchiveUnavailable
 from signal_node.signaling.admission_queue import Line
 from signal_node.signaling.drain import Drains, DrainState

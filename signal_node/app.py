@@ -14,8 +14,6 @@ from keepline.ops.tasks import Tasks
 from keepline.room.writes import write_ids
 from signal_node.cluster.clock import Clock
 from signal_node.http.idempotency import IdempotencyKeys
-from signal_node.http.referrals import Referrals
-from signal_node.http.repairs import Repairs
 from signal_node.ice.servers import run_refresh
 from signal_node.ice.turn_check import TurnChecks
 from signal_node.rooms.archive import Archive
@@ -25,14 +23,13 @@ from signal_node.signaling.work import Work
 from signal_node.users.ownership import Users
 from signal_node.wiring.clients import ClientParts
 from signal_node.wiring.cluster import ClusterParts
+from signal_node.wiring.http import referrals_of, repairs_of
 from signal_node.wiring.limits import LimitParts
 from signal_node.wiring.recovery import recovery_of
 from signal_node.wiring.rooms import RoomParts
 from signal_node.wiring.settings import connections_of, ice_of
 from signal_node.wiring.signals import SignalParts
 from signal_node.wiring.surroundings import Surroundings
-
-_DAY_SECONDS = 86_400.0
 
 
 class App:
@@ -90,25 +87,8 @@ class App:
         )
         self.drain = Drain(clients, rooms.cache, signals.negotiation_log.negotiated_at, uniform)
         self.idempotency = IdempotencyKeys(client, partitions, around.tombstone_ms, around.clock.now)
-        self.referrals = Referrals(
-            client,
-            partitions,
-            archive,
-            keep_seconds=settings.keep_referrals_days * _DAY_SECONDS,
-            now=around.clock.now,
-        )
-        self.repairs = Repairs(
-            node,
-            rooms.sessions,
-            rooms.cache,
-            rooms.store,
-            rooms.commands,
-            self.users,
-            cluster.registry,
-            rooms.reconciler,
-            self.recovery,
-            rooms.rules,
-        )
+        self.referrals = referrals_of(around)
+        self.repairs = repairs_of(around, rooms, cluster, self.users, self.recovery)
 
     def start(self, tasks: Tasks) -> None:
         """Start everything that runs beside the clients' connections."""

@@ -59,7 +59,7 @@ while this node holds one of its sides or has pending changes of it. Its last re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -70,7 +70,7 @@ from keepline.room.rules import Rules
 from keepline.room.writes import has_write
 from signal_node.rooms.committer import Answer, Committer, RoomCounts
 from signal_node.rooms.evicted import Untold
-from signal_node.rooms.fanout import Notice
+from signal_node.rooms.fanout import Delivery, Notice
 from signal_node.rooms.journal import (
     CachedRoom,
     Done,
@@ -193,10 +193,7 @@ class Rooms(KnownRooms):
         self._count(1)
         self.committer.want(room_id)
         self._audience.room_changed(before, pending.after)
-        for delivery in news:
-            self._audience.deliver(delivery.session, delivery.data)
-        for session in pending.routes.replaced:
-            self._audience.replaced(session)
+        self._tell(news, pending.routes.replaced)
 
     def remember(self, room: Room) -> None:
         """A room was stored without this cache: what Redis loses of it in the next minute is put back."""
@@ -233,8 +230,7 @@ class Rooms(KnownRooms):
                 entry.forget_told(delivery)
         if entry is not None and room.version > entry.latest_version:
             self._adopt(entry, room)
-        for session in notice.replaced:
-            self._audience.replaced(session)
+        self._tell((), notice.replaced)
 
     def _adopt(self, entry: CachedRoom, room: Room) -> None:
         """Take over a record of which clients have been told."""
@@ -283,16 +279,11 @@ class Rooms(KnownRooms):
 
     def _committed(self, entry: CachedRoom) -> None:
         self.counts.commits += 1
-        pending = entry.journal.popleft()
+        before, pending = entry.take_stored()
         self._count(-1)
-        before, entry.stored = entry.stored, pending.after
-        entry.expected_version = pending.after.version
-        if pending.message is not None:
-            entry.lines.append(pending.message)
         self._on_committed(pending.command, before, pending.after)
         pending.on_done(Done(pending.after, pending.message))
-        for delivery in pending.routes.committed:
-            self._audience.deliver(delivery.session, delivery.data)
+        self._tell(pending.routes.committed)
         heard = entry.take_heard()
         if heard is not None and heard.version > pending.after.version:
             self._rebase(entry, heard, told=True)
@@ -343,11 +334,14 @@ class Rooms(KnownRooms):
             on_done(outcome)
         if new.head is not None and new.head is not entry.head:
             self._audience.room_changed(entry.head, new.head)
-        for delivery in rebased.deliveries:
-            self._audience.deliver(delivery.session, delivery.data)
-        for session in rebased.replaced:
-            self._audience.replaced(session)
+        self._tell(rebased.deliveries, rebased.replaced)
         return new
+
+    def _tell(self, deliveries: Iterable[Delivery], replaced: Iterable[str] = ()) -> None:
+        for delivery in deliveries:
+            self._audience.deliver(delivery.session, delivery.data)
+        for session in replaced:
+            self._audience.replaced(session)
 
     def _count(self, more: int) -> None:
         """Add to the number of pending changes."""

@@ -117,6 +117,14 @@ class CachedRoom:
         heard, self.heard = self.heard, None
         return heard
 
+    def take_stored(self) -> tuple[Room | None, Pending]:
+        """The first change of the journal is in Redis: what was there before, and the change."""
+        before, pending = self.stored, self.journal.popleft()
+        self.stored, self.expected_version = pending.after, pending.after.version
+        if pending.message is not None:
+            self.lines.append(pending.message)
+        return before, pending
+
     def follow(self, on_done: OnDone, room: Room) -> None:
         """Answer a command that changes nothing, but not before the state that it found is stored."""
         if not self.journal:

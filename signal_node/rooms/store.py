@@ -194,14 +194,7 @@ class RoomStore:
         Raises StoreUnavailable.
         """
         records = await self._records([room.room_id for room in known])
-        return [self._compared(room, record) for room, record in zip(known, records, strict=True)]
-
-    def _compared(self, known: Room, record: bytes | None) -> Found:
-        if record is None:
-            return None
-        if is_of_version(record, known.version):
-            return known
-        return self.reader.record(known.room_id, record)
+        return [_compared(self.reader, room, record) for room, record in zip(known, records, strict=True)]
 
     async def _records(self, room_ids: Sequence[str]) -> list[bytes | None]:
         if not room_ids:
@@ -413,3 +406,11 @@ def _result(answer: Any) -> CommitResult:
     if isinstance(answer, _PASSING) or str(answer).startswith(_PASSING_WORDS):
         return Unavailable(f"{type(answer).__name__}: {answer}")
     return Failed(str(answer))
+
+
+def _compared(reader: Reader, known: Room, record: bytes | None) -> Found:
+    if record is None:
+        return None
+    if is_of_version(record, known.version):
+        return known
+    return reader.record(known.room_id, record)

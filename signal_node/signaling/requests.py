@@ -27,20 +27,20 @@ from signal_node.protocol.effects import (
     LineRequest,
     ReportRequest,
     Request,
-    RequestId,
 )
 from signal_node.protocol.error_codes import ErrorCode
 from signal_node.protocol.session import Session
 from signal_node.rooms.archive import Archive, Archived, ArchiveUnavailable
 from signal_node.rooms.cache import Rooms
-from signal_node.rooms.journal import Done, JournalFull, NotStored, Outcome, ignore_outcome
+from signal_node.rooms.journal import Done, JournalFull, Outcome, ignore_outcome
 from signal_node.rooms.lookups import Lookups
 from signal_node.signaling.admission import Admission
 from signal_node.signaling.admission_queue import Line
 from signal_node.signaling.login import Login
 from signal_node.signaling.reports import NoMember, NoSuchRoom, Reports, TooManyReports
+from signal_node.signaling.request_errors import no_member, no_room, refusal, unavailable
 from signal_node.signaling.room_commands import RoomCommands
-from signal_node.signaling.work import AWAY, RETRY_AFTER_MS, STORED_SECONDS, Work
+from signal_node.signaling.work import STORED_SECONDS, Work
 from signal_node.transport.connection import Connection
 
 ARCHIVE_SECONDS = 2.0
@@ -138,11 +138,11 @@ class Requests:
                 answer = await self._join_without_redis(session, effect)
             except (JournalFull, BadRecord) as error:
                 _log.error("join_failed", error=repr(error))
-                answer = self._unavailable(session, effect)
+                answer = unavailable(session, effect)
             except Exception:
                 # An internal error: log it, and let the client retry instead of waiting in vain.
                 _log.exception("join_failed")
-                answer = self._unavailable(session, effect)
+                answer = unavailable(session, effect)
             connection.perform(answer)
         finally:
             connection.answered()
@@ -157,14 +157,14 @@ class Requests:
         if room is None and self._inbox.just_lost:
             raise StoreUnavailable("the room may still be restored by another node; retry later")
         if room is None:
-            return self._no_room(session, effect)
+            return no_room(session, effect)
         if side is None:
-            return self._no_member(session, effect)
+            return no_member(session, effect)
         chat = self._lookups.ask_chat(room)
         join = commands.Join(side, self._node, session.id)
         outcome = await self._room_commands.executed(room, room.room_id, join, session.id)
         if not isinstance(outcome, Done):
-            return self._refusal(session, outcome, effect.room_id, effect.request_id)
+            return refusal(session, outcome, effect.room_id, effect.request_id)
         messages = await self._lookups.chat_in(chat, outcome.room)
         return session.rooms.joined(outcome.room, messages, effect.request_id)
 
@@ -173,52 +173,33 @@ class Requests:
         asked = self._lookups.ask_record(room_id)
         return await self._lookups.room_in(asked, room_id) or self._rooms.known(room_id)
 
-    def _no_room(
-        self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
-    ) -> Sequence[Effect]:
-        why = "there is no such room"
-        return session.answers.failed(ErrorCode.ROOM_NOT_FOUND, why, effect.room_id, effect.request_id)
-
-    def _no_member(
-        self, session: Session, effect: JoinRequest | LineRequest | ReportRequest
-    ) -> Sequence[Effect]:
-        why = "you are not a member of this room"
-        return session.answers.failed(ErrorCode.NOT_A_MEMBER, why, effect.room_id, effect.request_id)
-
-    def _unavailable(
-        self, session: Session, effect: JoinRequest | Act | LineRequest | ReportRequest
-    ) -> Sequence[Effect]:
-        return session.answers.failed(
-            ErrorCode.UNAVAILABLE, AWAY, effect.room_id, effect.request_id, RETRY_AFTER_MS
-        )
-
     async def _join_without_redis(self, session: Session, effect: JoinRequest) -> Sequence[Effect]:
         """Let a user into a room that fits on this node: from the cache, or from Postgres.
 
         A room fits if the other side is here or nowhere. The join waits in the journal for Redis, and is answered
         before it is stored: a call on a promise is better than none.
         """
-        unavailable = self._unavailable(session, effect)
+        not_now = unavailable(session, effect)
         room = self._rooms.get(effect.room_id)
         archived = await self._archived(effect.room_id)
         known = room if room is not None or archived is None else archived.room
         if known is None or session.closed():
-            return unavailable
+            return not_now
         side = known.side_of(session.user)
         if side is None:
-            return self._no_member(session, effect)
+            return no_member(session, effect)
         elsewhere = known.side(other(side)).node not in (None, self._node)
         if elsewhere or (room is None and archived is not None and archived.held[other(side) - 1]):
-            return unavailable
+            return not_now
         try:
             join = commands.Join(side, self._node, session.id)
             self._rooms.execute(
                 known, known.room_id, join, ignore_outcome, session.id, from_redis=room is not None
             )
         except IllegalTransition as error:
-            return self._refusal(session, error, effect.room_id, effect.request_id)
+            return refusal(session, error, effect.room_id, effect.request_id)
         except JournalFull:
-            return unavailable
+            return not_now
         joined = self._rooms.get(known.room_id) or known
         messages = self._known_chat(known.room_id, archived)
         return session.rooms.joined(joined, messages, effect.request_id)
@@ -248,14 +229,14 @@ class Requests:
             elif isinstance(outcome, Done):
                 connection.perform(session.answers.done(effect.request_id, outcome.message))
             else:
-                connection.perform(self._refusal(session, outcome, effect.room_id, effect.request_id))
+                connection.perform(refusal(session, outcome, effect.room_id, effect.request_id))
 
         try:
             self._rooms.execute(None, effect.room_id, effect.command, on_done, session.id)
         except IllegalTransition as error:
             on_done(error)
         except JournalFull:
-            connection.perform(self._unavailable(session, effect))
+            connection.perform(unavailable(session, effect))
 
     async def _find_line(self, connection: Connection, effect: LineRequest) -> None:
         """Answer for a chat message that may be stored already, whatever has happened to its room since."""
@@ -263,10 +244,10 @@ class Requests:
             async with asyncio.timeout(STORED_SECONDS):
                 answer = await self._line(connection.session, effect)
         except (StoreUnavailable, BadRecord, TimeoutError):
-            answer = self._unavailable(connection.session, effect)
+            answer = unavailable(connection.session, effect)
         except Exception:
             _log.exception("line_not_looked_up", room=effect.room_id)
-            answer = self._unavailable(connection.session, effect)
+            answer = unavailable(connection.session, effect)
         connection.perform(answer)
 
     async def _line(self, session: Session, effect: LineRequest) -> Sequence[Effect]:
@@ -275,9 +256,9 @@ class Requests:
         if room is None and self._inbox.just_lost:
             raise StoreUnavailable("the room may still be restored by another node; retry later")
         if room is None:
-            return self._no_room(session, effect)
+            return no_room(session, effect)
         if room.side_of(session.user) is None:
-            return self._no_member(session, effect)
+            return no_member(session, effect)
         seq = seq_of(room, effect.key)
         line = None if seq is None else await self._line_numbered(room_id, seq)
         if line is not None:
@@ -288,7 +269,7 @@ class Requests:
             return session.answers.failed(
                 ErrorCode.NOT_A_MEMBER, "join the room first", room_id, effect.request_id
             )
-        return self._unavailable(session, effect)
+        return unavailable(session, effect)
 
     async def _line_numbered(self, room_id: str, seq: int) -> Message | None:
         line = await self._lookups.line(room_id, seq)
@@ -304,34 +285,19 @@ class Requests:
                 await self._reports.add(session.user, effect.room_id, effect.reason)
             answer = session.answers.done(effect.request_id, None)
         except NoSuchRoom:
-            answer = self._no_room(session, effect)
+            answer = no_room(session, effect)
         except NoMember:
-            answer = self._no_member(session, effect)
+            answer = no_member(session, effect)
         except TooManyReports as error:
             answer = session.answers.failed(
                 ErrorCode.RATE_LIMITED, str(error), effect.room_id, effect.request_id, error.retry_after_ms
             )
         except (StoreUnavailable, TimeoutError):
-            answer = self._unavailable(session, effect)
+            answer = unavailable(session, effect)
         except Exception:
             _log.exception("report_failed", room=effect.room_id)
-            answer = self._unavailable(session, effect)
+            answer = unavailable(session, effect)
         connection.perform(answer)
-
-    def _refusal(
-        self, session: Session, outcome: IllegalTransition | NotStored, room_id: str, request_id: RequestId
-    ) -> Sequence[Effect]:
-        if isinstance(outcome, NotStored):
-            return session.answers.failed(
-                ErrorCode.UNAVAILABLE, "the change could not be stored", room_id, request_id
-            )
-        if outcome.status is Status.ENDED:
-            return session.answers.ended(room_id, request_id, outcome.ended_reason)
-        if outcome.status is None:
-            return session.answers.failed(
-                ErrorCode.ROOM_NOT_FOUND, "there is no such room", room_id, request_id
-            )
-        return session.answers.failed(ErrorCode.BAD_REQUEST, str(outcome), room_id, request_id)
 
 
 def _known_line(effect: Act, outcome: Outcome) -> LineRequest | None:

@@ -169,34 +169,20 @@ async def running_fleet(
             for _ in range(nodes if proxied else 0)
         ]
         programs = [
-            Program(
-                Command(
-                    name=plan.node_name(node),
-                    arguments=python("signal_node"),
-                    log=logs / f"{plan.node_name(node)}.log",
-                    environment={
-                        **node_environment(plan, node, shared),
-                        **({} if nodes_use_postgres else {"DATABASE_URL": ""}),
-                        **({"REDIS_URL": proxies[node].redis_url} if proxied else {}),
-                        **(environ_of or {}).get(node, {}),
-                    },
-                ),
-                f"http://{LOOPBACK}:{plan.node_ops_port(node)}",
+            _node_program(
+                plan,
+                node,
+                logs,
+                {
+                    **node_environment(plan, node, shared),
+                    **({} if nodes_use_postgres else {"DATABASE_URL": ""}),
+                    **({"REDIS_URL": proxies[node].redis_url} if proxied else {}),
+                    **(environ_of or {}).get(node, {}),
+                },
             )
             for node in range(nodes)
         ]
-        persister_programs = [
-            Program(
-                Command(
-                    name=plan.persister_name(worker),
-                    arguments=python("persister"),
-                    log=logs / f"{plan.persister_name(worker)}.log",
-                    environment=persister_environment(plan, worker, shared),
-                ),
-                f"http://{LOOPBACK}:{plan.persister_ops_port(worker)}",
-            )
-            for worker in range(persisters)
-        ]
+        persister_programs = [_persister_program(plan, worker, logs, shared) for worker in range(persisters)]
         line = _line(plan, credentials, valkey, postgres, persister_programs)
         timeout = aiohttp.ClientTimeout(total=HTTP_SECONDS)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
@@ -207,6 +193,25 @@ async def running_fleet(
             await program.start()
         await asyncio.gather(*(program.until_ready() for program in (*programs, *persister_programs)))
         yield fleet
+
+
+def _node_program(plan: Plan, node: int, logs: Path, environment: dict[str, str]) -> Program:
+    name = plan.node_name(node)
+    command = Command(
+        name=name, arguments=python("signal_node"), log=logs / f"{name}.log", environment=environment
+    )
+    return Program(command, f"http://{LOOPBACK}:{plan.node_ops_port(node)}")
+
+
+def _persister_program(plan: Plan, worker: int, logs: Path, shared: Mapping[str, str]) -> Program:
+    name = plan.persister_name(worker)
+    command = Command(
+        name=name,
+        arguments=python("persister"),
+        log=logs / f"{name}.log",
+        environment=persister_environment(plan, worker, shared),
+    )
+    return Program(command, f"http://{LOOPBACK}:{plan.persister_ops_port(worker)}")
 
 
 def _line(

@@ -44,76 +44,93 @@ def is_of_wrong_server(error: ResponseError) -> bool:
     return isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith(_DEMOTED_WHILE_BLOCKED)
 
 
+class _Opened:
+    """The connections of one client."""
+
+    def __init__(self) -> None:
+        self._connections: WeakSet[Any] = WeakSet()
+        self._cut_at = -CUT_SECONDS
+
+    def add(self, connection: Any) -> None:
+        self._connections.add(connection)
+
+    async def leave(self, connection: Any, error: ResponseError) -> None:
+        """Close a connection to the wrong server, and now and then all others."""
+        now = asyncio.get_running_loop().time()
+        leaving = [connection]
+        if now - self._cut_at >= CUT_SECONDS:
+            self._cut_at, leaving = now, list(self._connections)
+            _log.warning("redis_demoted", error=str(error), connections=len(leaving))
+        for each in leaving:
+            await each.disconnect(nowait=True)
+
+
+_Library: Any = object
+"""Which class of the library it is depends on the URL."""
+
+
+class _Telling(_Library):  # type: ignore[misc]
+    """What a connection does differently from the library's."""
+
+    _opened: _Opened
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._opened.add(self)
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await self._next_answer(*arguments, **options)
+        except ResponseError as error:
+            if is_of_wrong_server(error):
+                await self._opened.leave(self, error)
+            raise
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the other end is known to have closed it, so that a write would be lost."""
+        reader = self._reader
+        return reader is None or reader.at_eof() or reader.exception() is not None
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        name, *rest = arguments
+        words = name.encode() if isinstance(name, str) else name  # such as XINFO GROUPS
+        try:
+            return [hiredis.pack_command((*words.split(), *rest))]
+        except TypeError as error:
+            raise DataError(str(error)) from error
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*arguments, **options)
+        except RuntimeError as error:
+            raise ConnectionError(f"lost while writing: {error}") from error
+        except AttributeError as error:
+            if (
+                self._writer is None
+            ):  # closed because of another command's answer since it was taken from the pool
+                raise ConnectionError("closed before writing") from error
+            raise
+
+    async def _next_answer(self, *arguments: Any, **options: Any) -> Any:
+        answer = NOT_ENOUGH_DATA if arguments or options else _answer_in(self._parser)
+        if isinstance(answer, hiredis.PushNotification):
+            await self._parser.handle_push_response(answer)
+            answer = NOT_ENOUGH_DATA
+        if answer is NOT_ENOUGH_DATA:
+            return await super().read_response(*arguments, **options)
+        if isinstance(answer, ConnectionError):
+            await self.disconnect(nowait=True)
+        if isinstance(answer, RedisError):
+            raise answer
+        return answer
+
+
 def telling_losses(kind: type[Any]) -> type[Any]:
     """The connection class of one client: every loss is a ConnectionError, and a wrong server closes all
     connections.
     """
-    opened: WeakSet[Any] = WeakSet()
-    cut_at = -CUT_SECONDS
-
-    class Telling(kind):  # type: ignore[misc]  # which class it is depends on the URL
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            opened.add(self)
-
-        async def read_response(self, *arguments: Any, **options: Any) -> Any:
-            try:
-                return await self._next_answer(*arguments, **options)
-            except ResponseError as error:
-                if is_of_wrong_server(error):
-                    await self._leave(error)
-                raise
-
-        @property
-        def is_lost(self) -> bool:
-            """Whether the other end is known to have closed it, so that a write would be lost."""
-            reader = self._reader
-            return reader is None or reader.at_eof() or reader.exception() is not None
-
-        async def _leave(self, error: ResponseError) -> None:
-            nonlocal cut_at
-            now = asyncio.get_running_loop().time()
-            leaving = [self]
-            if now - cut_at >= CUT_SECONDS:
-                cut_at, leaving = now, list(opened)
-                _log.warning("redis_demoted", error=str(error), connections=len(leaving))
-            for connection in leaving:
-                await connection.disconnect(nowait=True)
-
-        def pack_command(self, *arguments: Any) -> list[bytes]:
-            name, *rest = arguments
-            words = name.encode() if isinstance(name, str) else name  # such as XINFO GROUPS
-            try:
-                return [hiredis.pack_command((*words.split(), *rest))]
-            except TypeError as error:
-                raise DataError(str(error)) from error
-
-        async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
-            try:
-                await super().send_packed_command(*arguments, **options)
-            except RuntimeError as error:
-                raise ConnectionError(f"lost while writing: {error}") from error
-            except AttributeError as error:
-                if (
-                    self._writer is None
-                ):  # closed because of another command's answer since it was taken from the pool
-                    raise ConnectionError("closed before writing") from error
-                raise
-
-        async def _next_answer(self, *arguments: Any, **options: Any) -> Any:
-            answer = NOT_ENOUGH_DATA if arguments or options else _answer_in(self._parser)
-            if isinstance(answer, hiredis.PushNotification):
-                await self._parser.handle_push_response(answer)
-                answer = NOT_ENOUGH_DATA
-            if answer is NOT_ENOUGH_DATA:
-                return await super().read_response(*arguments, **options)
-            if isinstance(answer, ConnectionError):
-                await self.disconnect(nowait=True)
-            if isinstance(answer, RedisError):
-                raise answer
-            return answer
-
-    return Telling
+    return type("Telling", (_Telling, kind), {"_opened": _Opened()})
 
 
 def _answer_in(parser: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The metrics of a node, read from plain numbers when they are asked for."""
