@@ -69,7 +69,7 @@ class IllegalTransition(Exception):
         ended_reason: EndReason | None = None,
     ) -> None:
         where = "a room that does not exist" if status is None else f"a room that is {status.value}"
-        super().__init__(why or f"{type(command).__name__} is not possible in {where}")
+        super().__init__(why or f"{command.kind} is not possible in {where}")
         self.status = status
         self.command = command
         self.ended_reason = ended_reason

@@ -61,7 +61,7 @@ def test_nothing_happens_in_a_room_that_does_not_exist(command: Command) -> None
 def test_a_room_opens_only_once() -> None:
     call = video()
     again = Open(ROOM, USER_1, USER_2, ChatMode.VIDEO, 0)
-    with pytest.raises(IllegalTransition, match="Open is not possible in a room that is active"):
+    with pytest.raises(IllegalTransition, match="open is not possible in a room that is active"):
         call.do(again)
     call.do(End(EndReason.HANGUP))
     with pytest.raises(IllegalTransition, match="a room that is ended"):

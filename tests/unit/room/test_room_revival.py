@@ -81,5 +81,5 @@ def test_a_revival_makes_the_next_version_and_keeps_the_rest() -> None:
 def test_what_has_ended_stays_ended() -> None:
     call = video()
     call.do(End(EndReason.HANGUP))
-    with pytest.raises(IllegalTransition, match="Revive is not possible in a room that is ended"):
+    with pytest.raises(IllegalTransition, match="revive is not possible in a room that is ended"):
         call.do(Revive(30_000))

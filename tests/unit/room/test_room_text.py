@@ -216,7 +216,7 @@ def test_video_cannot_be_asked_for_in_a_video_room() -> None:
         call.do(RequestVideo(1))
     call.lose(2)
     with pytest.raises(
-        IllegalTransition, match="RequestVideo is not possible in a room that is grace_period"
+        IllegalTransition, match="requestvideo is not possible in a room that is grace_period"
     ):
         call.do(RequestVideo(1))
 
