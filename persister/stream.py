@@ -24,6 +24,7 @@ from redis.exceptions import RedisError, ResponseError
 from keepline.ops.redis.adoption import adopt
 from keepline.ops.redis.client import Client, is_cluster
 from keepline.ops.redis.cluster_time import read_time
+from keepline.ops.redis.partitions import agree_on_partitions
 from keepline.ops.redis.requirements import require_for_persister
 from keepline.ops.redis.scripts import Script
 from keepline.room import keys
@@ -67,16 +68,6 @@ class Backlog:
     fullest: int
     dead_letters: int
     partitions: Sequence[tuple[int, float]]
-
-
-async def agree_on_partitions(client: Client, wanted: int = keys.DEFAULT_PARTITIONS) -> int:
-    """Return the number of partitions of this Redis: the stored one, which is `wanted` if there was none."""
-    await client.set(keys.partitions(), wanted, nx=True)
-    written = await client.get(keys.partitions())
-    count = int(written) if written is not None else wanted
-    if count < 1:
-        raise ValueError(f"{keys.partitions()} should be a whole number from 1, is {count}")
-    return count
 
 
 class EventStreams:

@@ -19,12 +19,12 @@ from keepline.ops.errors import CannotRun
 from keepline.ops.garbage import Garbage
 from keepline.ops.health import Health, Probe
 from keepline.ops.redis.adoption import adopt
+from keepline.ops.redis.partitions import agree_on_partitions
 from keepline.ops.redis.requirements import require_for_node
 from keepline.ops.redis.scripts import StoreUnavailable
 from keepline.ops.settings import NodeSettings
 from keepline.ops.tasks import Tasks
 from keepline.ops.tls import Certificate
-from keepline.room import keys
 from signal_node.app import App
 from signal_node.bus.inbox import SILENT_SECONDS
 from signal_node.cluster.registry import HEARTBEAT_TTL_MS
@@ -226,8 +226,7 @@ async def _partitions(client: redis.Client) -> int:
             try:
                 await require_for_node(client)
                 await adopt(client)
-                await client.set(keys.partitions(), keys.DEFAULT_PARTITIONS, nx=True)
-                return int(await client.get(keys.partitions()) or keys.DEFAULT_PARTITIONS)
+                return await agree_on_partitions(client)
             except RedisError as error:
                 _log.warning("redis_unavailable", error=str(error))
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from keepline.ops.errors import CannotRun
 from keepline.ops.redis.client import Client
+from keepline.ops.redis.partitions import agree_on_partitions
 from keepline.room import keys
-from persister.stream import GROUP, EventStreams, agree_on_partitions
+from persister.stream import GROUP, EventStreams
 from tests.integration.persister.persister_rig import dead_letters
 
 
@@ -100,7 +102,7 @@ async def test_the_count_of_partitions_is_decided_once(client: Client) -> None:
     await client.set(keys.partitions(), 4)
     assert await agree_on_partitions(client) == 4
     await client.set(keys.partitions(), 0)
-    with pytest.raises(ValueError, match="keepline:partitions"):
+    with pytest.raises(CannotRun, match="keepline:partitions"):
         await agree_on_partitions(client)
 
 
