@@ -174,7 +174,7 @@ class Connector:
 
     async def _open(self) -> Connection | Close:
         """Connect and say hello. Returns the connection that carries the calls from now on, or how it was closed."""
-        token = await self._fetch_token()
+        token = await _fetched(self._token, self._options.request_timeout)
         url = self._addresses.next(self.calls.any_room() or self._room_hint)
         connection = await Connection.open(url, self._options)
         # From this hello on, frames of the previous connection, if there is one, are ignored.
@@ -241,15 +241,6 @@ class Connector:
             self.calls.go_on()
             await self._options.sleep(delay)
 
-    async def _fetch_token(self) -> str:
-        if isinstance(self._token, str):
-            return self._token
-        try:
-            async with asyncio.timeout(self._options.request_timeout):
-                return await self._token()
-        except Exception as error:
-            raise TokenUnavailable(f"no token for the next connection: {error!r}") from error
-
     # --- what a connection brings ---
 
     def _on_queued(self) -> None:
@@ -302,3 +293,13 @@ class Connector:
 def _ours(close: Close) -> Close:
     """The close of a connection that was about to be replaced: if it was taken over, then by ourselves."""
     return Close(ABNORMAL_CLOSURE, "lost while moving") if close.code == REPLACED else close
+
+
+async def _fetched(token: TokenSource, seconds: float) -> str:
+    if isinstance(token, str):
+        return token
+    try:
+        async with asyncio.timeout(seconds):
+            return await token()
+    except Exception as error:
+        raise TokenUnavailable(f"no token for the next connection: {error!r}") from error
