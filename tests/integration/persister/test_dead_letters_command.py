@@ -82,7 +82,7 @@ async def test_people_get_a_table_and_the_whole_event(client: Client, redis_url:
     fields: dict[Any, Any] = {"entry": "1-1", "reason": "not [JSON]", "event": "{brok"}
     letter = f"03:{await add(client, keys.dead_letters(3), fields)}"
     listed = await keepline("dead-letters", "list", REDIS_URL=redis_url, COLUMNS="200")
-    assert listed.stdout.splitlines()[-1] == "1 dead letters"
+    assert listed.stdout.splitlines()[-1] == "1 dead letter"
     assert letter in listed.stdout
     assert "not [JSON]" in listed.stdout
     assert "unreadable" in listed.stdout
