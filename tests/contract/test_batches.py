@@ -93,6 +93,6 @@ async def test_only_so_many_may_wait(client: Client, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "MAX_WAITING", 2)
     batches = Batches(client)
     asked = [batches.ask("GET", "{a}:b") for _ in range(3)]
-    with pytest.raises(ConnectionError, match="wait for this server already"):
+    with pytest.raises(ConnectionError, match="already waiting for this server"):
         await asked[2]
     assert await asyncio.gather(*asked[:2]) == [None, None]

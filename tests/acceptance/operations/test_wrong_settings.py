@@ -32,7 +32,7 @@ WRONG_IN_A_NODE = [
     ("KEEPLINE_AUTH_SECRET", SECRET[:31], "at least 32 bytes"),
     ("KEEPLINE_SERVICE_KEY", SECRET[:15], "at least 16 bytes"),
     ("KEEPLINE_JWKS_URL", "keys.json", "https://"),
-    ("KEEPLINE_ORIGINS", "https://app.example/path", "has no path"),
+    ("KEEPLINE_ORIGINS", "https://app.example/path", "without a path"),
     ("KEEPLINE_TRUSTED_PROXIES", "10.0.0.0/8, somewhere", "10.0.0.0/8"),
     ("KEEPLINE_STUN_URLS", "turn:turn.example", "stun:"),
     ("KEEPLINE_TURN_SECRET", SECRET, "KEEPLINE_TURN_URLS: required"),

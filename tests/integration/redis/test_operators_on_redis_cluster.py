@@ -57,4 +57,4 @@ async def test_all_rooms_of_all_servers_are_looked_at(cluster: Reach) -> None:
     (view,) = await views_of(cluster, room)
     assert view.fields is not None
     assert (view.place, view.fields["version"]) == ("Redis", 1)
-    assert (await status(cluster))["problems"] == ["no node is running"]
+    assert "no node is running" in (await status(cluster))["problems"]
