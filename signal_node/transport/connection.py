@@ -176,7 +176,10 @@ class Connection(asyncio.Protocol):
         """Read what arrived: at once if it can only be little work, otherwise when it is this connection's turn."""
         self.heard_at = now = self._loop.time()
         self.pinged_at = None
-        if self._credited != self._stalls.number:
+        stalls = self._stalls
+        if now > stalls.late_at:
+            stalls.check(now)
+        if self._credited != stalls.number:
             self._credit()
         reading = self.reading
         if self.session.stage is _READY and len(data) <= AT_ONCE_BYTES and not reading.waits:

@@ -22,6 +22,10 @@ from tests.helpers.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GRACE_MS = 2_000
+
+BACKLOG = 300
+"""More signals than a burst, fewer than a burst and the rate of the four seconds that a heartbeat lives at least."""
+
 NOTICED_SECONDS = 6.0
 BUSY_SECONDS = 1.5
 """What a machine that has other things to do may add to a limit."""
@@ -112,6 +116,22 @@ async def test_a_node_that_was_only_slow_undoes_nothing_and_takes_back_what_nobo
             sessions = [member.welcome["session"] for member in (call.alice, call.bob)]
             nodes = [member.welcome["node"] for member in (call.alice, call.bob)]
             assert await holders(fleet, call.room) == list(zip(nodes, sessions, strict=True))
+
+
+async def test_what_piled_up_during_a_stall_is_no_flood(fleet: Fleet) -> None:
+    """Bob sends no more than his burst and his rate allow, but his node reads it all at one moment."""
+    async with Harness(fleet, (0, 1)) as harness:
+        call = await harness.call()
+        alice, bob = call.clients
+        with paused(fleet.programs[1].pid):
+            for number in range(BACKLOG):
+                await bob.send("signal", room=call.room, data={"app": number})
+            await hear((call,), "peer", state="reconnecting", grace_ms=GRACE_MS)
+        frames = [await alice.receive() for _ in range(BACKLOG + 1)]
+        told = [frame for frame in frames if frame["type"] != "signal"]
+        assert [frame["state"] for frame in told] == ["reconnected"]
+        assert [f["data"]["app"] for f in frames if f["type"] == "signal"] == list(range(BACKLOG))
+        await call.goes_on()
 
 
 async def test_deadlines_outlive_the_node_that_set_them(fleet: Fleet) -> None:

@@ -265,6 +265,33 @@ def test_what_was_sent_during_a_stall_is_no_burst() -> None:
     assert browser.frames() == other.frames() == []
 
 
+def test_a_stall_shows_to_those_who_are_read_before_any_timer_runs() -> None:
+    place = Place()
+    browser, other = place.ready(), place.ready()
+    place.clients.stalls.check(place.loop.now)
+    place.loop.now += 12.0
+    for client in (browser, other):
+        client.connection.data_received(browser_frames(600))
+    for _ in range(2 * 600 // SLICE_FRAMES):
+        place.loop.tick()
+    assert len(place.notes.relayed) == 2 * 600
+    assert browser.frames() == other.frames() == []
+    place.clients.stalls.check(place.loop.now)
+    assert place.clients.stalls.number == 1
+    assert place.clients.stalls.seconds == pytest.approx(11.9)
+
+
+def test_a_check_in_time_finds_no_stall() -> None:
+    place = Place()
+    browser = place.ready()
+    for seconds in (0.0, 0.1, 0.3):
+        place.loop.now += seconds
+        place.clients.stalls.check(place.loop.now)
+    place.loop.now += 0.29
+    browser.connection.data_received(browser_frames(1))
+    assert place.clients.stalls.number == 0
+
+
 def test_a_stall_is_credited_once_and_only_just_after_it() -> None:
     place = Place()
     browser, late = place.ready(), place.ready()
