@@ -2,8 +2,9 @@
 
 A subscription can fall silent while its connection stays open. So the node sends itself a probe through its own inbox,
 on the connection that also carries frames, which keeps that connection active. After `SILENT_SECONDS` without a probe,
-the inbox counts as silent; the node then subscribes again, and `inbox_gap` has the cache compared with Redis. Packets
-are numbered, which also reveals gaps. On a Redis Cluster, the node is as silent as its worst lane.
+the inbox counts as silent; the node then subscribes again, and `inbox_gap` has the cache compared with Redis. After a
+stall the node first reads what its connection holds, because a new subscription would lose that. Packets are numbered,
+which also reveals gaps. On a Redis Cluster, the node is as silent as its worst lane.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from signal_node.bus.packets import (
 
 SILENT_SECONDS = 3.0
 """Time without a probe after which the inbox counts as silent, and the node subscribes again."""
+
+STALL_SECONDS = 2 * PROBE_SECONDS
+"""Time between two checks of a subscription after which the node itself must have stalled."""
 
 MAX_SENDERS = 10_000
 
@@ -163,7 +167,7 @@ class Inbox:
 
     async def _subscription(self, lane: int, backoff: Backoff) -> None:
         async with self._channels.subscribed(self._node, lane) as inbox:
-            listening_since = self._monotonic()
+            listening_since = checked_at = self._monotonic()
             while True:
                 kind, data = await inbox.receive(PROBE_SECONDS) or (None, b"")
                 if kind in MESSAGE:
@@ -175,6 +179,10 @@ class Inbox:
                     self._receiver.inbox_gap()
                 elif kind == MOVED:
                     raise ConnectionError("the channel moved to another server")
+                now = self._monotonic()
+                if now - checked_at > STALL_SECONDS:
+                    listening_since = now  # the probes of that time are still to be read
+                checked_at = now
                 self.health.check(lane, listening_since)
 
     def receive(self, data: bytes) -> bool:

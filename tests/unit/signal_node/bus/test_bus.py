@@ -19,7 +19,7 @@ from keepline.room.codec import BadRecord
 from signal_node.bus import outbox as outbox_module
 from signal_node.bus.inbox import PUT_BACK_SECONDS, SILENT_SECONDS, Inbox
 from signal_node.bus.lanes import Channels
-from signal_node.bus.outbox import Outbox
+from signal_node.bus.outbox import PROBE_SECONDS, Outbox
 from signal_node.bus.packets import notice, pack
 from signal_node.protocol.session import SESSION_ID_BYTES
 from tests.helpers.waiting import eventually
@@ -442,12 +442,31 @@ async def test_a_deaf_inbox_is_subscribed_anew() -> None:
         await node.redis.subscribed()
 
         def nothing() -> None:
-            node.now += SILENT_SECONDS + 1
+            node.now += PROBE_SECONDS
 
-        node.redis.messages.put_nowait(nothing)
+        for _ in range(round(SILENT_SECONDS / PROBE_SECONDS) + 1):
+            node.redis.messages.put_nowait(nothing)
         await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
         await node.redis.subscribed()
         assert node.received.gaps == 2
+
+
+async def test_a_node_that_has_stalled_reads_what_came_meanwhile() -> None:
+    async with receiving() as node:
+        await node.redis.subscribed()
+
+        def stalled() -> None:
+            node.now += 60.0
+
+        node.redis.messages.put_nowait(stalled)
+        await node.redis.publish_here(await packet_of((SESSION_1, b"x")))
+        assert node.received.items == [(SESSION_1, b"x")]
+        assert len(node.redis.subscription.channels) == 1
+        for _ in range(
+            round(SILENT_SECONDS / PROBE_SECONDS) + 1
+        ):  # but it is silent for as long as any other
+            node.redis.messages.put_nowait(lambda: setattr(node, "now", node.now + PROBE_SECONDS))
+        await eventually(lambda: len(node.redis.subscription.channels) == 2, what="another subscription")
 
 
 async def test_for_some_seconds_after_a_loss_redis_may_not_have_all_rooms_yet() -> None:
