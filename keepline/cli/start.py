@@ -1,4 +1,4 @@
-"""Where the command begins: Ctrl-C while it is still loading is no error of ours to print."""
+"""Entry point of the command. Ctrl-C while it is still loading prints no traceback."""
 
 import sys
 

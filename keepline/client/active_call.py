@@ -1,4 +1,4 @@
-"""The working part of a call, which moves from connection to connection."""
+"""The internal part of a call, which outlives each connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keepline.client.signals import Signals
 
 
 class ActiveCall:
-    """A call as the client moves it from connection to connection. The application's `Call` sends through it."""
+    """A call as the client sees it, moved from connection to connection. The app's `Call` delegates to it."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class ActiveCall:
         forget: Callable[[ActiveCall], None],
         options: Options,
     ) -> None:
-        """Take how to make requests, the receiver of events that outlast the call, and whom to tell of its end."""
+        """`request` makes requests, `client_ready` waits for any connection, `forget` is called at the end."""
         self.state = CallState(membership, options.messages_kept)
         self.events = EventQueue(options.events_waiting)
         self.ended: str | None = None
@@ -59,7 +59,7 @@ class ActiveCall:
         return self._connection is not None
 
     def hold(self, connection: Connection, membership: Membership, *, resumed: bool) -> None:
-        """The connection holds this side of the room, for the first time or again."""
+        """`connection` holds this side of the room (again)."""
         known, came_back = self._was_held, self._was_held and self._connection is not connection
         self._connection, self._was_held = connection, True
         self.limits = connection.limits
@@ -72,18 +72,18 @@ class ActiveCall:
         self._meet_peer()
 
     def hold_back(self) -> None:
-        """The connection is about to be replaced: what is sent from now on waits for the next one."""
+        """The connection is about to be replaced: requests and signals wait for the next one."""
         self._ready.clear()
         self._signals.pause()
 
     def go_on(self) -> None:
-        """It is not replaced after all."""
+        """The connection is not replaced after all."""
         if self._connection is not None:
             self._ready.set()
             self._meet_peer()
 
     def lose(self) -> None:
-        """The connection is gone. What is sent from now on waits."""
+        """The connection is lost. Requests and signals wait for the next one."""
         self._connection = None
         self._ready.clear()
         self._signals.pause()
@@ -119,7 +119,7 @@ class ActiveCall:
                 self._meet_peer()
 
     def over(self, reason: str) -> None:
-        """The call has ended: tell the reader, and refuse what is still to be sent."""
+        """The call has ended: report it to the app, and refuse further requests."""
         if self.ended is None:
             self.events.put(Ended(reason))
             self.finish(reason)
@@ -163,17 +163,17 @@ class ActiveCall:
             await self._departure.make("end", lambda: self.over("hangup"))
 
     def send_signal(self, data: Any) -> Awaitable[None]:
-        """Send a signal: done once the peer has it."""
+        """Send a signal. The result is done once the peer has it."""
         self._ready.check()
         return self._signals.send(data, self.limits)
 
     @property
     def delivery(self) -> DeliveryCounts:
-        """What reliable signals have cost until now."""
+        """The cost of reliable delivery so far."""
         return self._signals.counts
 
     async def send_note(self, kind: str) -> None:
-        """Send a frame that would be outdated later: dropped while disconnected, or if the rate is used up."""
+        """Send a frame that is useless later. Dropped while disconnected, or if the rate limit is reached."""
         self._ready.check()
         if self._connection is not None and self._connection.free:
             await self._connection.paced()
@@ -183,14 +183,14 @@ class ActiveCall:
                 return
 
     def _meet_peer(self) -> None:
-        """Let signals flow while both are there."""
+        """Let signals flow while both sides are present."""
         if self._connection is not None and self._ready.is_set and self.state.peer == "joined":
             self._signals.flow(self._connection)
         else:
             self._signals.pause()
 
     def _read_signal(self, frame: Frame) -> None:
-        """What a reader has no room for has not arrived: the peer sends it again, and no more than a window."""
+        """Process a signal. If the app's queue is full, drop it: the peer retransmits it, and at most a window."""
         if frame["type"] == "signal" and self.events.full and "stream" in frame:
             return
         for data in self._signals.receive(frame):

@@ -57,28 +57,29 @@ class Call:
 
     @property
     def delivery(self) -> DeliveryCounts:
-        """How many signals were sent and sent again, what came twice, and the bytes of it."""
+        """The number of signals sent, retransmitted and received twice, and their bytes."""
         return self._active.delivery
 
     def send(self, data: Any) -> Awaitable[None]:
-        """Send a signal: any value that JSON knows. Awaiting what it returns waits until the peer has it.
+        """Send a signal: any JSON value. Await the result to wait until the peer has it.
 
-        Signals arrive once and in the order in which they were sent, also those that nobody waits for; many may be
-        under way at once. They wait while one of the two is away. No more is sent than the node allows in a second.
-        Raises SignalQueueFull when too many wait, RequestFailed with `too_large`, TypeError for what JSON does not
-        know, CallEnded or ConnectionClosed. Awaiting raises SignalLost when the peer's page is gone, CallEnded or
-        ConnectionClosed when it will never have the signal.
+        Signals arrive exactly once and in the order of the calls, whether or not they are awaited. Many can be in
+        flight at once. They wait while either side is away, and are sent no faster than the node allows.
 
-        A peer without an SDK, or with one of an older release, cannot say that it has a signal: for it the signal
-        counts as delivered when it is handed to the cluster, and arrives at most once.
+        Raises SignalQueueFull if too many are waiting, RequestFailed with `too_large`, TypeError if `data` is not JSON,
+        and CallEnded or ConnectionClosed. Awaiting raises SignalLost if the peer's page is gone, and CallEnded or
+        ConnectionClosed if these prevent the delivery.
+
+        A peer without an SDK, or with an older one, cannot acknowledge. For such a peer a signal counts as delivered
+        when it is passed to the cluster, and arrives at most once.
         """
         return self._active.send_signal(data)
 
     def signal(self, *, description: Any = None, candidate: Any = None, app: Any = None) -> Awaitable[None]:
-        """Send a signal in the usual form: exactly one of a session description {type, sdp}, an ICE candidate
-        {candidate, sdpMid, sdpMLineIndex}, and any value of the application.
+        """Send a signal in the usual form. Pass exactly one of a session description {type, sdp}, an ICE candidate
+        {candidate, sdpMid, sdpMLineIndex}, or any value of the application.
 
-        Raises ValueError unless exactly one is given, and what `send` raises.
+        Raises ValueError unless exactly one is given, and the same errors as `send`.
         """
         given = {"description": description, "candidate": candidate, "app": app}
         data = {name: value for name, value in given.items() if value is not None}
@@ -91,17 +92,18 @@ class Call:
         await self._active.send_note("typing")
 
     async def chat(self, text: str, *, key: str | None = None) -> Message:
-        """Send a chat message of as many characters (code points) as the cluster allows, 500 by default.
+        """Send a chat message. The cluster limits its length: by default to 500 characters (code points).
 
-        Returns the message once it is stored. It is stored exactly once, however many connections and nodes it takes,
-        and the messages of one call are stored in the order in which they were sent. Raises RequestFailed or CallEnded
-        if the message is not stored and never will be: the cluster refuses the text, or the room ended before. Only the
-        end of the client (ConnectionClosed) leaves that open. This takes as long as the cluster is unreachable. To
-        limit the wait, use a timeout, and possibly ask again later with the same `key` (1 to 64 characters; random by
-        default).
+        Returns the message once it is stored. It is stored exactly once, even if that takes several connections and
+        nodes, and the messages of a call are stored in the order of the calls. Raises RequestFailed or CallEnded if the
+        message is not stored and never will be: the cluster refused the text, or the room ended first. Only after
+        ConnectionClosed, when the client was closed, is the outcome unknown.
 
-        Nodes of older releases do not support keys. Then RequestTimedOut and ConnectionLost also leave it open, and
-        `room.messages` shows after the reconnect whether the message was stored.
+        This waits for as long as the cluster is unreachable. Use a timeout to limit that; to find out later, send again
+        with the same `key` (1 to 64 characters; random by default).
+
+        Nodes of older releases do not support keys. With them the outcome is also unknown after RequestTimedOut and
+        ConnectionLost; `room.messages` shows after the reconnect whether the message was stored.
         """
         answer = await self._active.chat.write(text, key)
         message = Message.parse(answer["message"])
@@ -124,8 +126,8 @@ class Call:
     async def leave(self) -> None:
         """Leave. The room stays for a while and can be joined again; this object is finished.
 
-        While the client is disconnected, the wish is remembered and sent with the next connection, even if this raises
-        RequestTimedOut meanwhile.
+        While the client is disconnected, the request is kept and sent over the next connection, even if this raises
+        RequestTimedOut first.
         """
         await self._active.leave()
 
@@ -145,7 +147,7 @@ class Call:
     async def events(self) -> AsyncIterator[Event]:
         """The events of the call, in order, for one reader at a time.
 
-        A peer that was present before is reported by a PeerChanged, so that `joined` always is the moment to start.
+        A peer that is already present is also reported by a PeerChanged, so `joined` always means: start the call.
 
         Ends after `Ended`, `leave`, or the closing of the client. Raises ConnectionClosed if the server closed the
         client for good. If `Options.events_waiting` events are unread, newer ones are dropped and replaced by one

@@ -81,7 +81,7 @@ class Calls:
                 call.hold(connection, membership, resumed=True)
 
     def hold_back(self) -> None:
-        """The connection is about to be replaced: what is sent waits."""
+        """The connection is about to be replaced: requests and signals wait."""
         for call in self._calls.values():
             call.hold_back()
 

@@ -1,29 +1,30 @@
-"""Reliable signals between two SDKs: numbers, acknowledges, repeats, and puts in order. No I/O; the time is given.
+"""Reliable signals between two SDKs: numbers, acknowledgements, retransmission, order. No I/O; time is an argument.
 
-docs/delivery.md describes the state machine; clients/js/src/delivery.js is the same one, and both are run against
-tests/vectors/delivery/. What goes out is asked for by `next`, one frame at a time, whenever something has happened and
-again at `wake_at`.
+docs/delivery.md describes the state machine. clients/js/src/delivery.js implements the same one, and both run
+tests/vectors/delivery/. The caller fetches outgoing frames from `next`, one at a time: after every event, and at
+`wake_at`.
 """
 
 # Theory of operation
 # ===================
 #
-# A stream is one direction between two instances of an SDK. Its name is `r1.<instance>.<epoch>`: the prefix says that
-# its sender repeats and acknowledges, the instance is drawn for each call object (a page that is loaded again is
-# another one), and the epoch grows when the *peer* turns out to be another instance, because that one cannot know what
-# came before. So each stream begins with 1 at both ends, and nothing has to be agreed on.
+# A stream is one direction between two instances of an SDK. Its name is `r1.<instance>.<epoch>`. The prefix says that
+# its sender retransmits and acknowledges. The instance is random for each call object, so a reloaded page is another
+# instance. The epoch grows when the *peer* turns out to be another instance, which cannot know what came before. So
+# both ends of a stream start at 1, without a handshake.
 #
-# What is known of the peer is its `kind`:
+# The peer has a `kind`:
 #
-#   UNKNOWN   Nothing has come from it. Signals go out once, and are kept; only presence notes are repeated, for a
-#             client without an SDK could not tell that a signal comes twice. After the last note the peer is PLAIN.
-#   PLAIN     Its streams have other names, or none: an older SDK, or none. A signal counts as delivered when it is
-#             handed to the connection: at most once, as the cluster delivers it.
-#   RELIABLE  Signals are kept until they are acknowledged, and sent again after a time-out, and at once when either
-#             side is back.
+#   UNKNOWN   Nothing has arrived from it. Signals are sent once and kept. Only presence notes are retransmitted,
+#             because a client without an SDK cannot recognise duplicates. After the last note the peer is PLAIN.
+#   PLAIN     Its streams have other names or none: an older SDK, or no SDK. A signal counts as delivered when it is
+#             passed to the connection: at most once, as the cluster delivers it.
+#   RELIABLE  Signals are kept until they are acknowledged. They are retransmitted after a timeout, and at once when
+#             either side returns.
 #
-# The presence note `{"here": <the peer's stream, or null>}` is what each side says when both are there. It is a signal
-# like others, so that it arrives, and makes two SDKs known to each other when neither app has anything to say.
+# Each side sends the presence note `{"here": <the peer's stream, or null>}` when both are present. It is an ordinary
+# signal, so it is retransmitted until it arrives. It lets two SDKs recognise each other even if neither app sends
+# anything.
 
 from __future__ import annotations
 
@@ -41,13 +42,13 @@ from keepline.client.retransmission_timeout import RetransmissionTimeout
 WINDOW = 64
 WINDOW_BYTES = 512 * 1024
 PROBES_MS = (1_000, 2_000, 4_000)
-"""How long after a presence note it is sent again, and after the last one the peer is taken to be no SDK."""
+"""Waits for the reply to a presence note before it is retransmitted. After the last wait the peer counts as plain."""
 
 _STREAM = re.compile(r"r1\.([^.]+)\.(\d{1,9})")
 
 
 class PeerKind(Enum):
-    """What is known of the peer."""
+    """What the peer is known to support."""
 
     UNKNOWN = "unknown"
     PLAIN = "plain"
@@ -66,7 +67,7 @@ class _Sent:
 
 @dataclass(slots=True)
 class DeliveryCounts:
-    """What reliable delivery has cost: `bytes` are those of signals sent for the first time, the rest is overhead."""
+    """The cost of reliable delivery. `bytes` counts the first transmission of each signal; all else is overhead."""
 
     signals: int = 0
     bytes: int = 0
@@ -79,7 +80,7 @@ class DeliveryCounts:
 
 @dataclass(slots=True)
 class Received:
-    """What a signal brings: `data` for the app, in order. `changed`: the peer is another instance than before."""
+    """The result of a signal: `data` for the app, in order. `changed`: the peer is a new instance."""
 
     data: list[Any] = field(default_factory=list)
     changed: bool = False
@@ -89,7 +90,7 @@ class Delivery:
     """Both directions of one call, seen from one side."""
 
     def __init__(self, room_id: str, instance: str, limit: int, max_bytes: int) -> None:
-        """Take a random `instance`, and how many signals, and bytes of them, may wait."""
+        """`instance` is random. `limit` and `max_bytes` limit the signals that wait."""
         self.instance = instance
         self.kind = PeerKind.UNKNOWN
         self.incoming = Incoming()
@@ -110,7 +111,7 @@ class Delivery:
         self._timeout = RetransmissionTimeout()
         self._timer: float | None = None
         self._repeats_to = (
-            0  # up to where to send again once the oldest, sent again after a time-out, has arrived
+            0  # after a timeout: retransmit up to here, once the oldest signal has been acknowledged
         )
         self._probes = 0
 
@@ -118,23 +119,23 @@ class Delivery:
 
     @property
     def stream(self) -> str:
-        """The name of our stream to the peer as it is now."""
+        """The name of our current stream to the peer."""
         return f"r1.{self.instance}.{self._epoch}"
 
     @property
     def flows(self) -> bool:
-        """Whether both are there."""
+        """Whether both sides are present."""
         return self._flows
 
     def __len__(self) -> int:
         return len(self._outbox) + len(self._unacked)
 
     def push(self, text: bytes, ticket: Ticket) -> None:
-        """Send a signal, whose JSON is given. Raises SignalQueueFull."""
+        """Queue a signal, given as JSON. Raises SignalQueueFull."""
         self._outbox.push(text, ticket)
 
     def flow(self, now: float) -> None:
-        """Both are there, or there again: what may have been lost on the way is sent again."""
+        """Both sides are present (again): retransmit what may have been lost in flight."""
         self._flows, self._note_due, self._probes = True, True, 0
         self._held_until = 0.0
         self._timeout.progressed()
@@ -144,20 +145,20 @@ class Delivery:
             self._send_again(now)
 
     def pause(self) -> None:
-        """One of the two is away: everything waits."""
+        """One side is away: everything waits."""
         self._flows = False
 
     def hold(self, until: float) -> None:
-        """The peer reads too slowly: nothing goes out before that time."""
+        """The peer reads too slowly: send nothing before `until`."""
         self._held_until = until
 
     def peer_left(self) -> None:
-        """The peer stepped out on purpose: whoever comes next is another instance."""
-        self._begin_anew()
+        """The peer left deliberately: the next one is another instance."""
+        self._start_over()
         self.kind = PeerKind.UNKNOWN
 
     def fail(self, code: str) -> None:
-        """It is over: nothing that waits will arrive."""
+        """The call is over: no waiting signal will arrive."""
         self._flows = False
         self._give_up(code)
         while len(self._outbox):
@@ -166,7 +167,7 @@ class Delivery:
     # --- what comes in ---
 
     def receive(self, stream: str | None, n: int | None, data: Any, now: float) -> Received:
-        """Take a signal."""
+        """Process a signal."""
         if stream is None or n is None:
             self._is_plain()
             return self._read(Received(), [data])
@@ -178,7 +179,7 @@ class Delivery:
         if instance != self.incoming.instance:
             received.changed = self.incoming.instance is not None
             if received.changed:
-                self._begin_anew()
+                self._start_over()
             self.incoming.follow(instance)
             self._note_due = self._note_due or named is not None
         self._heard = True
@@ -189,7 +190,7 @@ class Delivery:
         return self._read(received, self.incoming.take(stream, int(named[2]), n, data, now))
 
     def acknowledged(self, stream: str, n: int, now: float) -> None:
-        """The peer has everything of a stream of ours up to `n`."""
+        """The peer has received everything up to `n` of one of our streams."""
         if stream != self.stream or n > self._last:
             return
         self._is_reliable(now)
@@ -210,7 +211,7 @@ class Delivery:
     # --- what goes out ---
 
     def next(self, now: float) -> bytes | None:
-        """The frame to write now; None when there is none before `wake_at`."""
+        """The frame to write now; None if there is none before `wake_at`."""
         if not self._flows or now < self._held_until:
             return None
         self._held_until = 0.0
@@ -235,7 +236,7 @@ class Delivery:
         return None
 
     def due(self, now: float) -> bool:
-        """Whether `next` has something to do now."""
+        """Whether `next` has a frame now."""
         if not self._flows or now < self._held_until:
             return False
         wake_at = self.wake_at()
@@ -244,7 +245,7 @@ class Delivery:
         return bool(self._resend or self._note_due or (self._outbox and self._has_room()))
 
     def wake_at(self) -> float | None:
-        """When `next` is to be asked although nothing has happened; None for never."""
+        """When to call `next` even if nothing happens; None for never."""
         if not self._flows:
             return None
         ack_at = self.incoming.ack_at if self.kind is PeerKind.RELIABLE else None
@@ -260,7 +261,7 @@ class Delivery:
         return written
 
     def _has_room(self) -> bool:
-        """Whether a new signal may go. Not before the peer has been heard again: its page may have been loaded anew."""
+        """Whether a new signal may be sent. Not until the peer has been heard from: its page may have been reloaded."""
         if not self._heard:
             return False
         if not self._unacked:
@@ -290,7 +291,7 @@ class Delivery:
         written = encode(frame)[:-1] + b',"data":' + sent.text + b"}"
         if len(written) <= self.frame_bytes or sent.is_note:
             return written
-        # Another node took more. Its number is used up, so a note goes in its place.
+        # The previous node had a higher limit. The number is used already, so a note takes the signal's place.
         _settle(sent.ticket, "too_large")
         self._unacked_bytes -= len(sent.text) if sent in self._unacked else 0
         sent.ticket, sent.is_note, sent.text = None, True, encode({"here": self.incoming.stream})
@@ -330,7 +331,7 @@ class Delivery:
 
     def _is_reliable(self, now: float) -> None:
         if self.kind is PeerKind.PLAIN:
-            self._count_anew()  # what went out meanwhile was not kept
+            self._start_epoch()  # signals sent to a plain peer were not kept
         if self.kind is not PeerKind.RELIABLE:
             self.kind = PeerKind.RELIABLE
             self._timer = None
@@ -342,14 +343,14 @@ class Delivery:
             self.kind = PeerKind.PLAIN
             self._give_up(None)
 
-    def _begin_anew(self) -> None:
-        """The peer is another instance: what was on its way to the other one is lost, and this one counts from 1."""
+    def _start_over(self) -> None:
+        """The peer is a new instance: signals in flight to the old one are lost, and numbers start at 1 again."""
         self._give_up("peer_gone")
         self._heard = True
         if self.kind is not PeerKind.PLAIN:
-            self._count_anew()
+            self._start_epoch()
 
-    def _count_anew(self) -> None:
+    def _start_epoch(self) -> None:
         if self._last:
             self._epoch += 1
             self._last = 0
@@ -364,7 +365,7 @@ class Delivery:
         self._timer = None
 
     def _read(self, received: Received, signals: list[Any]) -> Received:
-        """Take the presence notes out of what is delivered."""
+        """Process presence notes; pass everything else to the app."""
         for data in signals:
             if isinstance(data, dict) and "here" in data:
                 self._note_read(data["here"])
@@ -373,7 +374,9 @@ class Delivery:
         return received
 
     def _note_read(self, here: object) -> None:
-        """The peer says whom it knows. One that follows another instance of ours has talked to another device since."""
+        """The peer names the stream that it follows. If it is another instance, the peer has since talked to another of
+        our user's devices.
+        """
         if isinstance(here, str) and here.startswith(f"r1.{self.instance}."):
             return
         self.outdated = self.outdated or here is not None

@@ -90,10 +90,10 @@ class SignalQueueFull(KeeplineError):
 
 
 class SignalLost(KeeplineError):
-    """The peer will never have the signal, or nobody can say whether it had it.
+    """The peer will never have the signal, or it is unknown whether it had it.
 
-    `code` is `peer_gone` when the peer's page or program is gone, and another one may have come in its place;
-    `too_large` when the node that the client came to takes less than the one before.
+    `code` is `peer_gone` if the peer's page or program is gone, possibly replaced by another one; `too_large` if the
+    client moved to a node with a smaller frame limit.
     """
 
     def __init__(self, code: str) -> None:

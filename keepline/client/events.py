@@ -75,7 +75,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Rejoined:
-    """This client was disconnected and is back in the call. Signals of the peer may have been lost meanwhile.
+    """This client was disconnected and is back in the call. Signals of a peer without an SDK may have been lost.
 
     `resumed` is whether the session continued (True), or the room was joined again.
     """

@@ -1,4 +1,4 @@
-"""The receiver's end of a call's signals: what has come of the peer's stream, and what is to be acknowledged. Pure."""
+"""The receiving end of a call's signals: order, duplicates and acknowledgements of the peer's stream. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 RECEIVE_WINDOW = 128
-"""How far ahead a signal may be: presence notes, and in browsers the negotiation, do not wait for the window."""
+"""How far ahead a signal may be. Larger than the sender's window, which notes and browsers' negotiation bypass."""
 
 ACK_DELAY_MS = 50
 ACK_EVERY = 16
@@ -15,7 +15,7 @@ _INSTANCES_REMEMBERED = 8
 
 
 class Incoming:
-    """The receiver's end: what has come of the peer's stream, and what is to be acknowledged."""
+    """The receiving end: which signals have arrived, and which to acknowledge."""
 
     def __init__(self) -> None:
         self.instance: str | None = None
@@ -30,11 +30,11 @@ class Incoming:
         self._retired: set[str] = set()
 
     def hears(self, instance: str) -> bool:
-        """Whether an instance is listened to: not one that another has replaced."""
+        """Whether signals of `instance` are accepted. Not if another instance has replaced it."""
         return instance not in self._retired
 
     def follow(self, instance: str) -> None:
-        """The peer is this instance from now on. One that was heard before goes on where it was."""
+        """The peer is `instance` from now on. An instance that is known already continues where it was."""
         if self.instance is not None:
             self._past[self.instance] = self._epoch, self._position
             self._retired.add(self.instance)
@@ -46,11 +46,11 @@ class Incoming:
         self._unacked = 0
 
     def hear_retired(self) -> None:
-        """The peer's side was taken back, perhaps by an instance that was followed before."""
+        """The peer's side reconnected, possibly from an instance that was followed earlier."""
         self._retired.clear()
 
     def take(self, stream: str, epoch: int, n: int, data: Any, now: float) -> list[Any]:
-        """Take a signal of a reliable stream: what can be delivered now, in order."""
+        """Process a signal of a reliable stream, and return the signals that can be delivered now, in order."""
         if epoch < self._epoch:
             return []
         if epoch > self._epoch:
@@ -73,7 +73,7 @@ class Incoming:
         return delivered
 
     def take_plain(self, stream: str, n: int) -> bool:
-        """Take a signal of a stream that nobody repeats: whether it is new."""
+        """Process a signal of a plain stream, which is never retransmitted. Returns whether it is new."""
         self.stream = stream
         if n <= self._position:
             self.duplicates += 1
@@ -83,12 +83,12 @@ class Incoming:
 
     @property
     def ack_at(self) -> float | None:
-        """When an acknowledgement is due; None for never."""
+        """When an acknowledgement is due; None if none is."""
         if not self._unacked or not self._position:
             return None
         return self._ack_at if self._unacked < ACK_EVERY else 0.0
 
     def take_ack(self) -> tuple[str | None, int]:
-        """The stream, and up to where all of it has come."""
+        """The acknowledgement: the stream, and the number up to which everything has arrived."""
         self._unacked = 0
         return self.stream, self._position

@@ -1,4 +1,4 @@
-"""The signals of a call that wait to be numbered. Pure."""
+"""A call's signals that are not sent yet, and so have no number. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from keepline.client.errors import SignalQueueFull
 
 @dataclass(slots=True)
 class Ticket:
-    """A signal of the app's, as it is told what became of it: `code` is None once the peer has it."""
+    """The outcome of one of the app's signals. `code` is None if the peer has it."""
 
     settled: bool = False
     code: str | None = None
 
     def settle(self, code: str | None) -> None:
-        """Say what became of the signal."""
+        """Set the outcome."""
         self.settled, self.code = True, code
 
 
 class Outbox:
-    """Signals that wait to be numbered."""
+    """A queue of unsent signals, limited in number and bytes."""
 
     def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
@@ -40,7 +40,7 @@ class Outbox:
         self._signals.append((text, ticket))
 
     def pop(self) -> tuple[bytes, Ticket]:
-        """The next signal."""
+        """Remove and return the next signal."""
         text, ticket = self._signals.popleft()
         self._bytes -= len(text)
         return text, ticket

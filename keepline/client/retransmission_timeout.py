@@ -1,4 +1,4 @@
-"""When to send again what was not acknowledged. Pure."""
+"""How long to wait for an acknowledgement before retransmitting. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_DOUBLINGS = 10
 
 
 class RetransmissionTimeout:
-    """When to repeat: the round trip as it was measured (RFC 6298), doubled each time that nothing came."""
+    """Follows the measured round trip (RFC 6298), and doubles with each timeout."""
 
     def __init__(self) -> None:
         self._smoothed: float | None = None
@@ -17,7 +17,7 @@ class RetransmissionTimeout:
         self._doublings = 0
 
     def measured(self, ms: float) -> None:
-        """A signal that was sent once was acknowledged after so long."""
+        """A signal was acknowledged after `ms`. Only for signals that were sent once: others are ambiguous."""
         if self._smoothed is None:
             self._smoothed, self._variation = ms, ms / 2
         else:
@@ -25,16 +25,16 @@ class RetransmissionTimeout:
             self._smoothed += (ms - self._smoothed) / 8
 
     def progressed(self) -> None:
-        """Something was acknowledged, or the way is another one."""
+        """A signal was acknowledged, or the connection changed."""
         self._doublings = 0
 
     def passed(self) -> None:
-        """Nothing came in time."""
+        """The timeout has passed without an acknowledgement."""
         self._doublings = min(self._doublings + 1, MAX_DOUBLINGS)
 
     @property
     def ms(self) -> float:
-        """How long to wait."""
+        """The current timeout."""
         base = (
             float(FIRST_MS) if self._smoothed is None else max(MIN_MS, self._smoothed + 4 * self._variation)
         )

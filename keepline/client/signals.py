@@ -1,4 +1,4 @@
-"""Carries the signals of a call over its connections, one after the other: the I/O around `Delivery`."""
+"""Carries a call's signals over successive connections: the I/O around `Delivery`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from keepline.client.options import Options
 from keepline.client.outbox import Ticket
 
 _ENVELOPE = {"type": "signal", "room": "x" * 36, "stream": "x" * 64, "n": 2**53 - 1}
-"""As large as the frame around a signal gets."""
+"""The largest possible frame around a signal."""
 
 
 class _Promise(Ticket):
-    """A signal that somebody may wait for."""
+    """A signal that the app may await."""
 
     def __init__(self, signals: Signals) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class Signals:
         self._changed = asyncio.Event()
         self._pump = asyncio.create_task(self._run(), name="keepline-signals")
 
-    # --- what the app says ---
+    # --- requests of the app ---
 
     def send(self, data: Any, limits: Limits) -> asyncio.Future[None]:
-        """Send a signal: done once the peer has it.
+        """Send a signal. The future is done once the peer has it.
 
-        Raises SignalQueueFull, RequestFailed for one that no node takes, TypeError.
+        Raises SignalQueueFull, RequestFailed if nodes would refuse the signal, or TypeError if it is not JSON.
         """
         text = encode(data)
         check_size(encode(_ENVELOPE) + text, limits)
@@ -66,29 +66,29 @@ class Signals:
 
     @property
     def counts(self) -> DeliveryCounts:
-        """What it has cost until now."""
+        """The cost of reliable delivery so far."""
         return replace(self._delivery.counts, duplicates=self._delivery.incoming.duplicates)
 
     # --- what happens to the call ---
 
     def flow(self, connection: Connection) -> None:
-        """Both are there, or there again."""
+        """Both sides are present (again)."""
         self._connection = connection
         self._delivery.frame_bytes = connection.limits.frame_bytes
         self._delivery.flow(self._now())
         self._changed.set()
 
     def pause(self) -> None:
-        """One of the two is away, or about to go."""
+        """One side is away, or about to leave."""
         self._delivery.pause()
 
     def peer_left(self) -> None:
-        """The peer stepped out on purpose."""
+        """The peer left deliberately."""
         self._delivery.peer_left()
         self._delivery.pause()
 
     def peer_back(self) -> None:
-        """The peer's side was taken back, perhaps by a device that was there before."""
+        """The peer's side reconnected, possibly from a device that held it earlier."""
         self._delivery.incoming.hear_retired()
 
     def hold(self, seconds: float) -> None:
@@ -96,7 +96,7 @@ class Signals:
         self._delivery.hold(self._now() + 1_000 * seconds)
 
     def close(self, error: KeeplineError) -> None:
-        """It is over: whoever waits for a signal gets this error."""
+        """The call is over: signals that are still awaited fail with `error`."""
         self.end = error
         self._delivery.fail("room_ended" if isinstance(error, CallEnded) else "closed")
         self._pump.cancel()
@@ -104,7 +104,10 @@ class Signals:
     # --- what comes in ---
 
     def receive(self, frame: Frame) -> list[Any]:
-        """Take a signal or an acknowledgement: what the app gets, in order. Raises KeyError or TypeError."""
+        """Process a signal or an acknowledgement, and return the data for the app, in order.
+
+        Raises KeyError or TypeError for a malformed frame.
+        """
         if frame["type"] == "ack":
             self._delivery.acknowledged(frame["stream"], frame["n"], self._now())
             received = []
@@ -134,7 +137,7 @@ class Signals:
                     self._delivery.pause()  # until the next connection
 
     async def _wait(self) -> None:
-        """Wait until something has happened, or is due."""
+        """Wait for an event or for `wake_at`."""
         wake_at = self._delivery.wake_at()
         seconds = None if wake_at is None else max(0.0, (wake_at - self._now()) / 1_000)
         try:
@@ -146,6 +149,6 @@ class Signals:
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:
-    """Who does not wait for a signal need not learn what became of it."""
+    """Mark the exception as retrieved: the app may ignore the outcome of a signal."""
     if not future.cancelled():
         future.exception()

@@ -1,12 +1,12 @@
-"""Schedules the garbage collector so that no client waits for it.
+"""Schedules garbage collection so that no client waits for it.
 
-An automatic full collection visits all objects, which takes 150 ms with 6,000 clients, and no signal moves meanwhile.
-It starts when the number of objects has grown by a quarter, which is just when thousands of clients log in. But there
-are hardly any cycles here, and reference counting frees everything else at once; a test ensures that for connections.
+An automatic full collection visits every object. With 6,000 clients that takes 150 ms, during which no signal moves. It
+starts when the number of objects has grown by a quarter: exactly when thousands of clients log in. Yet there are hardly
+any reference cycles here, and reference counting frees everything else at once. A test ensures that for connections.
 
-So a few times a second, surviving objects are hidden from the collector (`gc.freeze`), which takes a microsecond for
-any number. A full collection then visits only newer objects. Once an hour it visits everything, for the few cycles that
-were frozen while in use.
+So a few times a second, `gc.freeze` hides the surviving objects from the collector, which takes a microsecond for any
+number of them. A full collection then visits only newer objects. Once an hour it visits everything, to free the few
+cycles that were frozen while in use.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Callable
 FREEZE_SECONDS = 0.2
 FULL_SECONDS = 3_600.0
 JITTER = 0.25
-"""Fraction of the hour by which nodes differ, so that nodes that started together do not pause together."""
+"""Random fraction of the hour, so that nodes that started together do not pause together."""
 
 
 class Garbage:
-    """Run `run` as a task."""
+    """Freezes objects and collects garbage on schedule. Run `run` as a task."""
 
     def __init__(self, now: float, uniform: Callable[[float, float], float] = random.uniform) -> None:
-        """`clock` is the time in seconds, monotonic."""
+        """`now` is the time in seconds, monotonic."""
         self._uniform = uniform
         self._full_at = now + self._hour()
 

@@ -1,7 +1,8 @@
-"""Failed logins by address, and by network of IPv6: after so many no more are tried until a window has passed.
+"""Failed logins per address and IPv6 network. After `limit` failures, logins are refused until the window has passed.
 
-All nodes count in Redis. Each also remembers its own and who is blocked, and decides by that alone when Redis does not
-answer; what it could not write there it writes when Redis is back. A refused login is not counted, so a block ends.
+All nodes count in Redis. Each node also remembers its own failures and the blocks it has seen. While Redis does not
+answer, it decides by these alone, and it writes the missing failures when Redis is back. Refused logins do not count,
+so a block ends.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from keepline.room.attempts import Attempts, encode_attempts
 from signal_node.limits.addresses import limit_of
 
 ANSWER_SECONDS = 1.0
-"""How long a login waits for Redis before this node decides alone, and then how long it does not ask Redis again."""
+"""How long a login waits for Redis before this node decides alone, and how long the node then does not ask Redis."""
 
 SEND_SECONDS = 0.5
 MAX_ADDRESSES = 10_000
-"""Maximum number of addresses that one node remembers; the one with the oldest failure is dropped first."""
+"""Maximum number of addresses that one node remembers; the one that failed longest ago is dropped first."""
 
 _MAX_EVENTS = keys.MAX_EVENTS // 2
 _BATCH = 500
@@ -36,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Known:
-    """What this node knows of an address: ms of its failures here by id, and which of them Redis does not have yet."""
+    """What this node knows of an address: its failures here (id → ms), and those that Redis does not have yet."""
 
     own: dict[str, int] = field(default_factory=dict)
     unsent: set[str] = field(default_factory=set)
@@ -54,7 +55,7 @@ class _Known:
 
 @dataclass(slots=True)
 class _Question:
-    """A query to Redis about an address. If there is no answer, its callers have given up."""
+    """A query to Redis about an address, shared by concurrent logins."""
 
     over: asyncio.Event = field(default_factory=asyncio.Event)
     answered: bool = False
@@ -86,13 +87,13 @@ class FailedLogins:
         self._batches = self.batches or Batches(self.client)
 
     async def wait_ms(self, address: str) -> int:
-        """How long until the address may try another login, in ms; 0 for now. Asks Redis at most once."""
+        """The ms until the address may log in again; 0 for now. Queries Redis at most once."""
         if not self._wait_here(address) and self.now() >= self._alone_until:
             await self._ask(address)
         return self._wait_here(address)
 
     async def _ask(self, address: str) -> None:
-        """Learn of the other nodes' failures. Concurrent logins from the same address share the answer."""
+        """Query the other nodes' failures. Concurrent logins from the same address share the answer."""
         while (question := self._questions.get(address)) is not None:
             await question.over.wait()
             if question.answered:
@@ -106,7 +107,7 @@ class FailedLogins:
             question.over.set()
 
     async def failed(self, address: str, attempt: str) -> None:
-        """A login has failed; `attempt` is its id. After this, every node knows it, if Redis answers."""
+        """Record a failed login; `attempt` is its id. If Redis answers, every node then knows it."""
         known = self._remember(address)
         known.own[attempt] = self.now()
         known.unsent.add(attempt)
@@ -122,7 +123,7 @@ class FailedLogins:
         await self._send_failures()
 
     async def restore(self, archived: Iterable[Attempts], partitions: frozenset[int]) -> None:
-        """Restore from Postgres what no node remembers of some partitions. Raises StoreUnavailable."""
+        """Restore failures in `partitions` that no node remembers, from Postgres. Raises StoreUnavailable."""
         now = self.now()
         calls: list[Call] = []
         for one in archived:
@@ -184,7 +185,7 @@ class FailedLogins:
         return keys.failed_logins(self._partition(address), address)
 
     def _call(self, address: str) -> tuple[Call, list[str]]:
-        """Tell Redis of failures that it does not have, and return the total number and the ids of those."""
+        """A call that sends Redis the missing failures and returns the total, and the ids of those failures."""
         known = self._known.get(address) or _Known()
         told = {attempt: at for attempt, at in known.own.items() if attempt in known.unsent}
         arguments: list[Value] = [self.now(), self.window_ms, self._limit_of(address)]
@@ -193,7 +194,7 @@ class FailedLogins:
         return ([self._key(address)], arguments), list(told)
 
     async def _tell(self, address: str) -> None:
-        """Tell Redis of the failures here and learn of the others. Without an answer, the failures here count."""
+        """Send Redis our failures and read the total. Without an answer, only our own failures count."""
         call, told = self._call(address)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -223,7 +224,7 @@ class FailedLogins:
                 self._learn(address, told, answer)
 
     async def _send_events(self, addresses: Sequence[str]) -> None:
-        """Tell the persister: of a block at once, of earlier failures together, a little later."""
+        """Send events to the persister. A block is sent at once; earlier failures are batched."""
         events = [event for address in addresses if (event := self._events.get(address)) is not None]
         calls: list[Call] = [
             ([keys.events(self._partition(event.address))], [encode_attempts(event), _MAX_EVENTS])
@@ -236,7 +237,7 @@ class FailedLogins:
 
 
 def _whole(answers: Sequence[Any]) -> Sequence[Any]:
-    """The answers of a pipeline, if none is an error. Raises StoreUnavailable."""
+    """The answers of a pipeline. Raises StoreUnavailable if any is an error."""
     for answer in answers:
         if isinstance(answer, Exception):
             raise StoreUnavailable(f"{type(answer).__name__}: {answer}") from answer

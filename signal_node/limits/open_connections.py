@@ -1,9 +1,9 @@
-"""Open connections by address, and by network of IPv6, counted over all nodes.
+"""Open connections per address and IPv6 network, counted over all nodes.
 
-Each process keeps its own count of an address in Redis: with every connection that opens or closes, and now and then so
-that its lease goes on. The answer is what the other processes have; so one round trip settles all connections that
-opened during the last one. Until it is settled a connection is open, but its hello waits. Without Redis the count of
-this process decides.
+Each process writes its own count for an address to Redis whenever a connection opens or closes, and at intervals to
+renew its lease. The answer is the count of all other processes, so one round trip decides on all connections that
+opened during the previous one. Until then a connection is open, but its hello waits. Without Redis, this process' count
+decides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Share:
-    """The connections of one address to this process: admitted ones, and new ones."""
+    """The connections of one address to this process: admitted ones, and new ones that wait for Redis."""
 
     address: str
     counted: set[str] = field(default_factory=set)
@@ -103,19 +103,19 @@ class OpenConnections:
         self._changed(share)
 
     async def answered(self, address: str, session: str) -> None:
-        """Wait until it is known whether a connection may stay."""
+        """Wait until Redis has decided whether the connection may stay."""
         share = self._shares.get(address)
         settling = None if share is None else share.waiting.get(session)
         if settling is not None:
             await settling.wait()
 
     def put_back(self) -> None:
-        """Write back what Redis may have lost."""
+        """Write back the counts that Redis may have lost."""
         for share in self._shares.values():
             self._changed(share)
 
     async def run(self) -> None:
-        """Send changed counts, each time that the previous write is answered, until cancelled."""
+        """Send changed counts, one batch after the other, until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(TICK_SECONDS):
@@ -166,14 +166,14 @@ class OpenConnections:
         return answers
 
     def _go_on_alone(self) -> None:
-        """Let nobody wait for Redis while it is away."""
+        """Redis is away: decide on all waiting connections by our own count."""
         self._alone = True
         for share in self._shares.values():
             share.dirty = True  # the write may or may not have happened, so it stays pending
             self._apply_answer(share, tuple(share.waiting), 0)
 
     def _apply_answer(self, share: _Share, sessions: Sequence[str], answer: Any) -> None:
-        """Decide on the connections that the query counted. Those of an unanswered query may stay."""
+        """Decide on the connections in a query. Without an answer, only this process' count matters."""
         if isinstance(answer, Exception):
             answer = 0
             share.dirty = True  # for the next tick

@@ -1,7 +1,7 @@
-"""How often an address, and a user, may log in with a valid token, and budgets that survive a reconnect.
+"""Rate limits on valid logins per address and user, and budgets that survive a reconnect.
 
-In memory and per node, because this protects the node itself. With more than 10,000 entries, those that were used
-longest ago are dropped; their buckets are full again by then.
+In memory and per node, because they protect the node itself. Above 10,000 entries the least recently used ones are
+dropped; their buckets are full again by then.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MAX_KNOWN = 10_000
 
 USER_LOGINS_PER_SECOND = 1.0
 USER_BURST_SECONDS = 20
-"""A page that is reloaded again and again, and SDKs that lose every connection at once, stay below this."""
+"""Enough for a page that is reloaded again and again, and for SDKs that lose every connection at once."""
 
 T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Values of recently used names."""
+    """An LRU map that creates missing values."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         """`make` creates the value of a new name."""
@@ -45,7 +45,7 @@ class Recent(Generic[T]):
 
 
 class Rates:
-    """What is counted per address and user beyond the life of a connection."""
+    """Budgets and buckets per address and user, which outlive connections."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Rates:
         logins_burst: int,
         user_logins_per_second: float = USER_LOGINS_PER_SECOND,
     ) -> None:
-        """Take what `frames()` makes: the bucket of frames of a user. An address, and a user, may log in so often."""
+        """`frames()` creates a user's bucket of frames. The other arguments limit work and logins."""
         self._budgets = Recent(partial(Budget, work.address, work.address_burst))
         self._frames = Recent(frames)
         user_burst = max(1, round(user_logins_per_second * USER_BURST_SECONDS))
@@ -65,7 +65,7 @@ class Rates:
         ]
 
     def budget_of(self, address: str) -> Budget:
-        """The work budget of all connections of an address."""
+        """The work budget shared by all connections of an address."""
         return self._budgets.of(address)
 
     def frames_of(self, user: str) -> Bucket:
@@ -73,7 +73,7 @@ class Rates:
         return self._frames.of(user)
 
     def login_wait_ms(self, user: str, host: str | None, now: float) -> int:
-        """Count a login with a valid token. Returns how long to wait if it exceeds the rate."""
+        """Count a login with a valid token. Returns the ms to wait if it exceeds a rate; 0 if not."""
         buckets = [self._users.of(user)]
         buckets += [recent.of(name) for recent, name in zip(self._networks, networks_of(host), strict=False)]
         return max(0 if bucket.take(now) else max(1, bucket.wait_ms()) for bucket in buckets)

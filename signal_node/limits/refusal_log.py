@@ -36,7 +36,7 @@ class RefusalLog:
         self._minutes: dict[str, _Minute] = {}
 
     def handshake_refused(self, address: str | None, status: int, why: str) -> None:
-        """The client is not one of ours, or used the wrong address."""
+        """The client does not speak our protocol, or used the wrong address."""
         if (unlogged := self._unlogged("handshake")) is not None:
             _log.info(
                 "handshake_refused",

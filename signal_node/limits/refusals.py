@@ -1,4 +1,4 @@
-"""Refuses connections and logins of an address that has reached a limit."""
+"""Refuses connections and logins from an address that has reached a limit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from signal_node.transport.connections import Connections
 RETRY_AFTER_MS = 2_000
 """When a connection that exceeds the limit may retry.
 
-Nobody knows when another connection will close. The time is much shorter than a call's grace period: after a node dies,
-its connections still count for some seconds, beside those that replace them.
+It is impossible to know when another connection will close. The time is much shorter than a call's grace period: after
+a node dies, its connections still count for some seconds, in addition to those that replace them.
 """
 
 LOG_SECONDS = 60.0
-"""How often the log reports an address."""
+"""Minimum interval between log lines about the same address."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Refusals:
         self._logged = Recent(_Logged)
 
     def session_too_many(self, session: str) -> None:
-        """Close a connection: all nodes together have too many of its address."""
+        """Close a connection: its address has too many over all nodes."""
         connection = self._clients.get(session)
         if connection is not None:
             self.too_many_connections(connection)
@@ -72,7 +72,7 @@ class Refusals:
         connection.perform(connection.session.limited(why, retry_after_ms))
 
     def _log(self, connection: Connection, limit: str) -> None:
-        """Log at intervals which address exceeds a limit, as a hash that can be compared with a known address."""
+        """Log the address that exceeds a limit, at intervals, as a hash that can be compared with a known address."""
         address, now = connection.address or "", connection.heard_at
         if now >= self._logged.of(address).at + LOG_SECONDS:
             self._logged.of(address).at = now

@@ -1,4 +1,4 @@
-"""Long chats that were read a moment ago. A chat may have 2 MB, and its room be joined as often as frames come."""
+"""A cache of long chats. A chat can have 2 MB, and a client can join its room with every frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keepline.room.record import Message, Room
 from keepline.room.rules import MAX_MESSAGES
 
 LONG = 50
-"""Lines from which on a chat is kept: to read a short one again costs next to nothing."""
+"""Minimum number of messages of a cached chat: reading a shorter one again is cheap."""
 
 MAX_BYTES = 16 * 1_048_576
 _BYTES_OF_A_CHARACTER = 4
@@ -17,7 +17,7 @@ _BYTES_OF_A_LINE = 200
 
 
 class RecentChats:
-    """The chats that were read last, as far as they fit. A chat that is whole up to a line never changes."""
+    """The most recently read chats, up to `max_bytes`. An entry is valid until the room's `last_seq` changes."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -25,7 +25,7 @@ class RecentChats:
         self._chats: OrderedDict[str, tuple[Sequence[Message], int]] = OrderedDict()
 
     def of(self, room: Room) -> Sequence[Message] | None:
-        """The chat as of a record; None when it is not known, or has gone on since."""
+        """The chat of a room's record; None if it is not cached, or if messages were added."""
         known = self._chats.get(room.room_id)
         if known is None or known[0][-1].seq != room.last_seq:
             return None
@@ -33,7 +33,7 @@ class RecentChats:
         return known[0]
 
     def keep(self, room: Room, lines: Sequence[Message]) -> None:
-        """Remember a chat that was read, if it is long and no line is missing."""
+        """Cache a chat, if it is long and complete."""
         if len(lines) < LONG or lines[-1].seq != room.last_seq:
             return
         if len(lines) < min(room.last_seq, MAX_MESSAGES):

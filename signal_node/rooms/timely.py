@@ -1,11 +1,11 @@
-"""Changes for a caller who does not wait for long: stored in time, or never.
+"""Changes with a deadline, for callers that do not wait long: stored in time, or never.
 
-The app's backend is answered 503 when Redis does not answer in time, and tries again. What it was refused must not be
-done later. So such a change waits in no journal. It is sent with the time by which it has to reach Redis, and the
-script refuses it after that. The time is by the clock of the very server that stores the change, which is asked for it
-first: clocks need not agree.
+If Redis does not answer in time, the app's backend gets a 503 and retries. A change that was refused must not happen
+later. So these changes do not wait in the journal. Each carries a deadline for reaching Redis, and the script rejects
+it after that. The deadline is on the clock of the Redis server that stores the change, which is read first, so clocks
+need not agree.
 
-One case is left, which no clock can decide: a change that was stored in time, and whose answer was lost.
+One case remains that no clock can decide: the change was stored in time, but the answer was lost.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from signal_node.rooms.rebase import Here, change
 from signal_node.rooms.store import Change, Committed, Conflict, Failed, RoomStore, Unavailable
 
 STORED_SECONDS = 2.5
-"""A change that reaches Redis later than this after it was asked for is not made; its caller waits a little longer."""
+"""How soon after the request a change must reach Redis. The caller waits slightly longer."""
 
 NOBODY = ""
-"""In the name of which node such changes are made: so every node is told of them, this one as well."""
+"""The node in whose name these changes are made. No node is called this, so all are notified, including this one."""
 
 
 GivenUp = Callable[[], bool]
-"""Whether the caller is gone: it may have asked long ago if this node stood still."""
+"""Whether the caller has gone. If this node stalled, the request may be old."""
 
 
 class NoSuchRoom(Exception):
-    """There is no room of that id."""
+    """No room has this id."""
 
 
 class AnotherRoom(Exception):
-    """A room of that id is there, and it is not the one that was to be opened."""
+    """A different room with this id exists."""
 
 
 class TimelyChanges:
-    """Rooms that are opened and ended for the app's backend."""
+    """Opens and ends rooms for the app's backend."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class TimelyChanges:
         on_gap: Callable[[str], None],
         on_committed: Callable[[Command, Room | None, Room], None],
     ) -> None:
-        """Take what `Rooms` does, but another source of write ids: a record knows one write of each."""
+        """Like `Rooms`, but with its own source of write ids: a record remembers the last write of each source."""
         self._store = store
         self._rooms = rooms
         self._rules = rules
@@ -67,7 +67,7 @@ class TimelyChanges:
         self._on_committed = on_committed
 
     async def open(self, command: Open, given_up: GivenUp) -> Room:
-        """Open a room; what is there, if the same room was opened before.
+        """Open a room. Returns the existing room if the same one was opened before.
 
         Raises AnotherRoom, IllegalTransition, NotStored, StoreUnavailable.
         """
@@ -79,7 +79,10 @@ class TimelyChanges:
         return stored
 
     async def end(self, room_id: str, reason: EndReason, given_up: GivenUp) -> tuple[Room, list[Message]]:
-        """End a room; what is there, if it has ended. Raises NoSuchRoom, BadRecord, NotStored, StoreUnavailable."""
+        """End a room. Returns it, with its chat, even if it had already ended.
+
+        Raises NoSuchRoom, BadRecord, NotStored, StoreUnavailable.
+        """
         until = _until()
         while True:
             room, messages = await self._store.load(room_id)
@@ -114,7 +117,7 @@ class TimelyChanges:
         return pending.after
 
     async def _commit(self, change: Change, until: float, given_up: GivenUp) -> Committed | Conflict | Failed:
-        """Store a change before `until`, by the time of the loop. The same change is tried again until then."""
+        """Store a change before `until` (event loop time). Retry the same change until then."""
         loop = asyncio.get_running_loop()
         backoff = Backoff(0.05, 0.5)
         while True:
@@ -129,7 +132,7 @@ class TimelyChanges:
                 return result
             delay = backoff.next()
             if loop.time() + delay > until:
-                self._on_gap(change.after.room_id)  # it may be stored all the same
+                self._on_gap(change.after.room_id)  # it may be stored nevertheless
                 raise StoreUnavailable(result.why)
             await asyncio.sleep(delay)
 

@@ -1,8 +1,8 @@
 """Deletes ended rooms an hour after their end, by the cluster's time.
 
-TTLs follow Redis' clock. If that is set forward, Redis drops ended rooms too early, and a node that was cut off
-meanwhile could restore such a room as live. So ended rooms are in a sorted set by the time at which nodes delete them.
-They also have a TTL that is a day longer, in case no node deletes them.
+TTLs follow Redis' clock. If that clock is set forward, Redis drops ended rooms too early, and a node that was cut off
+then could restore such a room as live. So a sorted set lists ended rooms by the time at which nodes delete them. They
+also have a TTL that is a day longer, in case no node deletes them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from keepline.ops.redis.scripts import Call, Script, StoreUnavailable, text
 from keepline.room import keys
 
 LEFT_OVER_MS = 24 * 3_600 * 1_000
-"""How much longer than necessary a tombstone may live, which is how far Redis' clock may be set forward."""
+"""Extra lifetime of a tombstone. Redis' clock may be set forward by as much."""
 
 INTERVAL_SECONDS = 5.0
 LEASE_MS = 30_000
 AT_MOST = 250
-"""Number of rooms per partition that are deleted at once."""
+"""Maximum number of rooms deleted per partition and round trip."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ def wall_ms() -> int:
 
 
 class Tombstones:
-    """The ended rooms. Run `run` as a task."""
+    """Deletes expired tombstones. Run `run` as a task."""
 
     def __init__(self, client: Client, partitions: int, now: Callable[[], int]) -> None:
         """`now()` is the time in ms since 1970."""

@@ -1,7 +1,7 @@
-"""Lets clients in, in order and a limited number at a time: hellos and joins.
+"""Admission control for hellos and joins: served in order, a limited number at a time.
 
-Each visit does its own work (`Visit`). This module decides when, tells those who wait that they do, and refuses those
-who cannot be served in time. A client that disconnects leaves the queue.
+A `Visit` does the work. This module decides when, notifies waiting clients, and refuses those that cannot be served in
+time. A client that disconnects leaves the queue.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from signal_node.signaling.work import Work
 from signal_node.transport.connection import Connection
 
 AT_ONCE = 32
-"""Maximum number of concurrent hellos and joins: enough for Redis to answer several in one write, and few, so that the
-work that a signal has to wait for in the event loop is done soon.
+"""Maximum number of concurrent hellos and joins: enough for one write to Redis to carry several, and few enough that
+signals do not wait long for the event loop.
 """
 
 TICK_SECONDS = 0.02
 TOLD = 32
-"""Number of clients that are told something per tick: thousands at once would block the event loop."""
+"""Number of clients notified per tick: thousands at once would block the event loop."""
 
 CROWDED = "many clients are logging in; retry later"
 
@@ -36,17 +36,17 @@ class Visit(Hashable, Protocol):
 
     @property
     def connection(self) -> Connection:
-        """The connection."""
+        """The client's connection."""
 
     @property
     def line(self) -> Line:
-        """The queue in which it waits."""
+        """Its class in the queue."""
 
     def serve(self) -> Coroutine[Any, Any, None]:
-        """Answer it, whatever happens."""
+        """Do the work, and answer the client in any case."""
 
     def refuse(self, message: str, retry_after_ms: int) -> None:
-        """Tell the client to retry after that time."""
+        """Tell the client to retry after `retry_after_ms`."""
 
     def tell_queued(self, ahead: int, wait_ms: int) -> None:
         """Tell the client that it is in the queue."""
@@ -65,7 +65,7 @@ class Admission:
     """The admission queue. Run `run` as a task."""
 
     def __init__(self, work: Work, patience: float, now: Callable[[], float]) -> None:
-        """`patience` is how many seconds a visit may wait. `clock` is in seconds, monotonic."""
+        """`patience` is how many seconds a visit may wait. `now()` is the time in seconds, monotonic."""
         self.counts = AdmissionCounts()
         self.crowding = Crowding()
         self.queue: AdmissionQueue[Visit] = AdmissionQueue(AT_ONCE, patience)
@@ -74,7 +74,7 @@ class Admission:
         self._waiting: dict[Connection, list[Visit]] = {}
 
     def ask(self, visit: Visit) -> None:
-        """Serve a visit when it is its turn, or tell it at once when to retry."""
+        """Serve a visit when its turn comes, or tell the client at once when to retry."""
         now = self._now()
         self.crowding.came(visit, now)
         retry_after_ms = self.queue.add(visit, now, visit.line)
@@ -95,10 +95,9 @@ class Admission:
             self.crowding.went(visit, self._now())
 
     def turn_away(self) -> float | None:
-        """After how many seconds a client without handshake should retry; None to accept it.
+        """The seconds after which a client should retry that has not done its handshake yet; None to accept it.
 
-        No client is refused while there is room for one that returns to a call, because only its hello shows that it
-        does.
+        Nobody is refused while there is room for clients that return to a call: only the hello tells who they are.
         """
         if not self.queue.is_full(Line.RESUME):
             return None
@@ -109,13 +108,13 @@ class Admission:
         return seconds
 
     async def run(self) -> None:
-        """Tell waiting clients that they wait, and expired ones to retry, until cancelled."""
+        """Send waiting clients notices, and tell expired ones to retry, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.tell(self._now())
 
     def tell(self, now: float) -> None:
-        """Tell waiting clients what is due at `now`."""
+        """Send the notices and refusals that are due at `now`."""
         for told in self.queue.due(now, TOLD):
             if isinstance(told, Refusal):
                 self._forget(told.key)

@@ -1,17 +1,17 @@
-"""The queue of clients that log in, and what they are told while they wait. No I/O; time is an argument, in seconds.
+"""The queue of clients that log in, and their notices. No I/O; time is an argument, in seconds.
 
-If thousands arrive at once, serving all of them concurrently serves none: each would finish at the very end, when most
-have given up. So only some are served at a time. The others wait: first the joins of clients that are logged in, then
-clients that return to a call, then new clients, each in order of arrival.
+If thousands arrive at once, serving them all concurrently serves none: every login would finish at the very end, when
+most clients have given up. So only some are served at a time, and the others wait: first the joins of clients that are
+logged in, then clients that return to a call, then new clients, each class in order of arrival.
 
-The expected wait follows from the rate at which others were served while someone waited. A faster rate is adopted at
-once, a slower one gradually, and not while more clients arrive than are served: then the event loop is busy with their
-handshakes, and will be faster. A client that has waited in vain shows how slow it really is. Letting a client wait that
-could have been refused costs little. A refusal costs a handshake and, at worst, seconds in which no client is served.
+The expected wait follows from the service rate, measured while others wait. A faster rate is adopted at once. A slower
+one is adopted gradually, and not while more clients arrive than are served: the event loop is then busy with their
+handshakes and will speed up. A client that waited in vain shows the true rate. The estimate errs towards waiting: that
+costs little, while a refusal costs a handshake and, at worst, seconds in which no client is served.
 
-A client that cannot be served within `patience` is refused at once and told when to retry. These times are spaced at
-the same rate, so that refused clients return when it is their turn and not all at once. They are slightly early,
-because a client that returns early waits here, and one that returns late leaves the node idle.
+A client that cannot be served within `patience` is refused at once and told when to retry. Retry times are spaced at
+the same rate, so that refused clients return in turn and not all at once. They are slightly early: a client that
+returns early waits here, but one that returns late leaves the node idle.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from typing import Generic, TypeVar
 
 FIRST_NOTICE_SECONDS = 2.0
 NOTICE_SECONDS = 4.0
-"""How long a client waits before it is told so, and the interval of further notices."""
+"""Time until a waiting client's first notice, and the interval of further ones."""
 
 OVERTIME = 0.25
-"""Fraction of `patience`: a client that will be served that soon keeps waiting, because a refusal would cost
-its place.
-"""
+"""Fraction of `patience`. A client that will be served this soon keeps waiting: a refusal would cost its place."""
 
 EARLY = 0.75
 """Fraction of the time until a refused client's turn. Clients return later than told, by a quarter."""
@@ -39,14 +37,14 @@ MAX_WAITING = 20_000
 MAX_RETRY_SECONDS = 120.0
 
 FIRST_PACE = 0.001
-"""Seconds per client that are assumed before any was measured."""
+"""Assumed seconds per client before the first measurement."""
 
 WINDOW_SECONDS = 0.25
 LEARNED = 0.125
-"""Weight of a slower rate that a window shows."""
+"""Weight of a window that shows a slower rate."""
 
 SLOWEST = 4.0
-"""Maximum factor by which a window may show the rate to be slower: the event loop may have stalled."""
+"""Limit on how much slower than the estimate a window counts: the event loop may have stalled."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -70,7 +68,7 @@ class Notice(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Generic[K]):
-    """A client that has waited in vain is to be told when to retry."""
+    """A client that waited in vain, and when it should retry."""
 
     key: K
     retry_after_ms: int
@@ -100,7 +98,7 @@ class Pace:
         self._came += 1
 
     def served(self, now: float, *, others_wait: bool) -> None:
-        """A client was served. If no other waits, the time until the next one has no meaning."""
+        """A client was served. If nobody waits, the time until the next one says nothing about the rate."""
         if self._began is None or not others_wait:
             self._begin(now if others_wait else None)
             return
@@ -115,11 +113,11 @@ class Pace:
         self._begin(now)
 
     def idle(self) -> None:
-        """No client waits any more."""
+        """The queue is empty."""
         self._begin(None)
 
     def at_least(self, seconds: float) -> None:
-        """The rate as experienced by a client that has waited in vain."""
+        """Raise the estimate to what a client that waited in vain experienced."""
         self.seconds = max(self.seconds, seconds)
 
     def _begin(self, now: float | None) -> None:
@@ -127,7 +125,7 @@ class Pace:
 
 
 class AdmissionQueue(Generic[K]):
-    """At most `at_once` clients in progress, and those that wait, by a key for each."""
+    """At most `at_once` clients in progress, and the waiting ones. Each client has a key."""
 
     def __init__(self, at_once: int, patience: float) -> None:
         self.under_way = 0
@@ -140,7 +138,7 @@ class AdmissionQueue(Generic[K]):
         self._keys: dict[_Ticket, K] = {}
         self._to_tell: list[
             tuple[float, _Ticket]
-        ] = []  # a heap, in which clients that have left stay until their time
+        ] = []  # a heap; clients that have left stay in it until their notice is due
         self._retry_at = 0.0
 
     def __len__(self) -> int:
@@ -151,7 +149,7 @@ class AdmissionQueue(Generic[K]):
         return not self._has_place(self._ahead(line))
 
     def add(self, key: K, now: float, line: Line) -> int | None:
-        """Let a client wait; or, if that would take too long, return the ms after which it should retry."""
+        """Add a client, or return the ms after which it should retry if the wait would be too long."""
         self.pace.came()
         if self.is_full(line):
             return self.refuse(now)
@@ -192,14 +190,14 @@ class AdmissionQueue(Generic[K]):
             self.pace.idle()
 
     def refuse(self, now: float) -> int:
-        """A client is refused: return after how many ms it should retry."""
+        """Refuse a client: return the ms after which it should retry."""
         served_at = now + EARLY * (len(self) + self.under_way) * self.pace.seconds
         next_at = self._retry_at + EARLY * self.pace.seconds
         self._retry_at = min(max(next_at, served_at), now + MAX_RETRY_SECONDS)
         return round((self._retry_at - now) * 1_000)
 
     def due(self, now: float, at_most: int) -> Iterator[Notice[K] | Refusal[K]]:
-        """What to tell now, up to that many clients. Refused ones have been removed from the queue."""
+        """The notices and refusals that are due, `at_most` so many. Refused clients are removed from the queue."""
         while self._to_tell and self._to_tell[0][0] <= now and at_most > 0:
             _, ticket = heapq.heappop(self._to_tell)
             key = self._keys.get(ticket)
@@ -210,9 +208,7 @@ class AdmissionQueue(Generic[K]):
             yield self._told(key, line[key], self._before(line, ticket), now)
 
     def _told(self, key: K, waiting: _Waiting, ahead: int, now: float) -> Notice[K] | Refusal[K]:
-        """Refuse clients that will not be served soon even now, because it was slower than expected, or others
-        arrived.
-        """
+        """A notice, or a refusal for a client that has waited too long and is still far from its turn."""
         waited, wait = now - waiting.since, ahead * self.pace.seconds
         if waited >= self._patience:
             self.pace.at_least(waited / max(1, self._served - waiting.served_before))
@@ -227,9 +223,7 @@ class AdmissionQueue(Generic[K]):
         return Notice(key, ahead - self.under_way, round(wait * 1_000))
 
     def _before(self, line: OrderedDict[K, _Waiting], ticket: _Ticket) -> int:
-        """About how many are served before a waiting client, including those of its class that arrived earlier and have
-        left.
-        """
+        """About how many clients are served before this one. May include some of its class that have left."""
         first = next(iter(line.values())).ticket
         own = min(ticket[1] - first[1], len(line) - 1)
         return self.under_way + sum(map(len, self._lines[: ticket[0]])) + own

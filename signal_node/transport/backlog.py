@@ -1,10 +1,10 @@
-"""Accepted sockets that are not read yet. They are processed in order, a few per tick of the event loop.
+"""Accepted sockets that nothing reads yet. They are processed in order, a few per tick of the event loop.
 
-If a crowd of clients arrived at one moment, creating a transport, a protocol and a handshake for each would delay all
-signals, and all hellos, until the last handshake was done. A waiting socket costs only a descriptor.
+If a crowd arrived at once, creating a transport, a protocol and a handshake for each client would delay all signals and
+hellos until the last handshake was done. A waiting socket costs only a file descriptor.
 
-If the node is overloaded, clients that have waited here for a while are refused without any of that: their request is
-discarded unread, and answered with 503.
+If the node is overloaded, clients that have waited here for a while are refused without any of that work: their request
+is discarded unparsed and answered with 503.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ TAKEN = 4
 """Number of sockets for which connections are created per tick."""
 
 LOOKED_AT = 32
-"""The number for sockets that have closed, or are refused, which cost less."""
+"""Number of sockets examined per tick: closing or refusing one costs less than a connection."""
 
 PATIENCE_SECONDS = 1.0
-"""How long a socket waits before it may be refused, so that its request has arrived."""
+"""How long a socket waits before it may be refused, so that its request has time to arrive."""
 
 MAX_REQUEST = 16_384
 
@@ -51,7 +51,7 @@ class Backlog:
     ) -> None:
         """Call `take(socket, host)` for each socket in turn, and `gone(host)` for a socket that is closed here.
 
-        `turn_away()` returns after how many seconds a client that would wait in vain should retry; None for nobody.
+        `turn_away()` returns the seconds after which a client that cannot be served should retry; None to accept it.
         """
         self._loop = loop
         self._take = take

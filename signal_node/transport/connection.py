@@ -1,6 +1,6 @@
-"""One client's connection: an asyncio protocol that joins framing and session. No task per connection.
+"""One client's connection: an asyncio protocol that connects framing and session. No task per connection.
 
-What comes in is read by `Reading`'s leave, what goes out is `Outgoing`'s.
+`Reading` decides when to read, and `Outgoing` writes.
 """
 
 from __future__ import annotations
@@ -36,14 +36,12 @@ CLOSE_SECONDS = 5.0
 """How long a client may take to answer a close."""
 
 MAX_JOINS = 1
-"""Maximum number of concurrent joins of a connection, because each may load a long chat into memory. Others wait, in
-order.
-"""
+"""Maximum number of concurrent joins per connection, because each may load a long chat. Others wait, in order."""
 
 AT_ONCE_BYTES = 16_384
-"""Bytes that a welcomed client may send in one packet without waiting for its turn: any offer, a burst of candidates.
+"""Size up to which a packet of a welcomed client is read at once: enough for any offer or a burst of candidates.
 
-Other clients always wait: a handshake costs as much as a hundred signals, and so do the pings that fit in here.
+Other clients always wait their turn: a handshake costs as much as a hundred signals, and so would a packet of pings.
 """
 
 MAX_DISCARDED = 1_048_576
@@ -77,10 +75,10 @@ class Handler(Protocol):
         """The page's origin is not allowed."""
 
     def opened(self, connection: Connection) -> None:
-        """A client has completed its handshake."""
+        """The client has completed its handshake."""
 
     def relay(self, connection: Connection, relay: Relay) -> None:
-        """Forward to the peer, without awaiting anything."""
+        """Forward a signal to the peer, without awaiting."""
 
     def perform(self, connection: Connection, effect: Request) -> None:
         """Start an effect that takes time."""
@@ -146,9 +144,9 @@ class Connection(asyncio.Protocol):
         self.pinged_at: float | None = None
         self.closing_since: float | None = None
         self.closed_as: close_codes.CloseCode | None = None
-        self.leaving = False  # it has been sent goodbye
+        self.leaving = False  # `goodbye` was sent
         self.slow_told_at = 0.0  # when the peer's node was last told that it reads too slowly
-        self.replaced = False  # its session has lost the user
+        self.replaced = False  # another session has taken over the user
         self.forwarded_for = ""
         self.address: str | None = None
         self.socket_host = socket_host  # the address of the socket, as counted from `accept` on
@@ -173,7 +171,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.heard_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Read what arrived: at once if it can only be little work, otherwise when it is this connection's turn."""
+        """Process received data: small packets at once, others when it is this connection's turn."""
         self.heard_at = now = self._loop.time()
         self.pinged_at = None
         stalls = self._stalls
@@ -203,9 +201,9 @@ class Connection(asyncio.Protocol):
             reading.rest(0.0)
 
     def _read(self, data: bytes, now: float) -> None:
-        """Read a slice: feed the framing, pass each message to the session, and perform its effects.
+        """Process a slice: parse frames, pass each message to the session, and perform its effects.
 
-        Without new data, continue with the rest of the last data.
+        Without new data, continue with what is left of the last data.
         """
         websocket = self.websocket
         events = websocket.receive(data, self)
@@ -234,7 +232,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """The peer sends no signals, but twice the limit is unread: the client has to go."""
+        """Twice the limit is unread, although signals stop at the limit: disconnect the client."""
         self.close(close_codes.TOO_SLOW)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -266,10 +264,10 @@ class Connection(asyncio.Protocol):
         """Whether the socket belongs to a trusted proxy."""
         return self._handler.trusts(self)
 
-    # --- what the node does with it ---
+    # --- called by the node ---
 
     def hello_due_in(self, seconds: float) -> None:
-        """The client was told to send hello at that time. From then on it has the usual time for it."""
+        """The client was told to send `hello` after `seconds`. Its timeout starts then."""
         self.opened_at = self._loop.time() + seconds
 
     def perform(self, effects: Sequence[Effect]) -> None:
@@ -298,12 +296,12 @@ class Connection(asyncio.Protocol):
         self.outgoing.answer(data)
 
     def answered(self) -> None:
-        """The answer to a join has been written: now write the frames that were held back."""
+        """The answer to a join has been written: write the frames that were held back, and start the next join."""
         self.outgoing.answered()
         self._begin_joins()
 
     def close(self, close: close_codes.CloseCode) -> None:
-        """Close for a reason of the node."""
+        """Close the connection on the node's initiative."""
         self.perform(self.session.close(close))
 
     def ping(self, now: float) -> None:
@@ -320,7 +318,7 @@ class Connection(asyncio.Protocol):
     # --- turns.Reader ---
 
     def go_on(self) -> None:
-        """Read another slice of the received data, or of new data."""
+        """Process another slice of the received data, or resume reading."""
         reading = self.reading
         reading.waits = False
         if self._transport is None:
@@ -332,7 +330,7 @@ class Connection(asyncio.Protocol):
         reading.resume()
 
     def _credit(self) -> None:
-        """The first data after a stall was sent during it."""
+        """Data that was sent during a stall of the node does not count as a burst."""
         self._credited = self._stalls.number
         if self.heard_at > self._stalls.credited_until:
             return
@@ -340,12 +338,12 @@ class Connection(asyncio.Protocol):
         self.session.stalled(self._stalls.seconds)
 
     def _discard(self, data: bytes) -> None:
-        """Cut off a client that keeps sending after our close, once it must have seen the close."""
+        """Disconnect a client that keeps sending long after our close."""
         self._discarded += len(data)
         if self._discarded > MAX_DISCARDED:
             self.abort()
         elif data[:1] == CLOSE_FRAME and self._transport is not None and not self._transport.can_write_eof():
-            self._transport.close()  # TLS has no half-close, and the client waits for the end
+            self._transport.close()  # TLS has no half-close, and the client waits for us
 
     def _begin_joins(self) -> None:
         while self._joins and self.outgoing.pending_answers < MAX_JOINS:
@@ -358,7 +356,7 @@ class Connection(asyncio.Protocol):
 
 
 def _happened(connection: Connection, event: Event, handler: Handler, origins: Origins) -> None:
-    """What is no message: the handshake, or its end."""
+    """Handle any event other than a message: the handshake, a violation, a bad PROXY header."""
     match event:
         case Opened(origin, forwarded_for):
             connection.forwarded_for = forwarded_for

@@ -1,12 +1,12 @@
-"""Frames of the WebSocket protocol: bytes in, texts out, and the other way round.
+"""WebSocket framing: parses bytes into messages, and messages into bytes.
 
-Nearly all traffic is whole, unfragmented texts. Those are read and written here, in half of the library's time;
-whatever else comes (control frames, fragments, breaches) is the library's, which gets whole frames and so is always
-between two of them. Compression is not offered: signals are small, and a compressor per connection costs 60 times its
-memory.
+Nearly all traffic is complete, unfragmented text frames. This module reads and writes those itself, in half the time of
+the library. All else (control frames, fragments, violations) goes to the library, always in whole frames, so it is
+never in the middle of one. Compression is not offered: signals are small, and a compressor per connection would
+multiply its memory by 60.
 
-One packet can hold 40,000 empty frames, each of which costs as much as a signal. So a slice of frames is taken at a
-time and the rest is kept; whoever calls comes back for that when others have had their turn.
+One packet can hold 40,000 empty frames, each of which costs as much as a signal. So frames are processed in slices; the
+caller returns for the next slice after other connections have had their turn.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _MASKED = 0x80
 _SIZE_IN_2, _SIZE_IN_8 = 126, 127
 _MASK_BYTES = 4
 _SHORTEST = 2 + _MASK_BYTES
-"""Bytes of a frame without anything in it."""
+"""Size of an empty frame."""
 
 _BINARY = (0x82, 0x02)
 _DEFINED = frozenset((0x00, 0x01, _TEXT, 0x80, 0x88, 0x89, 0x8A))
-"""The valid first bytes of frames. Others have reserved bits or kinds, or are fragmented control frames."""
+"""The valid first bytes of frames. Others have reserved bits or opcodes, or are fragmented control frames."""
 
 _CONTROL = 0x08
 
@@ -85,7 +85,7 @@ class Framing:
 
     def __init__(self, max_message_bytes: int, slice_frames: int = SLICE_FRAMES) -> None:
         """Process at most `slice_frames` frames at a time."""
-        # created when it is needed, which for most clients is late or never
+        # created on first use, which for most clients is late or never
         self._library: _Protocol | None = None
         self._state = _CONNECTING  # the library's, once there is one
         self._max_bytes = max_message_bytes
@@ -93,7 +93,7 @@ class Framing:
         self._incomplete = bytearray()
         self._missing = 0
         self._outgoing: list[bytes] = []
-        # joined on arrival, because there could be infinitely many empty ones
+        # joined on arrival, because there is no limit on the number of empty ones
         self._fragments: bytearray | None = None
         self.behind = False  # the last slice may have left whole frames: receive(b"") takes the next one
         self.other_frames = 0  # control frames and fragments of the last slice
@@ -112,9 +112,9 @@ class Framing:
             self._library.parser.close()
 
     def single_text(self, data: bytes) -> str | None:
-        """The text, if `data` is exactly one text frame and nothing is pending. Otherwise None: see `receive`.
+        """The text, if `data` is exactly one text frame and nothing is pending. Otherwise None: call `receive`.
 
-        Nearly every packet is that. `receive` would return the same text; this is the shortest way to it.
+        A fast path for nearly every packet. `receive` would return the same text.
         """
         if len(data) < _SHORTEST or data[0] != _TEXT or self._state is not _OPEN:
             return None
@@ -133,7 +133,7 @@ class Framing:
             return None
 
     def _whole_frames(self, data: bytes, events: list[Event]) -> int:
-        """Process a slice of complete frames and keep the rest. Returns where the library's part begins."""
+        """Process a slice of complete frames and keep the rest. Returns the offset of the part for the library."""
         at, end, limit = 0, len(data), self._size_left()
         for _ in self._slice:
             if at >= end or self._state is not _OPEN:
@@ -145,7 +145,7 @@ class Framing:
                 return self._keep(data[at:], 0, end)
             size, body = data[at + 1] - _MASKED, at + 2 + _MASK_BYTES
             if size < 0:
-                return at  # refused by its header
+                return at  # unmasked: the library refuses it by its header
             if size == _SIZE_IN_2:
                 if first & _CONTROL:
                     return self._refuse_frame(first, end, events)
@@ -183,7 +183,7 @@ class Framing:
         return self._max_bytes if self._fragments is None else self._max_bytes - len(self._fragments)
 
     def _refuse_frame(self, first: int, end: int, events: list[Event]) -> int:
-        """Refuse a frame by its first two bytes, no matter how long it would be."""
+        """Refuse a frame by its first two bytes, without waiting for the rest."""
         if first in _BINARY:
             self._violate(close_codes.BAD_FRAME, events)
         else:
@@ -194,13 +194,13 @@ class Framing:
         return end
 
     def _keep(self, incomplete: bytes, missing: int, end: int) -> int:
-        """Wait for at least `missing` bytes of a frame, so that data in small pieces is processed once."""
+        """Wait for at least `missing` bytes of a frame, so that small pieces are not parsed again and again."""
         self._incomplete += incomplete
         self._missing = missing
         return end
 
     def _feed(self, data: bytes, events: list[Event]) -> None:
-        """Let the library look at a frame, or at what is no frame."""
+        """Pass a frame, or invalid data, to the library."""
         protocol = self._protocol
         protocol.receive_data(data)
         for event in protocol.events_received():
@@ -224,9 +224,7 @@ class Framing:
             self._violate(close_codes.BAD_FRAME, events)
 
     def _text(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
-        """Text must be UTF-8 (RFC 6455, 5.6): invalid text would break the connection of the peer that it is forwarded
-        to.
-        """
+        """Text must be UTF-8 (RFC 6455, 5.6). Invalid text would break the connection of the peer that receives it."""
         try:
             events.append(str(data, "utf-8"))
         except UnicodeDecodeError:
@@ -238,7 +236,7 @@ class Framing:
         events.append(Violated(close))
 
     def eof(self) -> None:
-        """The client closed its half of the connection. Half a request gets no answer, and the library would raise."""
+        """The client closed its half of the connection. The library would raise for an incomplete request."""
         if self._library is None and self._state is State.CONNECTING:
             return
         if self._state is not State.CLOSED:
@@ -246,7 +244,7 @@ class Framing:
             self._collect()
 
     def frame(self, text: bytes) -> bytes:
-        """A text message in a frame; empty if the connection is closing."""
+        """The frame of a text message; empty if the connection is closing."""
         if self._state is not _OPEN:
             return b""
         size = len(text)
@@ -264,7 +262,7 @@ class Framing:
             self._collect()
 
     def close(self, code: int, reason: str) -> None:
-        """Queue a close and the end of the stream. Nothing that the client still sends is read."""
+        """Queue a close frame and the end of the stream. Further data from the client is ignored."""
         if self._state is _OPEN:
             self._protocol.fail(code, reason)
             self._collect()
@@ -301,7 +299,7 @@ class Framing:
 
     @property
     def connecting(self) -> bool:
-        """Whether the handshake is still to come."""
+        """Whether the handshake is still pending."""
         return self._state is _CONNECTING
 
     @property

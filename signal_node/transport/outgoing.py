@@ -1,9 +1,9 @@
-"""What is written to one client.
+"""Output to one client.
 
-All that is written to one connection within a tick of the loop leaves in one write: `Writer` collects the
-connections that have something to send and flushes them when the tick is over. Most packets are a single frame, whose
-signal is written immediately instead: nothing else is coming that could share the write. What a client has not read is
-limited: a peer that sends more is told to wait.
+All output to a connection in one tick of the event loop leaves in one write: `Writer` collects the connections with
+pending output and flushes them at the end of the tick. Most packets hold a single frame. Its signal is written at once
+instead, because there is nothing to share the write with. The amount of unread data is limited; a peer that sends more
+is told to wait.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Outgoing:
     )
 
     def __init__(self, websocket: WebSocket, writer: Writer, max_bytes: int) -> None:
-        """Take how many bytes of its peers a client may have unread."""
+        """`max_bytes` limits the unread bytes from peers."""
         self._websocket = websocket
         self._writer = writer
         self._max_bytes = max_bytes
@@ -68,17 +68,17 @@ class Outgoing:
         self.pending_answers = 0
         self._largest_answer = LARGE_ANSWER
         self._answers = 0  # size of the largest of them, which may be unread in addition to the limit
-        self._room = max_bytes  # bytes that peers may still send before the client has to read
+        self._room = max_bytes  # bytes that peers may send before the unread data is counted again
         self._held: list[bytes] = []
         self._held_bytes = 0
 
     def connected(self, transport: asyncio.Transport) -> None:
-        """There is a client to write to."""
+        """A client has connected."""
         self._transport = transport
         transport.set_write_buffer_limits(high=2 * self._max_bytes)
 
     def lost(self) -> None:
-        """There is none any more."""
+        """The client is gone."""
         self._transport = None
         self._held.clear()
 
@@ -90,7 +90,7 @@ class Outgoing:
         self.wake()
 
     def relay(self, data: bytes) -> bool:
-        """Send a frame of the peer; False if too much is unread already, so that the peer has to wait."""
+        """Send a frame from the peer; False if too much is unread, so the peer has to wait."""
         if self._room <= 0 and not self._has_room():
             return False
         self._room -= len(data)
@@ -101,7 +101,7 @@ class Outgoing:
         return True
 
     def forward(self, data: bytes) -> None:
-        """Send a frame from the peer or the room: after `joined`, if the answer to a join is pending."""
+        """Send a frame from the peer or the room. If the answer to a join is pending, hold it back until `joined`."""
         if self.pending_answers:
             if len(self._held) < MAX_HELD_FRAMES and self._held_bytes < MAX_HELD_BYTES:
                 self._held.append(data)
@@ -112,11 +112,11 @@ class Outgoing:
             self.wake()
 
     def hold_back(self) -> None:
-        """Keep frames of the room back until an answer has been written."""
+        """Hold back frames of the room until an answer has been written."""
         self.pending_answers += 1
 
     def answered(self) -> None:
-        """An answer is written: after the last one goes what was kept back."""
+        """An answer has been written. After the last one, send the frames that were held back."""
         self.pending_answers -= 1
         if not self.pending_answers:
             held, self._held, self._held_bytes = self._held, [], 0
@@ -146,13 +146,13 @@ class Outgoing:
             transport.write_eof()
 
     def _make_room(self, answer: int) -> None:
-        """Allow an answer in addition to the limit: a long chat that the client requested does not make it slow."""
+        """Allow an answer in addition to the limit: a client that requested a long chat is not slow because of it."""
         self._largest_answer = self._answers = answer
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=2 * self._max_bytes + answer)
 
     def _has_room(self) -> bool:
-        """Recount the unread data: most of it has been read since."""
+        """Count the unread data again: most of it has probably been read."""
         if self._dirty:
             self.flush()
         if self._transport is not None:

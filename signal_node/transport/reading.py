@@ -1,4 +1,4 @@
-"""When one connection is read: who sends much is read a slice at a time, who is over its budget later."""
+"""When to read from a connection. One that sends a lot is read in slices, and one over its budget is read later."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MAX_OWED = 1.0
 
 
 class Reading:
-    """Pauses and resumes the socket of `reader`, which has a turn when it may go on."""
+    """Pauses and resumes the socket of `reader`, which gets a turn when it may continue."""
 
     __slots__ = ("_loop", "_paused", "_reader", "_transport", "_turns", "budget", "owed", "waits")
 
     def __init__(self, reader: Reader, budget: Budget, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
         self.budget = budget
-        self.owed = 0.0  # work that is not charged to the budget yet
-        self.waits = False  # a turn or a timer will continue with the rest
+        self.owed = 0.0  # work not yet charged to the budget
+        self.waits = False  # a turn or a timer will continue reading
         self._reader: Reader | None = reader
         self._turns = turns
         self._loop = loop
@@ -27,11 +27,11 @@ class Reading:
         self._transport: asyncio.Transport | None = None
 
     def connected(self, transport: asyncio.Transport) -> None:
-        """There is a client to read from."""
+        """A client has connected."""
         self._transport = transport
 
     def lost(self) -> None:
-        """There is none any more. The reader is forgotten: it refers to this, and would have to be collected."""
+        """The client is gone. Drop the reader, to break the reference cycle."""
         self._transport = self._reader = None
 
     def spend(self, cost: float) -> None:
@@ -40,14 +40,14 @@ class Reading:
             self.rest(wait)
 
     def settle(self, now: float, *, behind: bool) -> None:
-        """Let the budget know of what is owed; read later if it was too much, or when whole frames are left."""
+        """Charge the owed work. Read later if the budget is exhausted, or if whole frames are left (`behind`)."""
         owed, self.owed = self.owed, 0.0
         wait = self.budget.spend(owed, now)
         if wait or behind:
             self.rest(wait)
 
     def rest(self, wait: float) -> None:
-        """Read nothing until others have had their turn, or for so many seconds."""
+        """Stop reading for `wait` seconds; if that is 0, until other connections have had their turn."""
         reader = self._reader
         if reader is None or self._transport is None or self._transport.is_closing():
             return
@@ -63,7 +63,7 @@ class Reading:
                 self._turns.ask(reader)
 
     def resume(self) -> None:
-        """Read what comes, unless there is still something to wait for."""
+        """Resume reading, unless a turn or a timer is pending."""
         if self._transport is None or self.waits or not self._paused or self._transport.is_closing():
             return
         self._paused = False

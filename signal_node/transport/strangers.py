@@ -1,7 +1,7 @@
-"""Connections that have not said hello. Each costs memory, and nobody knows yet whose it is.
+"""Connections that have not sent `hello`. Each costs memory, and its user is still unknown.
 
-An address has its limit, but addresses can be many. Where there are too many strangers altogether, the one that has
-been silent for longest goes: a client that wants to come in says hello in the round trip after the handshake.
+There is a limit per address, but an attacker can have many addresses. So the total is limited too: above it, the oldest
+stranger is dropped. A genuine client sends `hello` within a round trip of the handshake.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Protocol
 
 
 class Stranger(Protocol):
-    """What can be dropped."""
+    """A connection that can be dropped."""
 
     def abort(self) -> None:
         """Drop the connection without a close frame."""
 
 
 class Strangers:
-    """At most `limit` of them, oldest first."""
+    """At most `limit` strangers, oldest first."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -28,7 +28,7 @@ class Strangers:
         return len(self._waiting)
 
     def came(self, stranger: Stranger) -> None:
-        """Somebody has connected; if there are too many now, the first one goes."""
+        """A client has connected. If there are too many now, drop the oldest."""
         self._waiting[stranger] = None
         if len(self._waiting) > self.limit:
             oldest = next(iter(self._waiting))
@@ -37,5 +37,5 @@ class Strangers:
             oldest.abort()
 
     def known(self, stranger: Stranger) -> None:
-        """It has said hello, or is gone."""
+        """The client has sent `hello`, or is gone."""
         self._waiting.pop(stranger, None)

@@ -1,7 +1,7 @@
-"""The WebSocket of one connection, from the handshake on, on `websockets`' Sans-I/O protocol.
+"""The WebSocket of one connection, from the handshake on, based on the Sans-I/O protocol of `websockets`.
 
-Plain handshakes are read by `handshake`, frames by `framing`; whatever else comes is the library's, which gets a whole
-request. Nothing is read after our own close, and of what can be refused by its header no more than that.
+`handshake` reads ordinary handshakes and `framing` reads frames. Anything else goes to the library, as a whole request.
+Nothing is read after our close, and a frame that its header already disqualifies is refused without its payload.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_HEAD_BYTES = 16_384
 """Maximum size of the request line and all headers of a handshake."""
 
 RETRY_AFTER_SECONDS = 1
-"""When a client that a draining node refuses may retry: another node takes it at once."""
+"""When a client that a draining node refuses may retry: soon, because another node accepts it."""
 
 _HEAD_END = b"\r\n\r\n"
 _METHOD = b"GET "
@@ -33,7 +33,7 @@ _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 
 
 class WebSocket(Framing):
-    """Takes the bytes of a client. Never raises on what it sends."""
+    """Processes a client's bytes. Never raises because of them."""
 
     __slots__ = ("_begun", "_doubtful", "_max_head", "source")
 
@@ -42,8 +42,8 @@ class WebSocket(Framing):
     ) -> None:
         super().__init__(max_message_bytes, slice_frames)
         self._max_head = max_head_bytes
-        self._begun = False  # the first bytes have been read, so no PROXY header can follow
-        self._doubtful = False  # the library has the beginning of a request
+        self._begun = False  # the first bytes were read, so no PROXY header can follow
+        self._doubtful = False  # the library has received the beginning of a request
         self.source: str | None = None  # the client's IP address, as reported by a trusted proxy
 
     def keep(self, data: bytes) -> None:
@@ -53,7 +53,7 @@ class WebSocket(Framing):
         self.behind = True
 
     def receive(self, data: bytes, entrance: Entrance | None = None) -> Sequence[Event]:
-        """Take what came from the network; what a slice of it means, in order. Only a handshake asks `entrance`."""
+        """Process a slice of the received data, and return its events in order. Only a handshake uses `entrance`."""
         state = self._state
         if state is not _OPEN and state is not _CONNECTING:
             self.behind = False
@@ -90,7 +90,7 @@ class WebSocket(Framing):
         head = data.find(_HEAD_END) + len(_HEAD_END)
         if head < len(_HEAD_END):
             if not data.startswith(_METHOD[: len(data)]):
-                head, self._doubtful = len(data), True  # not one of ours: refused by its first line
+                head, self._doubtful = len(data), True  # not a GET: the library refuses it by its first line
             elif len(data) <= self._max_head:
                 self._keep(data, 0, 0)
                 return
@@ -112,7 +112,7 @@ class WebSocket(Framing):
         events.append(Opened(accepted.origin, accepted.forwarded_for))
 
     def _feed_head(self, head: bytes, entrance: Entrance | None, events: list[Event]) -> None:
-        """Let the library look at a handshake, or at what is none."""
+        """Pass a handshake, or invalid data, to the library."""
         protocol = self._protocol
         protocol.receive_data(head)
         for event in protocol.events_received():
@@ -152,9 +152,9 @@ class WebSocket(Framing):
         return Refused(431, "the headers are too large")
 
     def _past_header(self, data: bytes, entrance: Entrance | None, events: list[Event]) -> bytes:
-        """Process a trusted proxy's PROXY header. Returns what follows it, or nothing while it is incomplete.
+        """Process a trusted proxy's PROXY header. Returns the data after it, or nothing while it is incomplete.
 
-        Any other header stays where it is, as a malformed HTTP request, which is refused as such.
+        Any other PROXY header is left in place, and refused as a malformed HTTP request.
         """
         size = 0
         if data[:1] in FIRST_BYTES and entrance is not None and entrance.behind_proxy():

@@ -1,1 +1,1 @@
-"""Puts the parts of a node together. Each part is created complete, from parts that exist already."""
+"""Assembles a node. Each part is complete when it is created, from parts that already exist."""

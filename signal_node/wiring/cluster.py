@@ -66,7 +66,7 @@ class NodeStatus:
 
 
 class ClusterParts:
-    """Heartbeat, cleanup after dead nodes, and the rooms' deadlines."""
+    """Heartbeat, cleanup after dead nodes, and room deadlines."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the HTTP API is made of."""
+"""The dependencies of the HTTP API."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ RESERVED_DESCRIPTORS = 128
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound
 
 PING_SHARE = 0.4
-"""Fraction of the silence after which a node pings: a client that pings this often, and waits as long again, knows
-first.
+"""A node pings after this fraction of the allowed silence. A client that pings as often, and waits as long again for an
+answer, notices a dead connection before the node does.
 """
 
 

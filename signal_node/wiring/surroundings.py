@@ -1,4 +1,4 @@
-"""What a node needs from outside when it starts."""
+"""The external dependencies of a node at startup."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Surroundings:
 
     @property
     def cold_start_grace_ms(self) -> int:
-        """The grace period of sides that were lost with the whole cluster."""
+        """The grace period, in ms, of sides that were lost with the whole cluster."""
         return round(self.settings.cold_start_grace_seconds * 1_000)
 
     @property
     def tombstone_ms(self) -> int:
-        """How long ended rooms are kept."""
+        """How long ended rooms are kept, in ms."""
         return round(self.settings.tombstone_seconds * 1_000)

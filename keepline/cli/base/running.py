@@ -17,7 +17,7 @@ _PASSED_ON = ("KEEPLINE_REDIS_PREFIX", "KEEPLINE_AUTH_ISSUER", "KEEPLINE_AUTH_AU
 
 
 def write(data: Path, line: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Say what runs now. `environ` is that of `keepline up`, of which commands need some as well."""
+    """Write the state of the running cluster, with the variables of `keepline up` that other commands need."""
     settings = {name: environ[name] for name in _PASSED_ON if environ.get(name)}
     replace_private(data / FILE, json.dumps({"up": os.getpid(), "settings": settings, **line}))
 
@@ -28,7 +28,7 @@ def remove(data: Path) -> None:
 
 
 def read(data: Path) -> dict[str, Any] | None:
-    """What is running on `data`; None if nothing is, even after `keepline up` was killed."""
+    """The state of the cluster running on `data`. None if nothing runs there, even after `keepline up` was killed."""
     try:
         line = json.loads((data / FILE).read_text())
         up = int(line["up"])
@@ -38,7 +38,7 @@ def read(data: Path) -> dict[str, Any] | None:
 
 
 def variables(line: Mapping[str, Any]) -> dict[str, str]:
-    """What leads a command to the cluster that runs, as variables of its environment."""
+    """The environment variables with which a command reaches the running cluster."""
     return {
         "REDIS_URL": line["redis"]["url"],
         "DATABASE_URL": line["postgres"]["url"],
@@ -49,7 +49,7 @@ def variables(line: Mapping[str, Any]) -> dict[str, str]:
 
 
 def surroundings(environ: Mapping[str, str], data: Path) -> Mapping[str, str]:
-    """`environ`; where it names no Redis, with the cluster that runs on `data` in the place of what it may name."""
+    """`environ`. If it does not set REDIS_URL, the variables of the cluster running on `data` replace its own."""
     if environ.get("REDIS_URL"):
         return environ
     line = read(data)

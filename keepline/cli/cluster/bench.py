@@ -224,7 +224,7 @@ async def serving(reach: Reach) -> tuple[ListedNode, list[ListedNode]]:
 
 
 def clients_url(node: ListedNode) -> str:
-    """The URL for clients of a node, as far as its heartbeat tells."""
+    """A node's URL for clients, according to its heartbeat."""
     assert node.beat is not None
     host = node.beat["host"]
     if host in WILDCARDS:

@@ -1,7 +1,7 @@
-"""`keepline check`: calls of made-up users on a running cluster, and whether delivery is as promised.
+"""`keepline check`: runs test calls on a live cluster and checks that delivery is as promised.
 
-Break what you like meanwhile. What the clients did and were told is a history, which can be kept as a file; the checker
-reads nothing else.
+Break anything you like while it runs. The clients record a history of what they sent and received, which can be saved
+to a file. The checker reads only that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MESSAGES = "SELECT messages FROM active_rooms WHERE room_id = $1::uuid"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """So many calls whose members do so much each, for so long."""
+    """How many calls to run, how much each member sends, and for how long."""
 
     calls: int
     rates: Rates
@@ -51,7 +51,7 @@ async def check(
     say: Say,
     file: TextIO | None,
 ) -> dict[str, Any]:
-    """Have calls write a history, and check it; what was found, as JSON types. Raises UsageError, CommandError."""
+    """Run calls, check their history, and return the report as JSON types. Raises UsageError or CommandError."""
     bench.check_users(reach, users=users)
     node, found = await bench.serving(reach)
     places = list(urls) or [bench.clients_url(each) for each in found]
@@ -81,12 +81,12 @@ async def check(
 
 
 def check_file(entries: Iterable[Entry]) -> dict[str, Any]:
-    """Check a history that was kept."""
+    """Check a saved history."""
     return report(check_history(entries), None, settled=True)
 
 
 def report(verdict: Verdict, counts: DeliveryCounts | None, *, settled: bool) -> dict[str, Any]:
-    """What was found, as JSON types."""
+    """The report, as JSON types."""
     problems = list(verdict.problems)
     if not settled:
         problems.append(f"not everything was answered within {_SETTLED_SECONDS:g} s of the last signal")
@@ -103,7 +103,7 @@ def report(verdict: Verdict, counts: DeliveryCounts | None, *, settled: bool) ->
 
 
 def render(found: dict[str, Any]) -> RenderableType:
-    """The report for people."""
+    """The report as a table."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("signals", f"{found['acknowledged_signals']} of {found['signals']} acknowledged")
     table.add_row("lines of chat", f"{found['acknowledged_lines']} of {found['lines']} acknowledged")
@@ -127,7 +127,7 @@ async def _join(
 
 
 async def _read(reach: Reach, writers: Writers, rooms: Sequence[str], say: Say) -> None:
-    """Read every room's chat from every node, and from Postgres once that has it all."""
+    """Read every room's chat from every node, and from Postgres once it has caught up."""
     _, nodes = await bench.serving(reach)
     places = {node.name: _lines_of(reach, node) for node in nodes}
     if reach.pool is not None:

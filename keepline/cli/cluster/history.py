@@ -1,8 +1,8 @@
-"""What clients did and were told, in the order in which it happened: all that the checker of delivery reads.
+"""A history of what clients did and received, in order. It is all that the delivery checker reads.
 
-One entry a line, as JSON, in the form of Jepsen's histories: an operation is an `invoke` by a process, followed by `ok`
-(it was done), `fail` (it was not, for certain) or `info` (nobody knows). What a process is told without having asked is
-an `ok` without an `invoke`. A process is a member of a room, or a place that is read at the end.
+Each line is an entry in JSON, in the style of Jepsen's histories: a process starts an operation with `invoke`, and
+completes it with `ok` (done), `fail` (certainly not done) or `info` (unknown). An unsolicited event is an `ok` without
+an `invoke`. A process is a member of a room, or a place that is read at the end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Operation = Literal["signal", "receive", "chat", "line", "end", "ended", "connec
 class Entry:
     """One line of a history. `time` is in nanoseconds since the history began.
 
-    The `value` of `signal` and `receive` is the signal's number, of `chat` the text and then the line, of `line` a line
-    that the peer wrote, of `lines` all of the room's; of `connection` "lost" or "back".
+    The `value` is the signal's number for `signal` and `receive`; the text, then the stored message for `chat`; the
+    peer's message for `line`; all messages of the room for `lines`; "lost" or "back" for `connection`.
     """
 
     index: int
@@ -37,14 +37,14 @@ class History:
     """Writes entries as they happen."""
 
     def __init__(self, clock: Callable[[], float], file: TextIO | None = None) -> None:
-        """Take a monotonic clock in seconds, and a file for the lines if they are to be kept."""
+        """`clock` is monotonic, in seconds. `file` receives the lines, if they should be saved."""
         self.entries: list[Entry] = []
         self._clock = clock
         self._began = clock()
         self._file = file
 
     def note(self, process: str, room: str, kind: Kind, operation: Operation, value: Any = None) -> None:
-        """Something has happened."""
+        """Append an entry."""
         time = round((self._clock() - self._began) * 1e9)
         entry = Entry(len(self.entries), time, process, room, kind, operation, value)
         self.entries.append(entry)
@@ -53,6 +53,6 @@ class History:
 
 
 def read(lines: Iterable[str]) -> Iterator[Entry]:
-    """The entries of a file. Raises ValueError or TypeError for a line that is none."""
+    """The entries of a file. Raises ValueError or TypeError for an invalid line."""
     for line in lines:
         yield Entry(**json.loads(line))

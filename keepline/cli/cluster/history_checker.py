@@ -1,8 +1,8 @@
-"""Holds a history against what is promised of delivery. Reads nothing but the history. Pure.
+"""Checks a history against the delivery guarantees. Reads nothing but the history. Pure.
 
-Of each stream of signals: what was acknowledged has arrived, nothing has arrived twice, and all in order. Of each chat:
-what was acknowledged stands once, what was refused does not stand, and everybody has one order. Of each room: it lives
-until somebody ends it.
+- Signals: acknowledged ones have arrived, none has arrived twice, and all are in order.
+- Chat: acknowledged messages are stored once, refused ones are not stored, and everyone sees the same order.
+- Rooms: none ends before a client ends it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keepline.cli.cluster.history import Entry
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found: `problems` is empty when every promise was kept. Times are ms."""
+    """The result. `problems` is empty if every guarantee held. Times are in ms."""
 
     problems: list[str]
     signals: int = 0
@@ -120,7 +120,7 @@ def _of_life(happened: Sequence[Entry]) -> Iterator[str]:
 
 
 def _recoveries(happened: Sequence[Entry]) -> Iterator[float]:
-    """Of each loss of a connection: how long until that process got or delivered a signal again."""
+    """For each lost connection: the time until that process received or delivered a signal again."""
     lost_at: dict[str, int] = {}
     for entry in happened:
         if entry.f == "connection" and entry.value == "lost":

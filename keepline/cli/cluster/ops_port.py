@@ -1,4 +1,6 @@
-"""Asks the ops port of nodes, by the standard library in threads: an HTTP client takes longer to load than to use."""
+"""A client of the nodes' ops ports: `http.client` in threads, because importing an HTTP library takes longer than using
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +16,24 @@ from urllib.parse import urlsplit
 HTTP_SECONDS = 5.0
 MAX_ANSWER = 64 * 1024 * 1024
 AT_ONCE = 64
-"""Nodes that are asked at a time."""
+"""Maximum number of concurrent requests."""
 
 
 class NoAnswer(Exception):
-    """Nothing came that can be understood; the text says why."""
+    """There was no valid answer; the message says why."""
 
 
 class OpsPorts:
-    """A client of the ops ports of many nodes. `close` it in the end."""
+    """A client of many nodes' ops ports. Call `close` when done."""
 
     def __init__(self, headers: Mapping[str, str], seconds: float = HTTP_SECONDS) -> None:
-        """Take what goes with each request, and how long one may take."""
+        """`headers` are sent with each request, which may take `seconds`."""
         self._headers = headers
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(AT_ONCE, "ops-port")
 
     async def ask(self, method: str, url: str, body: Any = None) -> tuple[int, Any]:
-        """The status, and the JSON of the answer. Raises NoAnswer."""
+        """Make a request, and return the status and the parsed JSON. Raises NoAnswer."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._seconds):
@@ -42,7 +44,7 @@ class OpsPorts:
             raise NoAnswer(f"{url} does not answer: {str(error) or type(error).__name__}") from None
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Cancel waiting requests and release the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, method: str, url: str, body: Any) -> tuple[int, Any]:

@@ -120,7 +120,7 @@ async def _look_at_partitions(reach: Reach, found: Survey) -> None:
 
 
 async def _look_at_users(reach: Reach, found: Survey) -> None:
-    """Without a prefix an app may have keys of these names: what is not ours is passed over."""
+    """Read the keys of users. Without a prefix, an app may have keys with such names; those are ignored."""
     for server in await redis.servers(reach.redis):
         async for names in pages(server, keys.all_users()):
             asked = [("SMEMBERS" if name.endswith(b":rooms") else "GET", name) for name in names]
@@ -134,7 +134,7 @@ async def _look_at_users(reach: Reach, found: Survey) -> None:
 
 
 def _holder(value: bytes) -> tuple[str, str] | None:
-    """Node and session that hold a user; None for nobody, and for what is not ours."""
+    """The node and session that hold a user; None if there are none, or if the key is the app's."""
     try:
         held = orjson.loads(value)
         node, session = held["node"], held["session"]

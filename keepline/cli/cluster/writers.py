@@ -1,7 +1,7 @@
-"""Calls that write down everything they do and are told, so that the checker can hold it against the promises.
+"""Test calls that record everything they send and receive, for the checker to compare with the guarantees.
 
-Who runs it brings the rooms, and whatever faults it wants; at the end all members wait for each other, and every place
-that has the chat is read.
+The caller provides the rooms, and any faults. At the end all members wait for their answers, and the chat is read from
+every place that has it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from keepline.client import (
 Lines = Sequence[Mapping[str, Any]]
 
 _CERTAIN = (CallEnded, RequestFailed, SignalQueueFull)
-"""What a line or a signal fails with that is not stored, or was not sent."""
+"""Errors after which a message is certainly not stored, or a signal not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What each member does: so many signals, and lines of chat, a second."""
+    """The signals and chat messages that each member sends per second."""
 
     signals: float
     lines: float
@@ -51,7 +51,7 @@ class Rates:
 
 @dataclass(slots=True)
 class Writer:
-    """One member of a room, who notes all it does and is told."""
+    """One member of a room. Records everything that it sends and receives."""
 
     name: str
     room: str
@@ -62,12 +62,12 @@ class Writer:
     _last: int = field(default=0)
 
     def on_state(self, state: State) -> None:
-        """Note when the connection is lost, and when it is back."""
+        """Record when the connection is lost and when it is back."""
         if state in (State.RECONNECTING, State.CONNECTED) and self.call is not None:
             self._note("ok", "connection", "back" if state is State.CONNECTED else "lost")
 
     async def read(self) -> None:
-        """Note what the call tells, until it is over."""
+        """Record the call's events until it is over."""
         assert self.call is not None
         async for event in self.call.events():
             match event:
@@ -85,7 +85,7 @@ class Writer:
                     pass
 
     async def signal(self, rate: float, stop: asyncio.Event) -> None:
-        """Send 1, 2, 3 …, so many a second, until told to stop."""
+        """Send 1, 2, 3 … at a rate per second, until told to stop."""
         assert self.call is not None
         while not await self._paused(1 / rate, stop):
             self._last = number = self._last + 1
@@ -104,7 +104,7 @@ class Writer:
         self._note("ok" if arrived else "info", "signal", number)
 
     async def write(self, rate: float, stop: asyncio.Event) -> None:
-        """Write lines, so many a second, until told to stop."""
+        """Write chat messages at a rate per second, until told to stop."""
         assert self.call is not None
         number = 0
         while not await self._paused(1 / rate, stop):
@@ -126,7 +126,7 @@ class Writer:
         self.history.note(self.name, self.room, kind, operation, value)
 
     async def _paused(self, seconds: float, stop: asyncio.Event) -> bool:
-        """Wait for about so long; whether it is time to stop."""
+        """Wait for a random time around the mean. Returns whether to stop."""
         try:
             async with asyncio.timeout(self.random.uniform(0.5, 1.5) * seconds):
                 await stop.wait()
@@ -136,12 +136,12 @@ class Writer:
 
 
 def line_of(message: Message) -> dict[str, Any]:
-    """A line as the history has it."""
+    """A chat message as recorded in the history."""
     return {"seq": message.seq, "text": message.text}
 
 
 class Writers:
-    """All members of all rooms of a run."""
+    """All members of all rooms in a run."""
 
     def __init__(self, history: History, rates: Rates, seed: int) -> None:
         self.history = history
@@ -156,7 +156,7 @@ class Writers:
     async def join(
         self, stack: AsyncExitStack, room: str, user: uuid.UUID, urls: Sequence[str], token: str
     ) -> None:
-        """Bring a member into its room; it is closed with the stack. Raises KeeplineError."""
+        """Let a member join its room. The stack closes it. Raises KeeplineError."""
         name = f"{room[:8]}/{len(self._writers) % 2 + 1}"
         writer = Writer(name, room, self.history, random.Random(f"{self._seed} {name}"))  # noqa: S311 - to repeat a run
         options = Options(events_waiting=100_000, uniform=writer.random.uniform)
@@ -167,14 +167,14 @@ class Writers:
         self._clients.append(client)
 
     def begin(self) -> None:
-        """Have everybody signal, write and read."""
+        """Start sending and reading for all members."""
         for writer in self._writers:
             self._reading.append(asyncio.create_task(writer.read()))
             self._work.append(asyncio.create_task(writer.signal(self._rates.signals, self._stop)))
             self._work.append(asyncio.create_task(writer.write(self._rates.lines, self._stop)))
 
     async def settle(self, seconds: float) -> bool:
-        """Stop, and wait until all that was sent has been answered: whether that was within so many seconds."""
+        """Stop sending, and wait for all answers. Returns whether they arrived within `seconds`."""
         self._stop.set()
         try:
             async with asyncio.timeout(seconds):
@@ -186,14 +186,14 @@ class Writers:
         return True
 
     async def read_chats(self, places: Mapping[str, Callable[[str], Awaitable[Lines]]]) -> None:
-        """Note the chat of each room as each place has it."""
+        """Record the chat of each room as seen from each place."""
         for room in dict.fromkeys(writer.room for writer in self._writers):
             for name, read in places.items():
                 lines = [{"seq": line["seq"], "text": line["text"]} for line in await read(room)]
                 self.history.note(name, room, "ok", "lines", lines)
 
     async def close(self) -> None:
-        """End what runs. Raises what a reader failed with."""
+        """Stop all tasks. Raises the error of a failed reader."""
         for task in (*self._work, *self._reading):
             if not task.done():
                 task.cancel()
@@ -203,7 +203,7 @@ class Writers:
                 raise result
 
     def counts(self) -> DeliveryCounts:
-        """What reliable delivery has cost, of all calls together."""
+        """The total cost of reliable delivery in all calls."""
         total = DeliveryCounts()
         for writer in self._writers:
             assert writer.call is not None

@@ -1,6 +1,6 @@
 """`keepline check`: is delivery as promised?
 
-It imports what it needs when it runs: see `keepline.cli.main`.
+Imports its dependencies when it runs: see `keepline.cli.main`.
 """
 
 import json
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 TOKEN_SECONDS = 600
-"""For how much longer than the run its tokens are good."""
+"""How long tokens stay valid after the run."""
 
 
 @commands.command()
@@ -53,8 +53,8 @@ def check(
 ) -> None:
     """Check delivery on a running cluster: test calls write histories while you break what you like.
 
-    Exit code 1 when a promise was broken: a signal or a chat message was lost, doubled or out of order, or a room ended
-    that nobody ended.
+    Exit code 1 if a promise was broken: a signal or chat message was lost, duplicated or out of order, or a room ended
+    on its own.
     """
     import asyncio
 

@@ -1,10 +1,10 @@
-"""QR codes of links, for phones: on the page and on the terminal. The library comes with the extra `embedded`."""
+"""QR codes of links, for phones: on the page and in the terminal. The library is part of the extra `embedded`."""
 
 import io
 
 
 def svg(link: str) -> bytes | None:
-    """The code as a picture; None where the library is missing."""
+    """The code as SVG; None if the library is not installed."""
     try:
         import segno
     except ImportError:
@@ -15,7 +15,7 @@ def svg(link: str) -> bytes | None:
 
 
 def terminal(link: str) -> str:
-    """The code in characters; "" where the library is missing."""
+    """The code as text; "" if the library is not installed."""
     try:
         import segno
     except ImportError:

@@ -11,7 +11,7 @@ _SECONDS = 20.0
 
 
 def kill(line: dict[str, Any], program: str) -> int:
-    """Have a program killed, and return its process id. Raises CommandError. `line` is that of `running`."""
+    """Kill a program, and return its process id. Raises CommandError."""
     request = urllib.request.Request(  # noqa: S310 - the address is that of our own page
         f"{line['demo']}demo/kill",
         data=json.dumps({"program": program}).encode(),

@@ -37,7 +37,7 @@ def show(cluster: dict[str, Any], plan: Plan, data: Path) -> None:
 
 
 def _command() -> str:
-    """How to call the command from here: `make up` leaves it in an environment that nobody has activated."""
+    """How to call the command from here: `make up` installs it in an environment that is not activated."""
     return (
         "keepline"
         if shutil.which("keepline")

@@ -1,4 +1,4 @@
-"""What results are shown on: how wide it is, and whether a table has room there."""
+"""The console for results: its width, and whether a table fits."""
 
 import os
 import sys
@@ -14,17 +14,17 @@ _BOUNDLESS = 10_000
 
 
 def console() -> Console:
-    """Where results are printed."""
+    """The console on which results are printed."""
     on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if on_terminal else PIPED_WIDTH)
 
 
 def fits(table: Table, width: int) -> bool:
-    """Whether every cell of a table has room on one line."""
+    """Whether every cell of a table fits on one line."""
     console = Console(width=_BOUNDLESS)
     return Measurement.get(console, console.options, table).maximum <= width
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things: "1 room", "2 rooms"."""
+    """A count with its noun: "1 room", "2 rooms"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
