@@ -4,7 +4,7 @@
 var Emitter = class {
   #listeners = /* @__PURE__ */ new Map();
   /**
-   * Calls `listener` with the detail of each event called `name`; returns a function that ends it.
+   * Calls `listener` with the detail of each event called `name`. Returns a function that removes it.
    * @param {string} name
    * @param {(detail: any) => void} listener
    */
@@ -53,7 +53,7 @@ var KeeplineError = class _KeeplineError extends Error {
    * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …), the name of a close code
    *   (`replaced`, `origin_refused`, …) or one of the SDK (`connect_failed`, `token_failed`, `connection_lost`,
    *   `timeout`, `unknown`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
-   * @param {string} message for a developer's eyes
+   * @param {string} message for developers
    * @param {{retryAfterMs?: number, room?: string, reason?: string, status?: number, cause?: unknown}} [details]
    */
   constructor(code, message, { retryAfterMs, room, reason, status, cause } = {}) {
@@ -158,7 +158,7 @@ var Call = class extends Emitter {
   get roomId() {
     return this.#active.roomId;
   }
-  /** The room as the cluster last told it, or null before the first `joined`. */
+  /** The last snapshot of the room, or null before the first `joined`. */
   get room() {
     return this.#active.room;
   }
@@ -166,7 +166,7 @@ var Call = class extends Emitter {
   get side() {
     return this.#active.side;
   }
-  /** Whether we give way when two offers meet; null before the first `joined`. */
+  /** Whether this side yields when offers collide; null before the first `joined`. */
   get polite() {
     return this.#active.polite;
   }
@@ -174,11 +174,11 @@ var Call = class extends Emitter {
   get peerState() {
     return this.#active.peerState;
   }
-  /** Why the call is over, or null. */
+  /** Why the call ended, or null. */
   get endedReason() {
     return this.#active.endedReason;
   }
-  /** Resolves when the room is held for the first time; rejects when the call ends before that. */
+  /** Resolves when the room is joined for the first time; rejects if the call ends first. */
   get ready() {
     return this.#active.ready;
   }
@@ -186,36 +186,38 @@ var Call = class extends Emitter {
   get peerConnection() {
     return this.#active.media.peerConnection;
   }
-  /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
+  /** Adds a track. It is added to later RTCPeerConnections too, which a reloaded peer needs. */
   addTrack(track, ...streams) {
     this.#active.media.addTrack(track, streams);
   }
-  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  /** Replaces the tracks that are sent by those of `stream` (null: none). */
   async setMedia(stream) {
     await this.#active.media.setStream(stream);
   }
-  /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
+  /** Continues with another RTCPeerConnection of the app, for example on `peerchanged`. */
   usePeerConnection(pc) {
     this.#active.usePeerConnection(pc);
   }
   /**
-   * Sends a chat message (1 to 500 characters); resolves with it once it is stored, which is exactly once, however many
-   * connections and nodes that takes. Messages of one call are stored in the order in which they were sent. Rejects when
-   * the message is not stored and never will be; only the end of the client (`closed`, `replaced`, …) leaves that open.
-   * It is sent again for as long as the cluster cannot be reached. With a `key` of its own the app can ask later.
+   * Sends a chat message (1 to 500 characters) and resolves with it once it is stored. It is stored exactly once, even
+   * if that takes several connections and nodes, and messages are stored in the order in which they were sent. Rejects
+   * if the message is not stored and never will be. If the client is closed (`closed`, `replaced`, …), the outcome is
+   * unknown. Retries for as long as the cluster is unreachable. An app that passes its own `key` can send the message
+   * again later to find out.
    */
   chat(text, { key } = {}) {
     return this.#active.chat(text, key);
   }
-  /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
+  /** Tells the peer that the user is typing: at most once a second, and only while both sides are connected. */
   typing() {
     this.#active.typing();
   }
   /**
-   * Sends any JSON value to the peer, who gets it as a `data` event, once and in order, also after reconnects. The
-   * promise, which may be ignored, resolves when the peer has it, and rejects when it never will: `room_ended`, `closed`,
-   * `peer_gone` (its page was closed or loaded again), `too_large`, or `queue_full` when 256 wait already. A peer without
-   * an SDK, or with one of an older release, gets it at most once, and counts as having it when it was sent.
+   * Sends any JSON value to the peer, which gets it as a `data` event, exactly once and in order, even across
+   * reconnects. The promise may be ignored. It resolves when the peer has the value, and rejects if it never will:
+   * `room_ended`, `closed`, `peer_gone` (its page was closed or reloaded), `too_large`, or `queue_full` if 256 are
+   * already waiting. A peer without an SDK, or with an older one, gets it at most once; the promise resolves when it is
+   * sent.
    */
   send(data) {
     return this.#active.send(data);
@@ -224,7 +226,7 @@ var Call = class extends Emitter {
   hangUp() {
     return this.#active.depart("end", "hangup");
   }
-  /** Steps out of the room without ending it. Media stops at once; join again to come back. */
+  /** Leaves the room without ending it. Media stops at once. Join again to return. */
   leave() {
     return this.#active.depart("leave", "left");
   }
@@ -242,8 +244,8 @@ var Call = class extends Emitter {
     await this.#active.ask({ type: "mode", action: "decline" });
   }
   /**
-   * Reports the peer to the app's moderators (1 to 500 characters), also when the call has ended; resolves once the
-   * report is stored. To repeat the same one does no harm.
+   * Reports the peer to the app's moderators (1 to 500 characters), even after the end of the call. Resolves once the
+   * report is stored. Repeating the same report is harmless.
    */
   async report(reason) {
     checkText(reason, MAX_REASON_LENGTH, this.roomId);
@@ -279,7 +281,7 @@ var ReconnectPlan = class {
   constructor(backoff) {
     this.#backoff = backoff;
   }
-  /** The server named the moment to come back. */
+  /** The server said when to reconnect. */
   goodbye(at) {
     this.#goodbyeAt = at;
   }
@@ -287,7 +289,7 @@ var ReconnectPlan = class {
     this.#welcomedAt = now;
     this.#goodbyeAt = null;
   }
-  /** How long to wait after a connection or an attempt has ended at `now`. */
+  /** How long to wait after a connection or an attempt ended at `now`. */
   delay(now, retryAfterMs) {
     if (this.#welcomedAt !== null) this.#judge(now - this.#welcomedAt >= STABLE_AFTER_MS);
     else this.#failedAt = now;
@@ -298,7 +300,7 @@ var ReconnectPlan = class {
     if (goodbyeAt !== null && retryAfterMs === void 0) return Math.max(0, goodbyeAt - now);
     return (retryAfterMs ?? 0) + this.#backoff.next();
   }
-  /** Whether the wait may be cut short because the network or the user is back. Not in a loop of refusals. */
+  /** Whether the wait may be cut short when the network or the user is back. Not if the node keeps refusing. */
   mayHurry(now) {
     return !this.#named && now - this.#failedAt >= this.#backoff.baseMs;
   }
@@ -326,7 +328,7 @@ var ChatLines = class {
     this.#link = link;
     this.#held = held;
   }
-  /** Resolves with the line once it is stored. */
+  /** Resolves with the message once it is stored. */
   async write(text, key) {
     const { chat_length: maxLength, chat_key: maxKey } = this.#link.limits();
     checkText(text, maxLength, this.#room);
@@ -345,7 +347,7 @@ var ChatLines = class {
   #error(code, message, cause) {
     return new KeeplineError(code, message, { room: this.#room, cause });
   }
-  /** Asks for the line as long as the call lasts, then once more whether it was stored. */
+  /** Sends the message until it is answered or the call ends; then asks once more whether it was stored. */
   async #write(frame) {
     if (this.#held.error) throw this.#held.error;
     try {
@@ -404,7 +406,7 @@ var Deferred = class {
 var MAX_KNOWN = 1e3;
 var KnownMessages = class {
   #seqs = /* @__PURE__ */ new Set();
-  /** Whether the message is one that was not known. */
+  /** Remembers a message. Returns whether it is new. */
   add({ seq }) {
     if (this.#seqs.has(seq)) return false;
     this.#seqs.add(seq);
@@ -436,7 +438,7 @@ var IceRecovery = class {
    * @param {boolean} options.polite
    * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
    * @param {() => void} options.restart
-   * @param {() => void} options.suspect the path has died; so may have the connection to the node
+   * @param {() => void} options.suspect the path is lost; the connection to the node may be, too
    */
   constructor(pc, { polite, timers, restart, suspect }) {
     this.#pc = pc;
@@ -447,16 +449,16 @@ var IceRecovery = class {
     const look = () => this.#look();
     this.#stopListening = listen(pc, { iceconnectionstatechange: look, connectionstatechange: look });
   }
-  /** The peer cannot hear an offer. */
+  /** The peer is unreachable for offers. */
   pause() {
     this.#isPaused = true;
     this.#cancel();
   }
-  /** It can (again). */
+  /** The peer is reachable (again). */
   resume() {
     this.#isPaused = false;
   }
-  /** Restarts what is not connected by now, even if it is only slow: what it waits for may have been lost. */
+  /** Restarts ICE if it is not connected by now, even if it is only slow: signals may have been lost. */
   heal() {
     if (this.#pc.remoteDescription && !this.#isHealthy) this.#recover();
   }
@@ -509,7 +511,7 @@ var Negotiator = class {
   #send;
   #report;
   #timers;
-  #beginAnew;
+  #renew;
   #recovery;
   #suspect;
   #successor = null;
@@ -517,7 +519,7 @@ var Negotiator = class {
   #stopListening;
   #answerTimer = null;
   #unanswered = 0;
-  // how often the offer was repeated
+  // repetitions of the current offer
   #tooLarge = null;
   // the tracks of an offer that could not be sent
   #gathered = new Deferred();
@@ -535,25 +537,25 @@ var Negotiator = class {
    * @param {(cause: unknown) => void} options.report
    * @param {() => void} [options.suspect] media failed, or no answer came: is the connection to the node alive?
    * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
-   * @param {() => Negotiator | null} [options.beginAnew] closes this negotiator and its RTCPeerConnection in favour of
-   *   others; null when they are to stay
+   * @param {() => Negotiator | null} [options.renew] replaces this negotiator and its RTCPeerConnection; null if they
+   *   have to stay
    */
   constructor(pc, { polite, send, report, suspect = () => {
-  }, timers, beginAnew = () => null }) {
+  }, timers, renew = () => null }) {
     this.#pc = pc;
     this.#polite = polite;
     this.#send = send;
     this.#report = report;
     this.#suspect = suspect;
     this.#timers = timers;
-    this.#beginAnew = beginAnew;
+    this.#renew = renew;
     this.#stopListening = listen(pc, {
       negotiationneeded: () => this.#negotiate(),
       icecandidate: ({ candidate }) => this.#offerCandidate(candidate)
     });
     this.#recovery = new IceRecovery(pc, { polite, timers, suspect, restart: () => this.#restartIce() });
   }
-  /** The peer hears us (again): say what may have been lost, heal what broke meanwhile. */
+  /** The peer is reachable (again): repeat what may have been lost, and repair the path. */
   resume() {
     this.#reachable = true;
     this.#unanswered = 0;
@@ -562,7 +564,7 @@ var Negotiator = class {
     this.#recovery.heal();
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
-  /** Begins with the peer's offer; an offer of our own waits until it is answered. */
+  /** Starts with the peer's offer. Our own offer waits until that is answered. */
   async takeOver(description) {
     await this.receive({ description });
     if (this.#closed) return;
@@ -570,23 +572,23 @@ var Negotiator = class {
     this.#recovery.resume();
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
-  /** The tracks have changed, of which the browser says nothing while an offer is due. */
+  /** The tracks have changed. The browser does not report that while an offer is due. */
   reconsider() {
     if (this.#tooLarge !== null && this.#pc.signalingState === "stable") this.#negotiate();
   }
-  /** The peer cannot hear us: offers wait for `resume`. */
+  /** The peer is unreachable: offers wait for `resume`. */
   pause() {
     this.#reachable = false;
     this.#recovery.pause();
     this.#timers.clearTimeout(this.#answerTimer);
   }
-  /** Handles the peer's `{description}` or `{candidate}`, after those that came before it. */
+  /** Processes the peer's `{description}` or `{candidate}`, in sequence. */
   receive(data) {
     const handled = this.#incoming.then(() => this.#handle(data));
     this.#incoming = handled.catch((cause) => this.#fail(cause));
     return this.#incoming;
   }
-  /** Lets go of the RTCPeerConnection without closing it. */
+  /** Releases the RTCPeerConnection without closing it. */
   close() {
     this.pause();
     this.#closed = true;
@@ -621,7 +623,7 @@ var Negotiator = class {
       this.#makingOffer = false;
     }
   }
-  /** An offer that cannot be sent; what it was made for is remembered, because the browser asks for it again. */
+  /** Rolls back an offer that cannot be sent. Remembers its tracks, because the browser requests it again. */
   async #takeBack() {
     if (this.#closed || !this.#isUnanswered) return;
     this.#tooLarge = this.#tracks;
@@ -666,7 +668,7 @@ var Negotiator = class {
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
     this.#ignoringOffer = collision && !this.#polite;
     if (this.#ignoringOffer) return;
-    if (collision && !pc.remoteDescription) this.#successor = this.#beginAnew();
+    if (collision && !pc.remoteDescription) this.#successor = this.#renew();
     if (this.#successor) return this.#successor.takeOver(description);
     if (collision) await this.#untilGathered();
     if (this.#closed) return;
@@ -717,10 +719,10 @@ var Media = class {
   /**
    * @param {object} environment
    * @param {object} call
-   * @param {(data: object) => void} call.signal sends data of the negotiation to the peer
+   * @param {(data: object) => void} call.signal sends negotiation data to the peer
    * @param {(name: string, detail: object) => void} call.emit
-   * @param {() => void} call.suspect media have failed: perhaps the whole network has
-   * @param {() => RTCIceServer[]} call.iceServers those of the cluster
+   * @param {() => void} call.suspect media has failed; the whole network may have
+   * @param {() => RTCIceServer[]} call.iceServers the cluster's ICE servers
    */
   constructor(environment, { signal, emit, suspect, iceServers }) {
     this.#environment = environment;
@@ -732,23 +734,23 @@ var Media = class {
   get peerConnection() {
     return this.#pc;
   }
-  /** Whether anything was agreed on with the peer. */
+  /** Whether a description of the peer was accepted. */
   get isAgreed() {
     return Boolean(this.#pc?.remoteDescription);
   }
   get negotiator() {
     return this.#negotiator;
   }
-  /** Takes `iceServers` and `peerConnection` of the app, to be used from the next RTCPeerConnection on. */
+  /** Sets the app's `iceServers` and `peerConnection`, which take effect with the next RTCPeerConnection. */
   configure(options) {
     this.#options = { ...this.#options, ...options };
   }
-  /** Sends a track as well; one that is sent already stays. */
+  /** Adds a track. No effect if it is sent already. */
   addTrack(track, streams) {
     this.#tracks.set(track, streams);
     this.#sendMissing();
   }
-  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  /** Replaces the tracks that are sent by those of `stream` (null: none). */
   async setStream(stream) {
     this.#tracks = new Map((stream?.getTracks() ?? []).map((track) => [track, [stream]]));
     if (!this.#pc) return;
@@ -763,7 +765,7 @@ var Media = class {
     await Promise.all(replacements);
     this.#negotiator?.reconsider();
   }
-  /** Begins with a new RTCPeerConnection. Throws a KeeplineError when the browser cannot make or use it. */
+  /** Starts with a new RTCPeerConnection. Throws a KeeplineError if the browser cannot create or use it. */
   open(polite = this.#polite) {
     this.close();
     this.#polite = polite;
@@ -778,7 +780,7 @@ var Media = class {
     }
     this.#emit("peerconnection", { peerConnection: this.#pc });
   }
-  /** Begins anew, unless the RTCPeerConnection is the app's own. Whether there is another one now. */
+  /** Replaces the RTCPeerConnection, unless it is the app's. Returns whether it was replaced. */
   renew() {
     const renewed = this.#pc !== null && this.#isOurs;
     if (renewed) this.open();
@@ -810,7 +812,7 @@ var Media = class {
       report: (cause) => this.#report(cause),
       suspect: this.#suspect,
       timers: this.#environment,
-      beginAnew: () => this.renew() ? this.#negotiator : null
+      renew: () => this.renew() ? this.#negotiator : null
     });
     this.#sendMissing();
   }
@@ -884,12 +886,12 @@ var ReadyEvent = class {
     this.#isSet = false;
     this.#error = null;
   }
-  /** What waits, and what comes, is rejected with `error`. */
+  /** Rejects waiting and later requests with `error`. */
   fail(error) {
     this.#error = error;
     for (const waiter of this.#waiting) waiter.reject(error);
   }
-  /** Null when it is ready, else a promise of it. */
+  /** Null if it is ready; otherwise a promise that resolves when it is. */
   wait() {
     if (this.#error) return Promise.reject(this.#error);
     return this.#isSet ? null : this.#queue();
@@ -916,7 +918,7 @@ var ACK_DELAY_MS = 50;
 var ACK_EVERY = 16;
 var MAX_PAST = 8;
 var Incoming = class {
-  /** The peer's instance, and its stream as it was last named; null before anything has come. */
+  /** The peer's instance and current stream; null before anything has arrived. */
   instance = null;
   stream = null;
   duplicates = 0;
@@ -927,11 +929,11 @@ var Incoming = class {
   #ackAt = 0;
   #past = /* @__PURE__ */ new Map();
   #retired = /* @__PURE__ */ new Set();
-  /** Whether an instance is listened to: not one that another has replaced. */
+  /** Whether signals of `instance` are accepted. Not if another instance has replaced it. */
   hears(instance) {
     return !this.#retired.has(instance);
   }
-  /** The peer is this instance from now on. One that was heard before goes on where it was. */
+  /** The peer is `instance` from now on. An instance that is known already continues where it was. */
   follow(instance) {
     if (this.instance !== null) this.#retire(this.instance);
     this.instance = instance;
@@ -948,11 +950,11 @@ var Incoming = class {
     this.#past.delete(oldest);
     this.#retired.delete(oldest);
   }
-  /** The peer's side was taken back, perhaps by an instance that was followed before. */
+  /** The peer's side reconnected, possibly from an instance that was followed earlier. */
   hearRetired() {
     this.#retired.clear();
   }
-  /** Takes a signal of a reliable stream: what can be delivered now, in order. */
+  /** Processes a signal of a reliable stream. Returns the signals that can be delivered now, in order. */
   take(stream, epoch, n, data, now) {
     if (epoch < this.#epoch) return [];
     if (epoch > this.#epoch) this.#begin(epoch);
@@ -965,7 +967,7 @@ var Incoming = class {
     this.#early.set(n, data);
     return [...this.#inOrder()];
   }
-  /** Takes a signal of a stream that nobody repeats: whether it is new. */
+  /** Processes a signal of a plain stream, which is never retransmitted. Returns whether it is new. */
   takePlain(stream, n) {
     this.stream = stream;
     const isNew = n > this.#position;
@@ -973,12 +975,12 @@ var Incoming = class {
     else this.duplicates += 1;
     return isNew;
   }
-  /** When an acknowledgement is due; null for never. */
+  /** When an acknowledgement is due; null if none is. */
   get ackAt() {
     if (!this.#unacked || !this.#position) return null;
     return this.#unacked < ACK_EVERY ? this.#ackAt : 0;
   }
-  /** The stream, and up to where all of it has come. */
+  /** The acknowledgement: the stream, and the number up to which everything has arrived. */
   takeAck() {
     this.#unacked = 0;
     return { stream: this.stream, n: this.#position };
@@ -1006,7 +1008,7 @@ var Outbox = class {
   get isEmpty() {
     return this.#app.length + this.#media.length === 0;
   }
-  /** Whether the next signal is one of the negotiation. */
+  /** Whether the next signal belongs to the negotiation. */
   get hasMedia() {
     return this.#media.length > 0;
   }
@@ -1014,11 +1016,11 @@ var Outbox = class {
   push(signal, media) {
     (media ? this.#media : this.#app).push(signal);
   }
-  /** The next signal. */
+  /** Removes and returns the next signal. */
   shift() {
     return this.#media.shift() ?? this.#app.shift();
   }
-  /** Forgets what was said about an RTCPeerConnection that is gone. */
+  /** Drops signals about an RTCPeerConnection that is gone. */
   dropMedia() {
     this.#media = new Queue();
   }
@@ -1052,7 +1054,7 @@ var RetransmissionTimeout = class {
   #smoothed = null;
   #variation = 0;
   #doublings = 0;
-  /** A signal that was sent once was acknowledged after so long. */
+  /** A signal was acknowledged after `ms`. Only for signals that were sent once: others are ambiguous. */
   measured(ms) {
     if (this.#smoothed === null) {
       this.#smoothed = ms;
@@ -1062,15 +1064,15 @@ var RetransmissionTimeout = class {
       this.#smoothed += (ms - this.#smoothed) / 8;
     }
   }
-  /** Something was acknowledged, or the way is another one. */
+  /** A signal was acknowledged, or the connection changed. */
   progressed() {
     this.#doublings = 0;
   }
-  /** Nothing came in time. */
+  /** The timeout has passed without an acknowledgement. */
   passed() {
     this.#doublings = Math.min(this.#doublings + 1, MAX_DOUBLINGS);
   }
-  /** How long to wait. */
+  /** The current timeout. */
   get ms() {
     const base = this.#smoothed === null ? FIRST_MS : Math.max(MIN_MS, this.#smoothed + 4 * this.#variation);
     return Math.min(MAX_MS, base * 2 ** this.#doublings);
@@ -1095,24 +1097,24 @@ var Delivery = class {
   #last = 0;
   #outbox;
   #unacked = [];
-  // one after the other by `n`
+  // in the order of `n`, without gaps
   #unackedBytes = 0;
   #resend = [];
   #noteDue = false;
   #flows = false;
   #heard = true;
-  // the peer, since both are there: new signals wait, for its page may have been loaded anew
+  // from the peer since it returned; until then new signals wait, for its page may have been reloaded
   #heldUntil = 0;
   #timeout = new RetransmissionTimeout();
   #timer = null;
   #repeatsTo = 0;
-  // up to where to send again once the oldest, sent again after a time-out, has arrived
+  // after a timeout: retransmit up to here, once the oldest signal has been acknowledged
   #probes = 0;
   /**
    * @param {string} room
    * @param {string} instance random
-   * @param {Outbox} [outbox] holds what waits to be numbered
-   * @param {() => void} [onOutdated] the peer has talked to another device of our user since
+   * @param {Outbox} [outbox] the queue of unsent signals
+   * @param {() => void} [onOutdated] the peer has since talked to another of our user's devices
    */
   constructor(room, instance, outbox = new Outbox(), onOutdated = () => {
   }) {
@@ -1122,28 +1124,28 @@ var Delivery = class {
     this.#onOutdated = onOutdated;
   }
   // --- what the app and the room say ---
-  /** The name of our stream to the peer as it is now. */
+  /** The name of our current stream to the peer. */
   get stream() {
     return `r1.${this.#instance}.${this.#epoch}`;
   }
-  /** Whether both are there. */
+  /** Whether both sides are present. */
   get flows() {
     return this.#flows;
   }
-  /** Whether a stream is one of ours. */
+  /** Whether a stream belongs to this instance. */
   isOurs(stream) {
     return typeof stream === "string" && stream.startsWith(`r1.${this.#instance}.`);
   }
-  /** Sends a signal, whose JSON is given; `settle` is called with null once the peer has it. Throws `queue_full`. */
+  /** Queues a signal, given as JSON. Calls `settle` with null once the peer has it. Throws `queue_full`. */
   push(text, settle = () => {
   }, { media = false } = {}) {
     this.#outbox.push({ text, settle }, media);
   }
-  /** Forgets what was said about a connection of media that is gone, as far as it was not sent. */
+  /** Drops unsent signals about an RTCPeerConnection that is gone. */
   dropMedia() {
     this.#outbox.dropMedia();
   }
-  /** Both are there, or there again: what may have been lost on the way is sent again. */
+  /** Both sides are present (again): retransmit what may have been lost in flight. */
   flow(now) {
     this.#flows = this.#noteDue = true;
     this.#probes = 0;
@@ -1154,27 +1156,27 @@ var Delivery = class {
     this.#heard = false;
     this.#sendAgain(now);
   }
-  /** One of the two is away: everything waits. */
+  /** One side is away: everything waits. */
   pause() {
     this.#flows = false;
   }
-  /** The peer reads too slowly: nothing goes out before that time. */
+  /** The peer reads too slowly: send nothing before `until`. */
   hold(until) {
     this.#heldUntil = until;
   }
-  /** The peer stepped out on purpose: whoever comes next is another instance. */
+  /** The peer left deliberately: the next one is another instance. */
   peerLeft() {
-    this.#beginAnew();
+    this.#startOver();
     this.kind = "unknown";
   }
-  /** It is over: nothing that waits will arrive. */
+  /** The call is over: no waiting signal will arrive. */
   fail(code) {
     this.#flows = false;
     this.#giveUp(code);
     while (!this.#outbox.isEmpty) this.#outbox.shift().settle(code);
   }
   // --- what comes in ---
-  /** Takes a signal: what it brings the app, in order, and whether the peer is another instance than before. */
+  /** Processes a signal. Returns the data for the app, in order, and whether the peer is a new instance. */
   receive({ stream, n, data }, now) {
     if (stream === void 0 || n === void 0) {
       this.#isPlain();
@@ -1186,7 +1188,7 @@ var Delivery = class {
     let changed = false;
     if (instance !== this.incoming.instance) {
       changed = this.incoming.instance !== null;
-      if (changed) this.#beginAnew();
+      if (changed) this.#startOver();
       this.incoming.follow(instance);
       this.#noteDue ||= named !== null;
     }
@@ -1198,7 +1200,7 @@ var Delivery = class {
     this.#isPlain();
     return { data: this.#withoutNotes(this.incoming.takePlain(stream, n) ? [data] : []), changed };
   }
-  /** The peer has everything of a stream of ours up to `n`. */
+  /** The peer has received everything up to `n` of one of our streams. */
   acknowledged({ stream, n }, now) {
     if (stream !== this.stream || n > this.#last) return;
     this.#isReliable(now);
@@ -1216,7 +1218,7 @@ var Delivery = class {
     this.#repeatsTo = 0;
   }
   // --- what goes out ---
-  /** The text of the frame to write now; null when there is none before `wakeAt`. */
+  /** The text of the frame to write now; null if there is none before `wakeAt`. */
   next(now) {
     if (!this.#flows || now < this.#heldUntil) return null;
     this.#heldUntil = 0;
@@ -1234,14 +1236,14 @@ var Delivery = class {
     }
     return this.#canSend ? this.#send(this.#outbox.shift(), now) : null;
   }
-  /** Whether `next` has something to do now. */
+  /** Whether `next` has a frame now. */
   isDue(now) {
     if (!this.#flows || now < this.#heldUntil) return false;
     const wakeAt = this.wakeAt();
     if (wakeAt !== null && wakeAt <= now) return true;
     return this.#resend.length > 0 || this.#noteDue || this.#canSend;
   }
-  /** When `next` is to be asked although nothing has happened; null for never. */
+  /** When to call `next` even if nothing happens; null for never. */
   wakeAt() {
     if (!this.#flows) return null;
     const times = [this.#timer, this.kind === "reliable" ? this.incoming.ackAt : null].filter((at) => at !== null);
@@ -1319,7 +1321,7 @@ var Delivery = class {
   }
   #isReliable(now) {
     if (this.kind === "reliable") return;
-    if (this.kind === "plain") this.#countAnew();
+    if (this.kind === "plain") this.#startEpoch();
     this.kind = "reliable";
     this.#timer = null;
     if (this.#unacked.length) this.#setTimer(now);
@@ -1329,13 +1331,13 @@ var Delivery = class {
     this.kind = "plain";
     this.#giveUp(null);
   }
-  /** The peer is another instance: what was on its way to the other one is lost, and this one counts from 1. */
-  #beginAnew() {
+  /** The peer is a new instance: signals in flight to the old one are lost, and numbers start at 1 again. */
+  #startOver() {
     this.#giveUp("peer_gone");
     this.#heard = true;
-    if (this.kind !== "plain") this.#countAnew();
+    if (this.kind !== "plain") this.#startEpoch();
   }
-  #countAnew() {
+  #startEpoch() {
     if (!this.#last) return;
     this.#epoch += 1;
     this.#last = 0;
@@ -1349,7 +1351,7 @@ var Delivery = class {
     this.#timer = null;
     for (const { settle } of given) settle(code);
   }
-  /** Takes the presence notes out of what is delivered. */
+  /** Processes presence notes, and returns the other signals. */
   #withoutNotes(signals) {
     return signals.filter((data) => {
       const isNote = typeof data === "object" && data !== null && !Array.isArray(data) && "here" in data;
@@ -1357,7 +1359,7 @@ var Delivery = class {
       return !isNote;
     });
   }
-  /** The peer says whom it knows. One that follows another instance of ours has talked to another device since. */
+  /** The peer names the stream it follows. If it is another instance, the peer has since talked to another device. */
   #noteRead(here) {
     if (this.isOurs(here)) return;
     if (here !== null) this.#onOutdated();
@@ -1376,18 +1378,18 @@ var Signals = class {
   #handlers;
   #delivery;
   #turn = null;
-  // what has asked for a turn to write
+  // the pending request for a turn to write
   #timer = null;
   #end = null;
-  // the error of what will never arrive
+  // the error for signals that will never arrive
   /**
    * @param {string} roomId
    * @param {object} link
    * @param {object} handlers
    * @param {(data: unknown) => void} handlers.onApp
    * @param {(data: object) => void} handlers.onMedia
-   * @param {(stream: string) => void} handlers.onNewPeer the peer is another instance than before
-   * @param {() => void} handlers.onOutdated the peer has talked to another device of our user since
+   * @param {(stream: string) => void} handlers.onNewPeer the peer is a new instance
+   * @param {() => void} handlers.onOutdated the peer has since talked to another of our user's devices
    */
   constructor(roomId, link, handlers) {
     this.#roomId = roomId;
@@ -1398,11 +1400,11 @@ var Signals = class {
   get isFlowing() {
     return this.#delivery.flows;
   }
-  /** Whether the peer is an SDK, which tells by its stream when it begins anew. */
+  /** Whether the peer's stream is known. A reloaded peer then shows as another stream. */
   get peerIsKnown() {
     return this.#delivery.incoming.instance !== null;
   }
-  /** Both are there. */
+  /** Both sides are present. */
   flow() {
     this.#delivery.frameBytes = this.#link.limits().frame_bytes;
     this.#delivery.flow(this.#now);
@@ -1413,7 +1415,7 @@ var Signals = class {
     this.#turn = null;
     this.#schedule();
   }
-  /** The peer reads too slowly: what is sent waits for so long. */
+  /** The peer reads too slowly: signals wait for `ms`. */
   holdFor(ms) {
     this.#delivery.hold(this.#now + ms);
     this.#pump();
@@ -1421,7 +1423,7 @@ var Signals = class {
   peerLeft() {
     this.#delivery.peerLeft();
   }
-  /** The peer's side was taken back: perhaps by a device that was followed before. */
+  /** The peer's side reconnected, possibly from a device that was followed earlier. */
   hearRetired() {
     this.#delivery.incoming.hearRetired();
   }
@@ -1429,7 +1431,7 @@ var Signals = class {
     const to = this.#delivery.incoming.stream;
     this.#push(to === null ? data : { ...data, to }, { media: true });
   }
-  /** Resolves when the peer has the app's data. */
+  /** Sends the app's data. Resolves when the peer has it. */
   send(data) {
     const arrived = new Deferred();
     const settle = (code) => code === null ? arrived.resolve() : arrived.reject(this.#end ?? this.#error(code));
@@ -1441,7 +1443,7 @@ var Signals = class {
     }
     return arrived.promise;
   }
-  /** Forgets what was said about an RTCPeerConnection that is gone. */
+  /** Drops unsent signals about an RTCPeerConnection that is gone. */
   dropMedia() {
     this.#delivery.dropMedia();
   }
@@ -1455,7 +1457,7 @@ var Signals = class {
     this.#delivery.acknowledged(frame, this.#now);
     this.#pump();
   }
-  /** It is over: whoever waits for a signal gets this error. */
+  /** The call is over: signals that are still awaited fail with `error`. */
   close(error) {
     this.pause();
     this.#end = error;
@@ -1467,7 +1469,7 @@ var Signals = class {
   #error(code) {
     return new KeeplineError(code, WHY[code], { room: this.#roomId });
   }
-  /** Throws a KeeplineError where the server would refuse it. */
+  /** Throws a KeeplineError if the server would refuse the signal. */
   #push(data, { settle, media }) {
     const number = { stream: "x".repeat(64), n: Number.MAX_SAFE_INTEGER };
     encodeFrame({ type: "signal", room: this.#roomId, ...number, data }, this.#link.limits());
@@ -1478,7 +1480,7 @@ var Signals = class {
     if ("app" in data) this.#handlers.onApp(data.app);
     else if (data.to === void 0 || this.#delivery.isOurs(data.to)) this.#handlers.onMedia(data);
   }
-  /** Writes what is due, one frame a turn, and comes back when more will be. */
+  /** Writes due frames, one per turn, and schedules the next run. */
   #pump() {
     if (this.#turn) return;
     if (!this.#delivery.isDue(this.#now)) return this.#schedule();
@@ -1540,8 +1542,8 @@ var ActiveCall = class {
   get ready() {
     return this.#ready.promise;
   }
-  // --- what the app asks for ---
-  /** Takes what a `join` of the room brings along. */
+  // --- called by the app ---
+  /** Applies the options of a `join`. */
   adopt({ media, peerConnection, iceServers } = {}) {
     if (iceServers) this.media.configure({ iceServers });
     if (media) this.media.setStream(media).catch((cause) => this.#reportMedia(cause));
@@ -1569,7 +1571,7 @@ var ActiveCall = class {
   send(data) {
     return this.#signals.send(data ?? null);
   }
-  /** Has a line stored, and remembers it: it is not emitted again when it comes in a snapshot. */
+  /** Has a message stored, and remembers it, so that it is not emitted when it appears in a snapshot. */
   async chat(text, key) {
     const message = await this.#lines.write(text, key);
     this.#messages.add(message);
@@ -1578,7 +1580,7 @@ var ActiveCall = class {
   becomeVideo() {
     if (this.room) this.room = { ...this.room, chat_mode: "video" };
   }
-  /** Media stop at once, and the room can be joined anew. The promise may be ignored. */
+  /** Leaves or ends the call. Media stops at once, and the room can be joined again. The promise may be ignored. */
   depart(type, reason, cause) {
     if (this.endedReason) return Promise.resolve();
     this.#departure ??= this.#carryOut(type, reason, cause);
@@ -1586,8 +1588,8 @@ var ActiveCall = class {
     });
     return this.#departure;
   }
-  // --- what the connection brings ---
-  /** The room is held: first join, or back after a reconnect. */
+  // --- called by the connection ---
+  /** The server holds our side: after the first join, or after a reconnect. */
   joined({ room, side, polite, peer }) {
     if (this.endedReason || this.#departure) return;
     const again = this.room !== null;
@@ -1601,20 +1603,20 @@ var ActiveCall = class {
     for (const message of room.messages) this.#readMessage(message, again);
     this.#goOn();
   }
-  /** The connection is gone, or is about to be left. */
+  /** The connection is lost or about to be replaced. */
   pause() {
     this.#isSeated = false;
     this.#held.clear();
     this.#signals.pause();
     this.media.negotiator?.pause();
   }
-  /** The connection that was to be left stays. */
+  /** The connection is not replaced after all. */
   goOn() {
     if (this.room === null || this.#isSeated) return;
     this.#isSeated = true;
     this.#goOn();
   }
-  /** A frame of the server about this room. */
+  /** Processes a frame about this room. */
   receive({ type, room: _room, ...frame }) {
     switch (type) {
       case "signal":
@@ -1647,7 +1649,7 @@ var ActiveCall = class {
       this.#reportMedia(cause);
     }
   }
-  /** The call is over, here at least. */
+  /** The call is over, at least on this side. */
   finish(reason, cause) {
     if (this.endedReason) return;
     this.endedReason = reason;
@@ -1663,7 +1665,7 @@ var ActiveCall = class {
   #emit(name, detail) {
     this.call.emit(name, detail);
   }
-  /** Whether media could be opened; if not, the call gives its side back and is over. */
+  /** Opens media. If that fails, leaves the room and returns false. */
   #openMedia() {
     this.#signals.dropMedia();
     try {
@@ -1704,7 +1706,7 @@ var ActiveCall = class {
     this.#emit("peer", frame);
     this.#meetPeer();
   }
-  /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
+  /** The peer's page was reloaded: the other end of our RTCPeerConnection is gone. */
   #followPeer(stream) {
     this.#renewMedia();
     this.#emit("peerchanged", { stream });
@@ -1738,7 +1740,7 @@ var Calls = class {
   #holding = /* @__PURE__ */ new Set();
   // rooms that the server holds for this connection
   #joining = /* @__PURE__ */ new Map();
-  // room → the answer to a `join` that is under way
+  // room → the answer to a pending `join`
   /**
    * @param {object} environment
    * @param {{user: () => string, iceServers: () => object[], suspect: () => void, requestWhenConnected: Function}} client
@@ -1747,16 +1749,16 @@ var Calls = class {
     this.#environment = environment;
     this.#client = client;
   }
-  /** A room to be named as a hint to load balancers. */
+  /** A room, as a hint for load balancers. */
   get anyRoom() {
     return this.#calls.keys().next().value;
   }
-  /** A request that changes nothing: to join a room that is held. Null when there is none. */
+  /** A request without effect: a join of a room that is held already. Null if there is none. */
   probe() {
     const room = [...this.#calls.keys()].find((held) => this.#holding.has(held));
     return room === void 0 ? null : { type: "join", room };
   }
-  /** A call in the room, the one that is there already with what `options` add to it. */
+  /** The call in a room. If there is one already, applies `options` to it. */
   join(roomId, options) {
     const known = this.#calls.get(roomId);
     const active = known ?? new ActiveCall(this.#link(), roomId);
@@ -1767,7 +1769,7 @@ var Calls = class {
     }
     return active.call;
   }
-  /** The connection was welcomed: every call goes on through it. */
+  /** The connection was welcomed: all calls continue over it. */
   connected(connection, { resumed, rooms }) {
     this.#connection = connection;
     this.#limits = connection.limits;
@@ -1781,11 +1783,11 @@ var Calls = class {
       else this.#hold(call);
     }
   }
-  /** The connection is gone, or is about to be left: what is sent waits for the next one. */
+  /** The connection is lost or about to be replaced: requests and signals wait for the next one. */
   pause() {
     for (const call of this.#calls.values()) call.pause();
   }
-  /** It is not left, as it seems. */
+  /** The connection is not replaced after all. */
   goOn() {
     for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call.goOn();
   }
@@ -1845,7 +1847,7 @@ var Calls = class {
     }
     if (isCurrent()) call.joined(joined);
   }
-  /** Has the server hold a room for this connection. */
+  /** Joins a room over this connection. */
   async #join(roomId) {
     const connection = this.#connection;
     const answer = this.#request({ type: "join", room: roomId }, { urgent: true });
@@ -1858,11 +1860,11 @@ var Calls = class {
       if (this.#joining.get(roomId) === answer) this.#joining.delete(roomId);
     }
   }
-  /** The server holds a side of which we know no call: it was given up here while it was being joined. */
+  /** The server holds a side that has no call here: the call was left while its join was pending. Leave it. */
   #expectDeparture(room) {
     if (!this.#departures.has(room)) this.#departures.set(room, { room, type: "leave", done: new Deferred() });
   }
-  /** Forgets the call, and resolves once the server knows that it was left; rejects when that takes too long. */
+  /** Forgets the call. Resolves once the server knows that it was left; rejects if that takes too long. */
   #depart(call, type) {
     const room = call.roomId;
     this.#forget(call);
@@ -1923,7 +1925,7 @@ var Heartbeat = class {
   #proofTimer = null;
   /**
    * @param {object} environment
-   * @param {() => boolean} ask sends what the server answers; false when there is nothing to ask
+   * @param {() => boolean} ask sends a request that the server answers; false if it has none
    * @param {() => void} onDeath
    */
   constructor(environment, ask, onDeath) {
@@ -1936,7 +1938,7 @@ var Heartbeat = class {
     this.#heard += 1;
     this.#heardAt = this.#environment.now();
   }
-  /** Asks whenever nothing was heard for so long. */
+  /** Sends a request after every `silenceMs` of silence. */
   watch(silenceMs) {
     this.#patienceMs = silenceMs;
     const { now, setTimeout } = this.#environment;
@@ -1944,7 +1946,7 @@ var Heartbeat = class {
     if (rest <= 0) this.suspect();
     this.#silenceTimer = setTimeout(() => this.watch(silenceMs), rest > 0 ? rest : silenceMs);
   }
-  /** Asks now, unless it is being asked. */
+  /** Sends a request now, unless one is pending. */
   suspect() {
     const { now, setTimeout } = this.#environment;
     const [heard, due] = [this.#heard, now() + this.#patienceMs];
@@ -1977,23 +1979,23 @@ var Pacer = class {
     this.#tokens = this.#burst;
     this.#at = now;
   }
-  /** Whether a frame may go at `now`; then it counts. */
+  /** Whether a frame may be sent at `now`. If so, counts it. */
   take(now) {
     if (this.wait(now) > 0) return false;
     this.#tokens -= 1;
     return true;
   }
-  /** Counts a frame that goes in any case. */
+  /** Counts a frame that is sent in any case. */
   charge(now) {
     this.#refill(now);
     this.#tokens -= 1;
   }
-  /** How long until a frame may go. */
+  /** The ms until a frame may be sent. */
   wait(now) {
     this.#refill(now);
     return Math.max(0, this.#at - now, Math.ceil((1 - this.#tokens) / this.#perMs));
   }
-  /** The server wants to hear nothing for so long. */
+  /** The server accepts nothing for `ms`. */
   stopFor(ms, now) {
     this.#refill(now);
     this.#tokens = Math.min(this.#tokens, 0);
@@ -2020,12 +2022,12 @@ var SendQueue = class {
   setLimits(limits) {
     this.#pacer = new Pacer(limits, this.#environment.now());
   }
-  /** Calls `send` when a frame may go, perhaps at once. */
+  /** Calls `send` when a frame may be sent, possibly at once. */
   add(send) {
     if (this.#waiting.length === 0 && this.#pacer.take(this.#environment.now())) send();
     else if (this.#waiting.push(send) === 1) this.#schedule();
   }
-  /** For what cannot wait. */
+  /** Sends an urgent frame. */
   sendNow(send) {
     this.#pacer.charge(this.#environment.now());
     send();
@@ -2033,7 +2035,7 @@ var SendQueue = class {
   stopFor(ms) {
     this.#pacer.stopFor(ms, this.#environment.now());
   }
-  /** Drops what waits. */
+  /** Drops waiting frames. */
   close() {
     this.#waiting.length = 0;
     this.#environment.clearTimeout(this.#timer);
@@ -2055,7 +2057,7 @@ var Requests = class {
   get size() {
     return this.#pending.size;
   }
-  /** A new request: `id` for its frame, `answer` for whoever asked, `isOpen` while nobody has answered. */
+  /** A new request: the `id` of its frame, the deferred `answer`, and `isOpen()`, true until it is settled. */
   open(type) {
     const id = String(++this.#lastId);
     const answer = new Deferred();
@@ -2064,7 +2066,7 @@ var Requests = class {
     answer.promise.then(close, close);
     return { id, answer, isOpen: () => this.#pending.has(id) };
   }
-  /** Gives an answer to its request and returns what type that had; null when the frame answers nothing. */
+  /** Settles the request that `frame` answers, and returns the request's type; null if it answers none. */
   settle(frame) {
     const pending = this.#pending.get(frame.id);
     if (!pending) return null;
@@ -2104,12 +2106,12 @@ var Connection = class {
   #onEnd = null;
   #failure = "";
   #ended = null;
-  /** What the server allows. */
+  /** The server's limits. */
   limits = DEFAULT_LIMITS;
   /**
    * @param {object} environment
    * @param {string} url
-   * @param {() => object | null} probe a request that changes nothing, for nodes that know no `ping`
+   * @param {() => object | null} probe returns a request without effect, for nodes that do not support `ping`
    */
   constructor(environment, url, probe) {
     this.#environment = environment;
@@ -2125,8 +2127,8 @@ var Connection = class {
     this.#waitForWelcome();
   }
   /**
-   * Says hello once the socket is open; resolves with the `welcome`. As long as the server says that the hello is
-   * queued it is waited for.
+   * Sends `hello` once the socket is open, and resolves with the `welcome`. Keeps waiting while the server says that
+   * the hello is queued.
    * @param {object} fields
    * @param {{onSent?: () => void, onQueued?: (frame: object) => void}} handlers
    */
@@ -2143,14 +2145,14 @@ var Connection = class {
     if (this.limits.ping_ms) this.#heartbeat.watch(this.limits.ping_ms);
     return welcome;
   }
-  /** From here on frames that answer nothing go to `onFrame`, and why the connection has ended to `onEnd`. */
+  /** From now on passes frames that are not answers to `onFrame`, and the reason of the end to `onEnd`. */
   serve(onFrame, onEnd) {
     this.#onFrame = onFrame;
     this.#onEnd = onEnd;
     for (const frame of this.#early.splice(0)) onFrame(frame);
     if (this.#ended) onEnd(this.#ended);
   }
-  /** Sends a request when its turn has come, an `urgent` one at once; resolves with the answer. */
+  /** Sends a request when the rate limit allows, an `urgent` one at once. Resolves with the answer. */
   request(frame, { urgent = false } = {}) {
     if (this.#ended) return Promise.reject(this.#ended);
     if (!urgent && this.#requests.size >= MAX_PENDING_REQUESTS) {
@@ -2172,22 +2174,22 @@ var Connection = class {
     }
     return answer.promise.finally(() => clearTimeout(timer));
   }
-  /** Calls `send` when a frame that nobody answers may be written, perhaps at once. */
+  /** Calls `send` when a frame that needs no answer may be written, possibly at once. */
   whenFree(send) {
     if (!this.#ended) this.#sendQueue.add(send);
   }
-  /** Writes the text of a frame; false when the socket takes nothing any more. */
+  /** Writes the text of a frame; false if the socket is closed. */
   write(text) {
     if (this.#socket.readyState !== this.#environment.WebSocket.OPEN) return false;
     this.#socket.send(text);
     if (this.#socket.bufferedAmount > MAX_BUFFERED_BYTES) this.#end(lost("The network takes too little"));
     return true;
   }
-  /** Something points to a dead connection: have it prove that it lives. */
+  /** The connection may be dead: test it now. */
   suspect() {
     if (this.#onFrame && !this.#ended) this.#heartbeat.suspect();
   }
-  /** Leaves the connection; only those who wait for an answer are told. */
+  /** Closes the connection without calling `onEnd`; pending requests fail. */
   abandon(error = lost("The connection was left")) {
     this.#onEnd = null;
     this.#end(error);
@@ -2228,7 +2230,7 @@ var Connection = class {
     this.#waitForWelcome();
     this.#onQueued?.(frame);
   }
-  /** A session that is resumed holds its rooms before it is welcomed. */
+  /** Keeps frames that arrive before the welcome: a resumed session holds its rooms already. */
   #keepEarly(frame) {
     if (this.#early.push(frame) > MAX_EARLY_FRAMES) this.#end(lost("Too many frames before the welcome"));
   }
@@ -2273,30 +2275,30 @@ var Connector = class {
   #era = 0;
   #next = null;
   #last = null;
-  // what `current` took over from, which may still bring what was on its way
+  // the connection before `current`, which may still deliver frames in flight
   #isMoving = false;
   #goodbyeTimer = null;
   #retryTimer = null;
   #refusals = 0;
   #stopListening = () => {
   };
-  /** The connection that was welcomed and has not ended, or null. */
+  /** The connection that was welcomed and is still open, or null. */
   current = null;
   /**
    * @param {object} environment
    * @param {{urls: string[], token: string | (() => string | Promise<string>), backoff?: object}} options
    * @param {object} owner
    * @param {() => string | undefined} owner.roomHint
-   * @param {() => object | null} owner.probe a request that changes nothing
+   * @param {() => object | null} owner.probe returns a request without effect
    * @param {(connection: Connection, welcome: object) => void} owner.onWelcome
    * @param {(frame: object) => void} owner.onFrame
    * @param {(frame: object) => void} owner.onQueued
-   * @param {() => void} owner.onLeaving what is sent from now on waits for the next connection
-   * @param {() => void} owner.onStaying it need not: the connection is not left, as it seems
-   * @param {() => void} owner.onDisconnected there is no connection
-   * @param {(error: KeeplineError) => void} owner.onFailure an attempt has failed; another one may follow
-   * @param {(error: KeeplineError) => void} owner.onRetry another one follows
-   * @param {(error: KeeplineError) => void} owner.onEnd none follows
+   * @param {() => void} owner.onLeaving the connection is about to be replaced: requests wait for the next one
+   * @param {() => void} owner.onStaying the connection is not replaced after all
+   * @param {() => void} owner.onDisconnected there is no connection any more
+   * @param {(error: KeeplineError) => void} owner.onFailure an attempt failed; another one may follow
+   * @param {(error: KeeplineError) => void} owner.onRetry another attempt follows
+   * @param {(error: KeeplineError) => void} owner.onEnd no attempt follows
    */
   constructor(environment, { urls, token, backoff }, owner) {
     this.#environment = environment;
@@ -2315,14 +2317,14 @@ var Connector = class {
     this.#disconnect(error);
     this.#stopListening();
   }
-  /** The node asks to be left at that time. */
+  /** The node asks the client to reconnect after `reconnect_after_ms`. */
   heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
     if (this.#goodbyeTimer !== null) return;
     const { now, setTimeout } = this.#environment;
     this.#plan.goodbye(now() + waitMs);
     this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
   }
-  /** One attempt to connect, when there is no connection. */
+  /** Makes an attempt while there is no connection. */
   async #attempt() {
     const era = ++this.#era;
     this.#retryTimer = null;
@@ -2335,7 +2337,7 @@ var Connector = class {
       if (era === this.#era) this.#lose(error);
     }
   }
-  /** Opens `#next` and says hello on it; resolves with the welcome. */
+  /** Opens `#next` and sends `hello`. Resolves with the welcome. */
   async #greet(onSent) {
     const era = this.#era;
     const token = await this.#fetchToken();
@@ -2365,7 +2367,7 @@ var Connector = class {
     const room = this.#owner.roomHint();
     return room ? `${url}${url.includes("?") ? "&" : "?"}room=${encodeURIComponent(room)}` : url;
   }
-  /** `#next` was welcomed: it is what everything goes through from now on. */
+  /** `#next` was welcomed: it becomes `current`. */
   #welcome(welcome) {
     const connection = this.current = this.#next;
     this.#next = null;
@@ -2390,7 +2392,7 @@ var Connector = class {
       if (era === this.#era) this.#stay(error);
     }
   }
-  /** Moving failed: go on as long as the old connection lasts, and try again. */
+  /** Moving failed: keep the old connection for as long as it lasts, and try again. */
   #stay(error) {
     this.#isMoving = false;
     this.#next?.abandon();
@@ -2409,14 +2411,14 @@ var Connector = class {
     this.#environment.setTimeout(() => last?.abandon(), FAREWELL_MS);
     this.#welcome(welcome);
   }
-  /** A connection has ended. Where the next one is under way, that one decides what happens. */
+  /** A connection has ended. If a move is in progress, its outcome decides what happens next. */
   #ended(connection, error) {
     if (connection !== this.current) return;
     if (!this.#isMoving) return this.#lose(error);
     this.current = null;
     this.#owner.onDisconnected();
   }
-  /** There is no connection, for this reason; what comes next depends on it. */
+  /** There is no connection any more. `error` decides what happens next. */
   #lose(error) {
     this.#disconnect(error);
     const next = nextStep(error);
@@ -2449,7 +2451,7 @@ var Connector = class {
     ];
     this.#stopListening = () => stops.forEach((stop) => stop?.());
   }
-  /** The network or the user is back: no reason to wait, and a reason to ask whether the connection lives. */
+  /** The network or the user is back: reconnect now, or test the connection. */
   #wakeUp() {
     if (this.current) return this.current.suspect();
     if (this.#retryTimer === null || !this.#plan.mayHurry(this.#environment.now())) return;
@@ -2468,13 +2470,13 @@ var Keepline = class extends Emitter {
   #first = null;
   /**
    * @param {object} options
-   * @param {string | string[]} options.url WebSocket addresses of the cluster, most wanted first
-   * @param {string | (() => string | Promise<string>)} options.token JWT of the user; a function is asked before
-   *   every attempt, so it can hand out fresh ones
+   * @param {string | string[]} options.url WebSocket addresses of the cluster, preferred ones first
+   * @param {string | (() => string | Promise<string>)} options.token JWT of the user; a function is called before
+   *   every attempt, so it can return a fresh token
    * @param {string} [options.room] the room that will be joined first: a hint for the load balancer
    * @param {{baseMs?: number, capMs?: number}} [options.backoff]
-   * @param {object} [environment] replaces parts of the browser: for tests and other runtimes
-   * @throws {TypeError} when an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket
+   * @param {object} [environment] replaces parts of the browser, for tests and other runtimes
+   * @throws {TypeError} if an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket
    */
   constructor({ url, token, room, backoff }, environment = {}) {
     super();
@@ -2508,7 +2510,7 @@ var Keepline = class extends Emitter {
     this.node = null;
     this.user = null;
   }
-  /** Connects and stays connected; resolves with the first `welcome`, rejects when there is no hope of one. */
+  /** Connects and stays connected. Resolves with the first `welcome`; rejects if the client gives up. */
   connect() {
     if (this.state !== "closed") return this.#first.promise;
     this.#first = new Deferred();
@@ -2516,16 +2518,16 @@ var Keepline = class extends Emitter {
     this.#connector.start();
     return this.#first.promise;
   }
-  /** Closes the connection for good; calls end here, while their rooms go on until the grace period is over. */
+  /** Closes the connection for good. Calls end on this side; their rooms last until the grace period is over. */
   close() {
     if (this.state !== "closed") this.#shut(new KeeplineError("closed", "Closed by the app"));
   }
   /**
-   * Holds a room, now and after every reconnect, until the call has `ended`. Connects when that was not done yet. A room
-   * that is held gives the same call, with what `options` add to it.
+   * Joins a room, and again after every reconnect, until the call has `ended`. Connects if necessary. For a room that
+   * was joined already, returns the same call and applies `options` to it.
    * @param {string} roomId
    * @param {{media?: MediaStream, peerConnection?: RTCPeerConnection, iceServers?: RTCIceServer[]}} [options]
-   * @returns {Call} at once; `call.ready` tells when the room is held
+   * @returns {Call} at once; `call.ready` resolves when the room is joined
    */
   join(roomId, options = {}) {
     const call = this.#calls.join(roomId.toLowerCase(), options);
@@ -2533,14 +2535,14 @@ var Keepline = class extends Emitter {
     return call;
   }
   /**
-   * Reports the other member of a room to the app's moderators, whether the room is held, has been or never was.
-   * Waits for the connection; resolves once the report is stored. To repeat the same one does no harm.
+   * Reports the other member of a room to the app's moderators, whether or not this client has joined the room. Waits
+   * for the connection, and resolves once the report is stored. Repeating the same report is harmless.
    */
   async report(roomId, reason) {
     checkText(reason, MAX_REASON_LENGTH, roomId);
     await this.#requestWhenConnected({ type: "report", room: roomId.toLowerCase(), reason });
   }
-  /** Makes a request about a room that need not be held. */
+  /** Makes a request about a room that this client need not have joined. */
   async #requestWhenConnected(frame) {
     const { room } = frame;
     if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room });

@@ -1,4 +1,4 @@
-/** Types of the Keepline browser SDK; what each member does is written beside its code in `src/`. */
+/** Types of the Keepline browser SDK. The code in `src/` documents each member. */
 
 export type ConnectionState = "connecting" | "connected" | "reconnecting" | "closed";
 export type PeerState = "absent" | "joined" | "reconnecting" | "away" | "left";
@@ -14,7 +14,7 @@ export interface ChatMessage {
   at: number;
 }
 
-/** A room as the cluster tells it; there may be more fields than these. */
+/** A snapshot of a room. It may have more fields than these. */
 export interface RoomSnapshot {
   room_id: string;
   user_1: string;
@@ -39,14 +39,14 @@ export interface HeldRoom {
   peer: PeerState;
 }
 
-/** What a connection may send. */
+/** Limits on what a connection may send. */
 export interface Limits {
   frames_per_second: number;
   frames_burst: number;
   frame_bytes: number;
   /** In code points. */
   chat_length: number;
-  /** The longest key of a chat message; 0 or missing with nodes that know none. */
+  /** Maximum length of a chat message's key; 0 or missing if the node does not support keys. */
   chat_key?: number;
   ping_ms: number;
 }
@@ -60,14 +60,14 @@ export interface Welcome {
   node: string;
   ice_servers: RTCIceServer[];
   rooms: HeldRoom[];
-  /** Missing where the node is older than they are. */
+  /** Missing on older nodes. */
   limits?: Limits;
 }
 
 export interface KeeplineOptions {
-  /** WebSocket addresses of the cluster, most wanted first. */
+  /** WebSocket addresses of the cluster, preferred ones first. */
   url: string | string[];
-  /** JWT of the user; a function is asked before every attempt. */
+  /** JWT of the user; a function is called before every attempt. */
   token: string | (() => string | Promise<string>);
   /** The room that will be joined first: a hint for the load balancer. */
   room?: string;
@@ -90,29 +90,29 @@ export interface Environment {
 }
 
 export interface JoinOptions {
-  /** What to send; can also come later by `call.setMedia`. */
+  /** Media to send. Can be set later with `call.setMedia`. */
   media?: MediaStream;
-  /** An RTCPeerConnection of the app's own: the SDK negotiates on it, but neither configures nor closes it. */
+  /** The app's own RTCPeerConnection: the SDK negotiates on it, but neither configures nor closes it. */
   peerConnection?: RTCPeerConnection;
-  /** Used in place of the cluster's. */
+  /** Used instead of the cluster's. */
   iceServers?: RTCIceServer[];
 }
 
 export interface KeeplineEvents {
   state: { state: ConnectionState; reason?: string };
   welcome: Welcome;
-  /** The node is busy: so many are served before us, which takes about so long. */
+  /** The node is busy: `ahead` clients are served first, which takes about `wait_ms`. */
   queued: { ahead: number; wait_ms: number };
   ice: { ice_servers: RTCIceServer[] };
-  /** What went wrong; one for each attempt to connect that failed. */
+  /** An error; one for each failed connection attempt. */
   error: KeeplineError;
 }
 
 export interface CallEvents {
-  /** The room is held; `again` after a reconnect. */
+  /** The room was joined; `again` after a reconnect. */
   joined: HeldRoom & { again: boolean };
   peer: { state: "joined" | "reconnecting" | "reconnected" | "away" | "left"; grace_ms?: number };
-  /** The peer's page was loaded anew. With an own `peerConnection`, pass a new one to `usePeerConnection`. */
+  /** The peer's page was reloaded. If the app has its own `peerConnection`, pass a new one to `usePeerConnection`. */
   peerchanged: { stream: string };
   peerconnection: { peerConnection: RTCPeerConnection };
   track: { track: MediaStreamTrack; streams: readonly MediaStream[]; transceiver: RTCRtpTransceiver };
@@ -129,7 +129,7 @@ export interface CallEvents {
 }
 
 declare class Emitter<Events> {
-  /** Calls `listener` with the detail of each event; returns a function that ends it. */
+  /** Calls `listener` with the detail of each event. Returns a function that removes it. */
   on<Name extends keyof Events>(name: Name, listener: (detail: Events[Name]) => void): () => void;
   addEventListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): void;
   removeEventListener<Name extends keyof Events>(name: Name, listener: Listener<Events, Name>): void;
@@ -149,11 +149,11 @@ export class KeeplineError extends Error {
   readonly room: string | undefined;
   /** With `room_ended`: why the room ended. */
   readonly reason: string | undefined;
-  /** With `connect_failed`: the HTTP status, where the runtime tells it. Browsers do not. */
+  /** With `connect_failed`: the HTTP status, if the runtime reports it. Browsers do not. */
   readonly status: number | undefined;
 }
 
-/** A room that is held, with its media, until `ended`. Made by `Keepline.join`. */
+/** A joined room with its media, until `ended`. Created by `Keepline.join`. */
 export class Call extends Emitter<CallEvents> {
   private constructor();
   readonly roomId: string;
@@ -162,40 +162,40 @@ export class Call extends Emitter<CallEvents> {
   readonly polite: boolean | null;
   readonly peerState: PeerState;
   readonly endedReason: string | null;
-  /** Resolves when the room is held for the first time. */
+  /** Resolves when the room is joined for the first time. */
   readonly ready: Promise<Call>;
   readonly peerConnection: RTCPeerConnection | null;
   addTrack(track: MediaStreamTrack, ...streams: MediaStream[]): void;
   setMedia(stream: MediaStream | null): Promise<void>;
   usePeerConnection(pc: RTCPeerConnection): void;
-  /** `key`: the same one is the same message; drawn at random otherwise. */
+  /** Calls with the same `key` are the same message. Random by default. */
   chat(text: string, options?: { key?: string }): Promise<ChatMessage>;
   typing(): void;
-  /** Resolves when the peer has it; the promise may be ignored. */
+  /** Resolves when the peer has the data. The promise may be ignored. */
   send(data: Json): Promise<void>;
-  /** Rejects with `timeout` when the server could not be told within 10 s; it is told once it can be reached. */
+  /** Rejects with `timeout` if the server is unreachable for 10 s. It is told as soon as it is reachable. */
   hangUp(): Promise<void>;
-  /** As `hangUp`. */
+  /** Like `hangUp`. */
   leave(): Promise<void>;
   requestVideo(): Promise<void>;
   acceptVideo(): Promise<void>;
   declineVideo(): Promise<void>;
-  /** Tells the app's moderators about the peer, also after the end. */
+  /** Reports the peer to the app's moderators, even after the end. */
   report(reason: string): Promise<void>;
 }
 
-/** The connection to the cluster, which comes back by itself. */
+/** The connection to the cluster. Reconnects automatically. */
 export class Keepline extends Emitter<KeeplineEvents> {
-  /** @throws {TypeError} when an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket */
+  /** @throws {TypeError} if an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket */
   constructor(options: KeeplineOptions, environment?: Partial<Environment>);
   readonly state: ConnectionState;
   readonly node: string | null;
   readonly user: string | null;
   connect(): Promise<Welcome>;
   close(): void;
-  /** A room that is held already gives the same call, with what `options` add. */
+  /** For a room that was joined already, returns the same call and applies `options` to it. */
   join(roomId: string, options?: JoinOptions): Call;
-  /** Tells the app's moderators about the other member of a room. */
+  /** Reports the other member of a room to the app's moderators. */
   report(roomId: string, reason: string): Promise<void>;
 }
 

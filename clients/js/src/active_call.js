@@ -12,8 +12,8 @@ const TYPING_INTERVAL_MS = 1_000;
 const SLOW_PEER_MS = 1_000;
 
 /**
- * A call as the client works on it: {@link Calls} moves it from connection to connection and brings it its frames. The
- * app holds the {@link Call}, which emits what happens.
+ * The internal part of a call. {@link Calls} moves it from connection to connection and passes it its frames. The app
+ * has the {@link Call}, which emits the events.
  */
 export class ActiveCall {
   #link;
@@ -35,7 +35,7 @@ export class ActiveCall {
   constructor(link, roomId) {
     this.#link = link;
     this.roomId = roomId;
-    /** What the app holds. */
+    /** The app's object. */
     this.call = new Call(this);
     this.#held = new ReadyEvent(link.environment, roomId);
     this.#lines = new ChatLines(roomId, link, this.#held);
@@ -57,9 +57,9 @@ export class ActiveCall {
     return this.#ready.promise;
   }
 
-  // --- what the app asks for ---
+  // --- called by the app ---
 
-  /** Takes what a `join` of the room brings along. */
+  /** Applies the options of a `join`. */
   adopt({ media, peerConnection, iceServers } = {}) {
     if (iceServers) this.media.configure({ iceServers });
     if (media) this.media.setStream(media).catch((cause) => this.#reportMedia(cause));
@@ -93,7 +93,7 @@ export class ActiveCall {
     return this.#signals.send(data ?? null);
   }
 
-  /** Has a line stored, and remembers it: it is not emitted again when it comes in a snapshot. */
+  /** Has a message stored, and remembers it, so that it is not emitted when it appears in a snapshot. */
   async chat(text, key) {
     const message = await this.#lines.write(text, key);
     this.#messages.add(message);
@@ -104,7 +104,7 @@ export class ActiveCall {
     if (this.room) this.room = { ...this.room, chat_mode: "video" };
   }
 
-  /** Media stop at once, and the room can be joined anew. The promise may be ignored. */
+  /** Leaves or ends the call. Media stops at once, and the room can be joined again. The promise may be ignored. */
   depart(type, reason, cause) {
     if (this.endedReason) return Promise.resolve();
     this.#departure ??= this.#carryOut(type, reason, cause);
@@ -112,9 +112,9 @@ export class ActiveCall {
     return this.#departure;
   }
 
-  // --- what the connection brings ---
+  // --- called by the connection ---
 
-  /** The room is held: first join, or back after a reconnect. */
+  /** The server holds our side: after the first join, or after a reconnect. */
   joined({ room, side, polite, peer }) {
     if (this.endedReason || this.#departure) return;
     const again = this.room !== null;
@@ -129,7 +129,7 @@ export class ActiveCall {
     this.#goOn();
   }
 
-  /** The connection is gone, or is about to be left. */
+  /** The connection is lost or about to be replaced. */
   pause() {
     this.#isSeated = false;
     this.#held.clear();
@@ -137,14 +137,14 @@ export class ActiveCall {
     this.media.negotiator?.pause();
   }
 
-  /** The connection that was to be left stays. */
+  /** The connection is not replaced after all. */
   goOn() {
     if (this.room === null || this.#isSeated) return;
     this.#isSeated = true;
     this.#goOn();
   }
 
-  /** A frame of the server about this room. */
+  /** Processes a frame about this room. */
   receive({ type, room: _room, ...frame }) {
     switch (type) {
       case "signal":
@@ -179,7 +179,7 @@ export class ActiveCall {
     }
   }
 
-  /** The call is over, here at least. */
+  /** The call is over, at least on this side. */
   finish(reason, cause) {
     if (this.endedReason) return;
     this.endedReason = reason;
@@ -197,7 +197,7 @@ export class ActiveCall {
     this.call.emit(name, detail);
   }
 
-  /** Whether media could be opened; if not, the call gives its side back and is over. */
+  /** Opens media. If that fails, leaves the room and returns false. */
   #openMedia() {
     this.#signals.dropMedia();
     try {
@@ -244,7 +244,7 @@ export class ActiveCall {
     this.#meetPeer();
   }
 
-  /** The peer's page was loaded anew: what our RTCPeerConnection was connected to is gone. */
+  /** The peer's page was reloaded: the other end of our RTCPeerConnection is gone. */
   #followPeer(stream) {
     this.#renewMedia();
     this.#emit("peerchanged", { stream });

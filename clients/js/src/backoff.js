@@ -1,7 +1,7 @@
 const STABLE_AFTER_MS = 5_000;
 const MAX_SHORT_CONNECTIONS = 3;
 
-/** Exponential backoff with full jitter: any time between now and a ceiling that doubles up to a cap. */
+/** Exponential backoff with full jitter: a random delay below a ceiling that doubles up to a cap. */
 export class Backoff {
   #attempt = 0;
 
@@ -22,10 +22,10 @@ export class Backoff {
 }
 
 /**
- * When a client comes back. The waits start over after a welcome, so that the grace period is not spent waiting;
- * but not after one short connection upon the other, because a client that is welcomed and thrown out again and
- * again would never slow down. A time that the server named is never shortened: that of a `goodbye` is obeyed to the
- * millisecond, because the server has spread these; to a `retry_after_ms` the backoff is added as jitter.
+ * When a client reconnects. A welcome resets the backoff, so that the grace period is not spent waiting. Several short
+ * connections in a row do not: otherwise a client that is welcomed and disconnected in a loop would never slow down. A
+ * time that the server sent is never shortened. That of a `goodbye` is obeyed exactly, because the server has spread
+ * these out; to a `retry_after_ms` the backoff is added as jitter.
  */
 export class ReconnectPlan {
   #backoff;
@@ -39,7 +39,7 @@ export class ReconnectPlan {
     this.#backoff = backoff;
   }
 
-  /** The server named the moment to come back. */
+  /** The server said when to reconnect. */
   goodbye(at) {
     this.#goodbyeAt = at;
   }
@@ -49,7 +49,7 @@ export class ReconnectPlan {
     this.#goodbyeAt = null;
   }
 
-  /** How long to wait after a connection or an attempt has ended at `now`. */
+  /** How long to wait after a connection or an attempt ended at `now`. */
   delay(now, retryAfterMs) {
     if (this.#welcomedAt !== null) this.#judge(now - this.#welcomedAt >= STABLE_AFTER_MS);
     else this.#failedAt = now;
@@ -61,7 +61,7 @@ export class ReconnectPlan {
     return (retryAfterMs ?? 0) + this.#backoff.next();
   }
 
-  /** Whether the wait may be cut short because the network or the user is back. Not in a loop of refusals. */
+  /** Whether the wait may be cut short when the network or the user is back. Not if the node keeps refusing. */
   mayHurry(now) {
     return !this.#named && now - this.#failedAt >= this.#backoff.baseMs;
   }

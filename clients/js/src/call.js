@@ -2,8 +2,8 @@ import { Emitter } from "./emitter.js";
 import { checkText, MAX_REASON_LENGTH } from "./frames.js";
 
 /**
- * A call, as the app sees it: one room, held by one side, with its media. Made by {@link Keepline.join}; it lives until
- * `ended`, whatever happens to connections meanwhile.
+ * A call as the app sees it: one side of a room, with its media. Created by {@link Keepline.join}. It lasts until
+ * `ended`, across any number of connections.
  *
  * Events (`on(name, detail => …)` or `addEventListener` with `event.detail`):
  * `joined` {room, side, polite, peer, again}, `peer` {state, grace_ms?}, `peerchanged` {stream},
@@ -25,7 +25,7 @@ export class Call extends Emitter {
     return this.#active.roomId;
   }
 
-  /** The room as the cluster last told it, or null before the first `joined`. */
+  /** The last snapshot of the room, or null before the first `joined`. */
   get room() {
     return this.#active.room;
   }
@@ -35,7 +35,7 @@ export class Call extends Emitter {
     return this.#active.side;
   }
 
-  /** Whether we give way when two offers meet; null before the first `joined`. */
+  /** Whether this side yields when offers collide; null before the first `joined`. */
   get polite() {
     return this.#active.polite;
   }
@@ -45,12 +45,12 @@ export class Call extends Emitter {
     return this.#active.peerState;
   }
 
-  /** Why the call is over, or null. */
+  /** Why the call ended, or null. */
   get endedReason() {
     return this.#active.endedReason;
   }
 
-  /** Resolves when the room is held for the first time; rejects when the call ends before that. */
+  /** Resolves when the room is joined for the first time; rejects if the call ends first. */
   get ready() {
     return this.#active.ready;
   }
@@ -60,41 +60,43 @@ export class Call extends Emitter {
     return this.#active.media.peerConnection;
   }
 
-  /** Adds a track; kept for the RTCPeerConnection that a reloaded peer will need. */
+  /** Adds a track. It is added to later RTCPeerConnections too, which a reloaded peer needs. */
   addTrack(track, ...streams) {
     this.#active.media.addTrack(track, streams);
   }
 
-  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  /** Replaces the tracks that are sent by those of `stream` (null: none). */
   async setMedia(stream) {
     await this.#active.media.setStream(stream);
   }
 
-  /** Goes on with another RTCPeerConnection of the app's own; meant for `peerchanged`. */
+  /** Continues with another RTCPeerConnection of the app, for example on `peerchanged`. */
   usePeerConnection(pc) {
     this.#active.usePeerConnection(pc);
   }
 
   /**
-   * Sends a chat message (1 to 500 characters); resolves with it once it is stored, which is exactly once, however many
-   * connections and nodes that takes. Messages of one call are stored in the order in which they were sent. Rejects when
-   * the message is not stored and never will be; only the end of the client (`closed`, `replaced`, …) leaves that open.
-   * It is sent again for as long as the cluster cannot be reached. With a `key` of its own the app can ask later.
+   * Sends a chat message (1 to 500 characters) and resolves with it once it is stored. It is stored exactly once, even
+   * if that takes several connections and nodes, and messages are stored in the order in which they were sent. Rejects
+   * if the message is not stored and never will be. If the client is closed (`closed`, `replaced`, …), the outcome is
+   * unknown. Retries for as long as the cluster is unreachable. An app that passes its own `key` can send the message
+   * again later to find out.
    */
   chat(text, { key } = {}) {
     return this.#active.chat(text, key);
   }
 
-  /** Tells the peer that the user is typing; at most once a second, and only while both are connected. */
+  /** Tells the peer that the user is typing: at most once a second, and only while both sides are connected. */
   typing() {
     this.#active.typing();
   }
 
   /**
-   * Sends any JSON value to the peer, who gets it as a `data` event, once and in order, also after reconnects. The
-   * promise, which may be ignored, resolves when the peer has it, and rejects when it never will: `room_ended`, `closed`,
-   * `peer_gone` (its page was closed or loaded again), `too_large`, or `queue_full` when 256 wait already. A peer without
-   * an SDK, or with one of an older release, gets it at most once, and counts as having it when it was sent.
+   * Sends any JSON value to the peer, which gets it as a `data` event, exactly once and in order, even across
+   * reconnects. The promise may be ignored. It resolves when the peer has the value, and rejects if it never will:
+   * `room_ended`, `closed`, `peer_gone` (its page was closed or reloaded), `too_large`, or `queue_full` if 256 are
+   * already waiting. A peer without an SDK, or with an older one, gets it at most once; the promise resolves when it is
+   * sent.
    */
   send(data) {
     return this.#active.send(data);
@@ -105,7 +107,7 @@ export class Call extends Emitter {
     return this.#active.depart("end", "hangup");
   }
 
-  /** Steps out of the room without ending it. Media stops at once; join again to come back. */
+  /** Leaves the room without ending it. Media stops at once. Join again to return. */
   leave() {
     return this.#active.depart("leave", "left");
   }
@@ -127,8 +129,8 @@ export class Call extends Emitter {
   }
 
   /**
-   * Reports the peer to the app's moderators (1 to 500 characters), also when the call has ended; resolves once the
-   * report is stored. To repeat the same one does no harm.
+   * Reports the peer to the app's moderators (1 to 500 characters), even after the end of the call. Resolves once the
+   * report is stored. Repeating the same report is harmless.
    */
   async report(reason) {
     checkText(reason, MAX_REASON_LENGTH, this.roomId);

@@ -9,11 +9,11 @@ const MAX_DEPARTURES = 64;
 const DEPARTURE_MS = 10_000;
 
 /**
- * The calls of a client: brings each frame to its call and each call onto the next connection.
+ * The calls of a client: passes each frame to its call, and moves calls to the next connection.
  *
- * A call that was left is forgotten at once, so that its room can be joined anew. What stays is its departure: the
- * `leave` or `end` that the server has yet to hear, be it on the next connection, because a session that is resumed
- * would hold the side again. Whoever joins the room meanwhile waits until the departure is done.
+ * A call that was left is forgotten at once, so that its room can be joined again. Its departure remains: a `leave` or
+ * `end` that still has to be sent, possibly over the next connection, because a resumed session would hold the side
+ * again. A new join of the room waits until the departure is done.
  */
 export class Calls {
   #environment;
@@ -23,7 +23,7 @@ export class Calls {
   #connection = null;
   #limits = DEFAULT_LIMITS;
   #holding = new Set(); // rooms that the server holds for this connection
-  #joining = new Map(); // room → the answer to a `join` that is under way
+  #joining = new Map(); // room → the answer to a pending `join`
 
   /**
    * @param {object} environment
@@ -34,18 +34,18 @@ export class Calls {
     this.#client = client;
   }
 
-  /** A room to be named as a hint to load balancers. */
+  /** A room, as a hint for load balancers. */
   get anyRoom() {
     return this.#calls.keys().next().value;
   }
 
-  /** A request that changes nothing: to join a room that is held. Null when there is none. */
+  /** A request without effect: a join of a room that is held already. Null if there is none. */
   probe() {
     const room = [...this.#calls.keys()].find((held) => this.#holding.has(held));
     return room === undefined ? null : { type: "join", room };
   }
 
-  /** A call in the room, the one that is there already with what `options` add to it. */
+  /** The call in a room. If there is one already, applies `options` to it. */
   join(roomId, options) {
     const known = this.#calls.get(roomId);
     const active = known ?? new ActiveCall(this.#link(), roomId);
@@ -57,7 +57,7 @@ export class Calls {
     return active.call;
   }
 
-  /** The connection was welcomed: every call goes on through it. */
+  /** The connection was welcomed: all calls continue over it. */
   connected(connection, { resumed, rooms }) {
     this.#connection = connection;
     this.#limits = connection.limits;
@@ -72,12 +72,12 @@ export class Calls {
     }
   }
 
-  /** The connection is gone, or is about to be left: what is sent waits for the next one. */
+  /** The connection is lost or about to be replaced: requests and signals wait for the next one. */
   pause() {
     for (const call of this.#calls.values()) call.pause();
   }
 
-  /** It is not left, as it seems. */
+  /** The connection is not replaced after all. */
   goOn() {
     for (const call of this.#calls.values()) if (this.#holding.has(call.roomId)) call.goOn();
   }
@@ -146,7 +146,7 @@ export class Calls {
     if (isCurrent()) call.joined(joined);
   }
 
-  /** Has the server hold a room for this connection. */
+  /** Joins a room over this connection. */
   async #join(roomId) {
     const connection = this.#connection;
     const answer = this.#request({ type: "join", room: roomId }, { urgent: true });
@@ -160,12 +160,12 @@ export class Calls {
     }
   }
 
-  /** The server holds a side of which we know no call: it was given up here while it was being joined. */
+  /** The server holds a side that has no call here: the call was left while its join was pending. Leave it. */
   #expectDeparture(room) {
     if (!this.#departures.has(room)) this.#departures.set(room, { room, type: "leave", done: new Deferred() });
   }
 
-  /** Forgets the call, and resolves once the server knows that it was left; rejects when that takes too long. */
+  /** Forgets the call. Resolves once the server knows that it was left; rejects if that takes too long. */
   #depart(call, type) {
     const room = call.roomId;
     this.#forget(call);
@@ -192,7 +192,7 @@ export class Calls {
     const isCurrent = () => this.#connection === connection && this.#departures.get(room) === departure;
     try {
       if (this.#joining.has(room)) await this.#joining.get(room);
-      // One who was not resumed steps in to step out: else the peer would wait for the end of the grace period.
+      // Not resumed: join in order to leave, so that the peer does not wait for the end of the grace period.
       else if (!this.#holding.has(room)) await this.#join(room);
       if (!isCurrent()) return;
       const { type } = departure;
@@ -206,7 +206,7 @@ export class Calls {
         return this.#environment.setTimeout(again, (error.retryAfterMs ?? 0) + backoff.next());
       }
     }
-    // What was refused for good is over in any case.
+    // If the server refused it for good, the call is over too.
     if (this.#connection === connection) this.#holding.delete(room);
     this.#departures.delete(room);
     done.resolve();

@@ -5,10 +5,10 @@ import { checkText } from "./frames.js";
 const MAX_WAITING = 256;
 
 /**
- * Writes lines of chat exactly once: each is sent again, with the same key, until it is known what became of it.
+ * Writes chat messages exactly once: each is sent with the same key until its outcome is known.
  *
- * The lines of a call are written one after the other. So they are stored in the order in which the app wrote them, and
- * the cluster has to know the key of one line at a time.
+ * The messages of a call are sent one after the other. So they are stored in the order in which the app wrote them, and
+ * the cluster needs to know the key of only one at a time.
  */
 export class ChatLines {
   #room;
@@ -28,7 +28,7 @@ export class ChatLines {
     this.#held = held;
   }
 
-  /** Resolves with the line once it is stored. */
+  /** Resolves with the message once it is stored. */
   async write(text, key) {
     const { chat_length: maxLength, chat_key: maxKey } = this.#link.limits();
     checkText(text, maxLength, this.#room);
@@ -49,7 +49,7 @@ export class ChatLines {
     return new KeeplineError(code, message, { room: this.#room, cause });
   }
 
-  /** Asks for the line as long as the call lasts, then once more whether it was stored. */
+  /** Sends the message until it is answered or the call ends; then asks once more whether it was stored. */
   async #write(frame) {
     if (this.#held.error) throw this.#held.error;
     try {

@@ -8,11 +8,11 @@ import { checkText, MAX_REASON_LENGTH } from "./frames.js";
 import { ReadyEvent } from "./ready_event.js";
 
 /**
- * The connection to the cluster. It reconnects by itself until {@link Keepline.close} or a close code that
- * forbids it, rotating over the given addresses.
+ * The connection to the cluster. It reconnects automatically, rotating over the given addresses, until
+ * {@link Keepline.close} or a close code that forbids it.
  *
- * Events: `state` {state, reason?}, `welcome` (the frame, at each connection), `queued` {ahead, wait_ms} (the node is
- * busy and has us wait), `ice` {ice_servers}, `error` {@link KeeplineError}, with each attempt that failed.
+ * Events: `state` {state, reason?}, `welcome` (the frame, on each connection), `queued` {ahead, wait_ms} (the node is
+ * busy, so the client waits), `ice` {ice_servers}, `error` {@link KeeplineError}, for each failed attempt too.
  */
 export class Keepline extends Emitter {
   #connector;
@@ -23,13 +23,13 @@ export class Keepline extends Emitter {
 
   /**
    * @param {object} options
-   * @param {string | string[]} options.url WebSocket addresses of the cluster, most wanted first
-   * @param {string | (() => string | Promise<string>)} options.token JWT of the user; a function is asked before
-   *   every attempt, so it can hand out fresh ones
+   * @param {string | string[]} options.url WebSocket addresses of the cluster, preferred ones first
+   * @param {string | (() => string | Promise<string>)} options.token JWT of the user; a function is called before
+   *   every attempt, so it can return a fresh token
    * @param {string} [options.room] the room that will be joined first: a hint for the load balancer
    * @param {{baseMs?: number, capMs?: number}} [options.backoff]
-   * @param {object} [environment] replaces parts of the browser: for tests and other runtimes
-   * @throws {TypeError} when an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket
+   * @param {object} [environment] replaces parts of the browser, for tests and other runtimes
+   * @throws {TypeError} if an address is not a `ws:` or `wss:` URL, or the runtime has no WebSocket
    */
   constructor({ url, token, room, backoff }, environment = {}) {
     super();
@@ -61,13 +61,13 @@ export class Keepline extends Emitter {
     });
     /** `connecting`, `connected`, `reconnecting` or `closed`. */
     this.state = "closed";
-    /** Name of the node we are connected to, once there was a `welcome`. */
+    /** Name of the node that sent the last `welcome`. */
     this.node = null;
-    /** UUID of the user, once there was a `welcome`. */
+    /** UUID of the user, known after the first `welcome`. */
     this.user = null;
   }
 
-  /** Connects and stays connected; resolves with the first `welcome`, rejects when there is no hope of one. */
+  /** Connects and stays connected. Resolves with the first `welcome`; rejects if the client gives up. */
   connect() {
     if (this.state !== "closed") return this.#first.promise;
     this.#first = new Deferred();
@@ -76,17 +76,17 @@ export class Keepline extends Emitter {
     return this.#first.promise;
   }
 
-  /** Closes the connection for good; calls end here, while their rooms go on until the grace period is over. */
+  /** Closes the connection for good. Calls end on this side; their rooms last until the grace period is over. */
   close() {
     if (this.state !== "closed") this.#shut(new KeeplineError("closed", "Closed by the app"));
   }
 
   /**
-   * Holds a room, now and after every reconnect, until the call has `ended`. Connects when that was not done yet. A room
-   * that is held gives the same call, with what `options` add to it.
+   * Joins a room, and again after every reconnect, until the call has `ended`. Connects if necessary. For a room that
+   * was joined already, returns the same call and applies `options` to it.
    * @param {string} roomId
    * @param {{media?: MediaStream, peerConnection?: RTCPeerConnection, iceServers?: RTCIceServer[]}} [options]
-   * @returns {Call} at once; `call.ready` tells when the room is held
+   * @returns {Call} at once; `call.ready` resolves when the room is joined
    */
   join(roomId, options = {}) {
     const call = this.#calls.join(roomId.toLowerCase(), options);
@@ -95,15 +95,15 @@ export class Keepline extends Emitter {
   }
 
   /**
-   * Reports the other member of a room to the app's moderators, whether the room is held, has been or never was.
-   * Waits for the connection; resolves once the report is stored. To repeat the same one does no harm.
+   * Reports the other member of a room to the app's moderators, whether or not this client has joined the room. Waits
+   * for the connection, and resolves once the report is stored. Repeating the same report is harmless.
    */
   async report(roomId, reason) {
     checkText(reason, MAX_REASON_LENGTH, roomId);
     await this.#requestWhenConnected({ type: "report", room: roomId.toLowerCase(), reason });
   }
 
-  /** Makes a request about a room that need not be held. */
+  /** Makes a request about a room that this client need not have joined. */
   async #requestWhenConnected(frame) {
     const { room } = frame;
     if (this.state === "closed") throw new KeeplineError("closed", "Not connected", { room });
@@ -128,7 +128,8 @@ export class Keepline extends Emitter {
     this.#setState("connected");
     this.emit("welcome", welcome);
     this.#first.resolve(welcome);
-    if (this.#connector.current === connection) this.#calls.connected(connection, welcome); // no listener closed us
+    // A listener may have closed the client.
+    if (this.#connector.current === connection) this.#calls.connected(connection, welcome);
   }
 
   #refreshIce(iceServers = []) {

@@ -14,7 +14,7 @@ const ANSWER_MS = 10_000;
 const RATE_LIMIT_PAUSE_MS = 1_000;
 const MAX_RATE_LIMIT_PAUSE_MS = 10_000;
 
-/** One WebSocket to one node, from the handshake to the close: requests and their answers, at the server's pace. */
+/** One WebSocket to one node, from the handshake to the close: requests and answers, within the server's limits. */
 export class Connection {
   #environment;
   #url;
@@ -31,13 +31,13 @@ export class Connection {
   #onEnd = null;
   #failure = "";
   #ended = null;
-  /** What the server allows. */
+  /** The server's limits. */
   limits = DEFAULT_LIMITS;
 
   /**
    * @param {object} environment
    * @param {string} url
-   * @param {() => object | null} probe a request that changes nothing, for nodes that know no `ping`
+   * @param {() => object | null} probe returns a request without effect, for nodes that do not support `ping`
    */
   constructor(environment, url, probe) {
     this.#environment = environment;
@@ -54,8 +54,8 @@ export class Connection {
   }
 
   /**
-   * Says hello once the socket is open; resolves with the `welcome`. As long as the server says that the hello is
-   * queued it is waited for.
+   * Sends `hello` once the socket is open, and resolves with the `welcome`. Keeps waiting while the server says that
+   * the hello is queued.
    * @param {object} fields
    * @param {{onSent?: () => void, onQueued?: (frame: object) => void}} handlers
    */
@@ -73,7 +73,7 @@ export class Connection {
     return welcome;
   }
 
-  /** From here on frames that answer nothing go to `onFrame`, and why the connection has ended to `onEnd`. */
+  /** From now on passes frames that are not answers to `onFrame`, and the reason of the end to `onEnd`. */
   serve(onFrame, onEnd) {
     this.#onFrame = onFrame;
     this.#onEnd = onEnd;
@@ -81,7 +81,7 @@ export class Connection {
     if (this.#ended) onEnd(this.#ended);
   }
 
-  /** Sends a request when its turn has come, an `urgent` one at once; resolves with the answer. */
+  /** Sends a request when the rate limit allows, an `urgent` one at once. Resolves with the answer. */
   request(frame, { urgent = false } = {}) {
     if (this.#ended) return Promise.reject(this.#ended);
     if (!urgent && this.#requests.size >= MAX_PENDING_REQUESTS) {
@@ -104,12 +104,12 @@ export class Connection {
     return answer.promise.finally(() => clearTimeout(timer));
   }
 
-  /** Calls `send` when a frame that nobody answers may be written, perhaps at once. */
+  /** Calls `send` when a frame that needs no answer may be written, possibly at once. */
   whenFree(send) {
     if (!this.#ended) this.#sendQueue.add(send);
   }
 
-  /** Writes the text of a frame; false when the socket takes nothing any more. */
+  /** Writes the text of a frame; false if the socket is closed. */
   write(text) {
     if (this.#socket.readyState !== this.#environment.WebSocket.OPEN) return false;
     this.#socket.send(text);
@@ -117,12 +117,12 @@ export class Connection {
     return true;
   }
 
-  /** Something points to a dead connection: have it prove that it lives. */
+  /** The connection may be dead: test it now. */
   suspect() {
     if (this.#onFrame && !this.#ended) this.#heartbeat.suspect();
   }
 
-  /** Leaves the connection; only those who wait for an answer are told. */
+  /** Closes the connection without calling `onEnd`; pending requests fail. */
   abandon(error = lost("The connection was left")) {
     this.#onEnd = null;
     this.#end(error);
@@ -135,7 +135,7 @@ export class Connection {
   }
 
   #giveUp({ type, room }, answer) {
-    // No proof that the connection is dead: a promise to store something may wait for the cluster's memory.
+    // This does not prove that the connection is dead: a change may have to wait until Redis stores it.
     answer.reject(new KeeplineError("timeout", `No answer to ${type}`, { room }));
     this.suspect();
   }
@@ -170,7 +170,7 @@ export class Connection {
     this.#onQueued?.(frame);
   }
 
-  /** A session that is resumed holds its rooms before it is welcomed. */
+  /** Keeps frames that arrive before the welcome: a resumed session holds its rooms already. */
   #keepEarly(frame) {
     if (this.#early.push(frame) > MAX_EARLY_FRAMES) this.#end(lost("Too many frames before the welcome"));
   }
@@ -190,7 +190,7 @@ export class Connection {
     this.#sendQueue.close();
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.onerror = () => {}; // Some runtimes throw what nobody listens to.
+    socket.onerror = () => {}; // some runtimes throw errors without a listener
     socket.close(1000);
     this.#opened.reject(error);
     this.#requests.fail(error);

@@ -8,12 +8,12 @@ const TOKEN_MS = 10_000;
 const FAREWELL_MS = 1_000;
 
 /**
- * Goes from one connection to the next, for as long as the protocol allows.
+ * Moves from one connection to the next, for as long as the protocol allows.
  *
- * An attempt opens `#next`; its welcome makes it `current`. When `current` ends the next attempt follows as `#plan`
- * says. After a `goodbye` an attempt is made while `current` still works, and again after each that fails, until one
- * takes over or `current` has ended. What belongs to an attempt that was overtaken finds another `#era` than its own,
- * and does nothing.
+ * An attempt opens `#next`, and its welcome makes that `current`. When `current` ends, `#plan` schedules the next
+ * attempt. After a `goodbye`, attempts are made while `current` still works, until one takes over or `current` ends.
+ * Each attempt has its own `#era`. The continuation of an outdated attempt sees that the era has changed and does
+ * nothing.
  */
 export class Connector {
   #environment;
@@ -26,13 +26,13 @@ export class Connector {
   #resume;
   #era = 0;
   #next = null;
-  #last = null; // what `current` took over from, which may still bring what was on its way
+  #last = null; // the connection before `current`, which may still deliver frames in flight
   #isMoving = false;
   #goodbyeTimer = null;
   #retryTimer = null;
   #refusals = 0;
   #stopListening = () => {};
-  /** The connection that was welcomed and has not ended, or null. */
+  /** The connection that was welcomed and is still open, or null. */
   current = null;
 
   /**
@@ -40,16 +40,16 @@ export class Connector {
    * @param {{urls: string[], token: string | (() => string | Promise<string>), backoff?: object}} options
    * @param {object} owner
    * @param {() => string | undefined} owner.roomHint
-   * @param {() => object | null} owner.probe a request that changes nothing
+   * @param {() => object | null} owner.probe returns a request without effect
    * @param {(connection: Connection, welcome: object) => void} owner.onWelcome
    * @param {(frame: object) => void} owner.onFrame
    * @param {(frame: object) => void} owner.onQueued
-   * @param {() => void} owner.onLeaving what is sent from now on waits for the next connection
-   * @param {() => void} owner.onStaying it need not: the connection is not left, as it seems
-   * @param {() => void} owner.onDisconnected there is no connection
-   * @param {(error: KeeplineError) => void} owner.onFailure an attempt has failed; another one may follow
-   * @param {(error: KeeplineError) => void} owner.onRetry another one follows
-   * @param {(error: KeeplineError) => void} owner.onEnd none follows
+   * @param {() => void} owner.onLeaving the connection is about to be replaced: requests wait for the next one
+   * @param {() => void} owner.onStaying the connection is not replaced after all
+   * @param {() => void} owner.onDisconnected there is no connection any more
+   * @param {(error: KeeplineError) => void} owner.onFailure an attempt failed; another one may follow
+   * @param {(error: KeeplineError) => void} owner.onRetry another attempt follows
+   * @param {(error: KeeplineError) => void} owner.onEnd no attempt follows
    */
   constructor(environment, { urls, token, backoff }, owner) {
     this.#environment = environment;
@@ -71,7 +71,7 @@ export class Connector {
     this.#stopListening();
   }
 
-  /** The node asks to be left at that time. */
+  /** The node asks the client to reconnect after `reconnect_after_ms`. */
   heedGoodbye({ reconnect_after_ms: waitMs = 0 }) {
     if (this.#goodbyeTimer !== null) return;
     const { now, setTimeout } = this.#environment;
@@ -79,7 +79,7 @@ export class Connector {
     this.#goodbyeTimer = setTimeout(() => this.#move(), waitMs);
   }
 
-  /** One attempt to connect, when there is no connection. */
+  /** Makes an attempt while there is no connection. */
   async #attempt() {
     const era = ++this.#era;
     this.#retryTimer = null;
@@ -93,7 +93,7 @@ export class Connector {
     }
   }
 
-  /** Opens `#next` and says hello on it; resolves with the welcome. */
+  /** Opens `#next` and sends `hello`. Resolves with the welcome. */
   async #greet(onSent) {
     const era = this.#era;
     const token = await this.#fetchToken();
@@ -107,7 +107,7 @@ export class Connector {
     try {
       return new Connection(this.#environment, url, this.#owner.probe);
     } catch (cause) {
-      // A page on https: may not open ws:, for example.
+      // for example, a page on https: may not open ws:
       throw new KeeplineError("connect_failed", `Could not connect to ${url}: ${cause.message}`, { cause });
     }
   }
@@ -128,7 +128,7 @@ export class Connector {
     return room ? `${url}${url.includes("?") ? "&" : "?"}room=${encodeURIComponent(room)}` : url;
   }
 
-  /** `#next` was welcomed: it is what everything goes through from now on. */
+  /** `#next` was welcomed: it becomes `current`. */
   #welcome(welcome) {
     const connection = (this.current = this.#next);
     this.#next = null;
@@ -146,7 +146,7 @@ export class Connector {
     this.#isMoving = true;
     this.#urlIndex += 1;
     try {
-      // From its hello on the connection before is heard no more: what is sent waits for the next one.
+      // Once the new hello is sent, the node ignores the old connection: requests wait for the new one.
       const welcome = await this.#greet(this.#owner.onLeaving);
       if (era === this.#era) this.#takeOver(welcome);
     } catch (error) {
@@ -156,7 +156,7 @@ export class Connector {
     }
   }
 
-  /** Moving failed: go on as long as the old connection lasts, and try again. */
+  /** Moving failed: keep the old connection for as long as it lasts, and try again. */
   #stay(error) {
     this.#isMoving = false;
     this.#next?.abandon();
@@ -177,15 +177,15 @@ export class Connector {
     this.#welcome(welcome);
   }
 
-  /** A connection has ended. Where the next one is under way, that one decides what happens. */
+  /** A connection has ended. If a move is in progress, its outcome decides what happens next. */
   #ended(connection, error) {
-    if (connection !== this.current) return; // `#last`, told that it was replaced: by us
+    if (connection !== this.current) return; // `#last`, which we have replaced
     if (!this.#isMoving) return this.#lose(error);
     this.current = null;
     this.#owner.onDisconnected();
   }
 
-  /** There is no connection, for this reason; what comes next depends on it. */
+  /** There is no connection any more. `error` decides what happens next. */
   #lose(error) {
     this.#disconnect(error);
     const next = nextStep(error);
@@ -214,7 +214,7 @@ export class Connector {
     const { window, document } = this.#environment;
     const onOnline = () => this.#wakeUp();
     const onVisible = () => document.visibilityState === "visible" && this.#wakeUp();
-    // React Native has a `window` that is no EventTarget.
+    // React Native's `window` is not an EventTarget.
     const stops = [
       window?.addEventListener && listen(window, { online: onOnline }),
       document?.addEventListener && listen(document, { visibilitychange: onVisible }),
@@ -222,7 +222,7 @@ export class Connector {
     this.#stopListening = () => stops.forEach((stop) => stop?.());
   }
 
-  /** The network or the user is back: no reason to wait, and a reason to ask whether the connection lives. */
+  /** The network or the user is back: reconnect now, or test the connection. */
   #wakeUp() {
     if (this.current) return this.current.suspect();
     if (this.#retryTimer === null || !this.#plan.mayHurry(this.#environment.now())) return;

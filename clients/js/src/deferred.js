@@ -7,7 +7,7 @@ export class Deferred {
       this.resolve = (value) => this.#settle(resolve, value);
       this.reject = (error) => this.#settle(reject, error);
     });
-    // Whoever awaits it sees the rejection; that nobody does is no error.
+    // Callers that await the promise see the rejection. If none does, that is no error.
     this.promise.catch(() => {});
   }
 

@@ -1,9 +1,9 @@
 /**
- * Reliable signals between two SDKs: numbers, acknowledges, repeats, and puts in order. No I/O; the time is given.
+ * Reliable signals between two SDKs: numbers, acknowledgements, retransmission, order. No I/O; time is an argument.
  *
- * docs/delivery.md describes the state machine; keepline/client/delivery.py is the same one, with its theory of
- * operation, and both are run against tests/vectors/delivery/. What goes out is asked for by `next`, one frame at a
- * time, whenever something has happened and again at `wakeAt`.
+ * docs/delivery.md describes the state machine. keepline/client/delivery.py implements the same one and has its theory
+ * of operation; both run tests/vectors/delivery/. The caller fetches outgoing frames from `next`, one at a time: after
+ * every event, and at `wakeAt`.
  */
 import { utf8Length } from "./frames.js";
 import { Incoming } from "./incoming.js";
@@ -13,7 +13,7 @@ import { RetransmissionTimeout } from "./retransmission_timeout.js";
 const WINDOW_BYTES = 512 * 1024;
 const WINDOW = 64;
 const MEDIA_WINDOW = 112; // the negotiation does not wait for the app
-/** How long after a presence note it is sent again, and after the last one the peer is taken to be no SDK. */
+/** Waits for the reply to a presence note before it is retransmitted. After the last wait the peer counts as plain. */
 const PROBES_MS = [1_000, 2_000, 4_000];
 
 const STREAM = /^r1\.([^.]+)\.(\d{1,9})$/;
@@ -29,23 +29,23 @@ export class Delivery {
   #epoch = 1;
   #last = 0;
   #outbox;
-  #unacked = []; // one after the other by `n`
+  #unacked = []; // in the order of `n`, without gaps
   #unackedBytes = 0;
   #resend = [];
   #noteDue = false;
   #flows = false;
-  #heard = true; // the peer, since both are there: new signals wait, for its page may have been loaded anew
+  #heard = true; // from the peer since it returned; until then new signals wait, for its page may have been reloaded
   #heldUntil = 0;
   #timeout = new RetransmissionTimeout();
   #timer = null;
-  #repeatsTo = 0; // up to where to send again once the oldest, sent again after a time-out, has arrived
+  #repeatsTo = 0; // after a timeout: retransmit up to here, once the oldest signal has been acknowledged
   #probes = 0;
 
   /**
    * @param {string} room
    * @param {string} instance random
-   * @param {Outbox} [outbox] holds what waits to be numbered
-   * @param {() => void} [onOutdated] the peer has talked to another device of our user since
+   * @param {Outbox} [outbox] the queue of unsent signals
+   * @param {() => void} [onOutdated] the peer has since talked to another of our user's devices
    */
   constructor(room, instance, outbox = new Outbox(), onOutdated = () => {}) {
     this.#room = room;
@@ -56,32 +56,32 @@ export class Delivery {
 
   // --- what the app and the room say ---
 
-  /** The name of our stream to the peer as it is now. */
+  /** The name of our current stream to the peer. */
   get stream() {
     return `r1.${this.#instance}.${this.#epoch}`;
   }
 
-  /** Whether both are there. */
+  /** Whether both sides are present. */
   get flows() {
     return this.#flows;
   }
 
-  /** Whether a stream is one of ours. */
+  /** Whether a stream belongs to this instance. */
   isOurs(stream) {
     return typeof stream === "string" && stream.startsWith(`r1.${this.#instance}.`);
   }
 
-  /** Sends a signal, whose JSON is given; `settle` is called with null once the peer has it. Throws `queue_full`. */
+  /** Queues a signal, given as JSON. Calls `settle` with null once the peer has it. Throws `queue_full`. */
   push(text, settle = () => {}, { media = false } = {}) {
     this.#outbox.push({ text, settle }, media);
   }
 
-  /** Forgets what was said about a connection of media that is gone, as far as it was not sent. */
+  /** Drops unsent signals about an RTCPeerConnection that is gone. */
   dropMedia() {
     this.#outbox.dropMedia();
   }
 
-  /** Both are there, or there again: what may have been lost on the way is sent again. */
+  /** Both sides are present (again): retransmit what may have been lost in flight. */
   flow(now) {
     this.#flows = this.#noteDue = true;
     this.#probes = 0;
@@ -93,23 +93,23 @@ export class Delivery {
     this.#sendAgain(now);
   }
 
-  /** One of the two is away: everything waits. */
+  /** One side is away: everything waits. */
   pause() {
     this.#flows = false;
   }
 
-  /** The peer reads too slowly: nothing goes out before that time. */
+  /** The peer reads too slowly: send nothing before `until`. */
   hold(until) {
     this.#heldUntil = until;
   }
 
-  /** The peer stepped out on purpose: whoever comes next is another instance. */
+  /** The peer left deliberately: the next one is another instance. */
   peerLeft() {
-    this.#beginAnew();
+    this.#startOver();
     this.kind = "unknown";
   }
 
-  /** It is over: nothing that waits will arrive. */
+  /** The call is over: no waiting signal will arrive. */
   fail(code) {
     this.#flows = false;
     this.#giveUp(code);
@@ -118,7 +118,7 @@ export class Delivery {
 
   // --- what comes in ---
 
-  /** Takes a signal: what it brings the app, in order, and whether the peer is another instance than before. */
+  /** Processes a signal. Returns the data for the app, in order, and whether the peer is a new instance. */
   receive({ stream, n, data }, now) {
     if (stream === undefined || n === undefined) {
       this.#isPlain();
@@ -130,7 +130,7 @@ export class Delivery {
     let changed = false;
     if (instance !== this.incoming.instance) {
       changed = this.incoming.instance !== null;
-      if (changed) this.#beginAnew();
+      if (changed) this.#startOver();
       this.incoming.follow(instance);
       this.#noteDue ||= named !== null;
     }
@@ -143,7 +143,7 @@ export class Delivery {
     return { data: this.#withoutNotes(this.incoming.takePlain(stream, n) ? [data] : []), changed };
   }
 
-  /** The peer has everything of a stream of ours up to `n`. */
+  /** The peer has received everything up to `n` of one of our streams. */
   acknowledged({ stream, n }, now) {
     if (stream !== this.stream || n > this.#last) return;
     this.#isReliable(now);
@@ -163,7 +163,7 @@ export class Delivery {
 
   // --- what goes out ---
 
-  /** The text of the frame to write now; null when there is none before `wakeAt`. */
+  /** The text of the frame to write now; null if there is none before `wakeAt`. */
   next(now) {
     if (!this.#flows || now < this.#heldUntil) return null;
     this.#heldUntil = 0;
@@ -181,7 +181,7 @@ export class Delivery {
     return this.#canSend ? this.#send(this.#outbox.shift(), now) : null;
   }
 
-  /** Whether `next` has something to do now. */
+  /** Whether `next` has a frame now. */
   isDue(now) {
     if (!this.#flows || now < this.#heldUntil) return false;
     const wakeAt = this.wakeAt();
@@ -189,7 +189,7 @@ export class Delivery {
     return this.#resend.length > 0 || this.#noteDue || this.#canSend;
   }
 
-  /** When `next` is to be asked although nothing has happened; null for never. */
+  /** When to call `next` even if nothing happens; null for never. */
   wakeAt() {
     if (!this.#flows) return null;
     const times = [this.#timer, this.kind === "reliable" ? this.incoming.ackAt : null].filter((at) => at !== null);
@@ -232,7 +232,7 @@ export class Delivery {
     const frame = JSON.stringify({ type: "signal", room: this.#room, stream: this.stream, n: sent.n });
     const written = `${frame.slice(0, -1)},"data":${sent.text}}`;
     if (sent.isNote || utf8Length(written, this.frameBytes) <= this.frameBytes) return written;
-    // Another node took more. Its number is used up, so a note goes in its place.
+    // The previous node had a higher limit. The number is used already, so a note takes the signal's place.
     sent.settle("too_large");
     const text = this.#note;
     if (this.#unacked.includes(sent)) this.#unackedBytes += text.length - sent.text.length;
@@ -277,7 +277,7 @@ export class Delivery {
 
   #isReliable(now) {
     if (this.kind === "reliable") return;
-    if (this.kind === "plain") this.#countAnew(); // what went out meanwhile was not kept
+    if (this.kind === "plain") this.#startEpoch(); // signals sent to a plain peer were not kept
     this.kind = "reliable";
     this.#timer = null;
     if (this.#unacked.length) this.#setTimer(now);
@@ -289,14 +289,14 @@ export class Delivery {
     this.#giveUp(null);
   }
 
-  /** The peer is another instance: what was on its way to the other one is lost, and this one counts from 1. */
-  #beginAnew() {
+  /** The peer is a new instance: signals in flight to the old one are lost, and numbers start at 1 again. */
+  #startOver() {
     this.#giveUp("peer_gone");
     this.#heard = true;
-    if (this.kind !== "plain") this.#countAnew();
+    if (this.kind !== "plain") this.#startEpoch();
   }
 
-  #countAnew() {
+  #startEpoch() {
     if (!this.#last) return;
     this.#epoch += 1;
     this.#last = 0;
@@ -312,7 +312,7 @@ export class Delivery {
     for (const { settle } of given) settle(code);
   }
 
-  /** Takes the presence notes out of what is delivered. */
+  /** Processes presence notes, and returns the other signals. */
   #withoutNotes(signals) {
     return signals.filter((data) => {
       const isNote = typeof data === "object" && data !== null && !Array.isArray(data) && "here" in data;
@@ -321,7 +321,7 @@ export class Delivery {
     });
   }
 
-  /** The peer says whom it knows. One that follows another instance of ours has talked to another device since. */
+  /** The peer names the stream it follows. If it is another instance, the peer has since talked to another device. */
   #noteRead(here) {
     if (this.isOurs(here)) return;
     if (here !== null) this.#onOutdated();

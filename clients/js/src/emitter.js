@@ -1,9 +1,9 @@
-/** An object that tells what happens to it. Not an EventTarget, because some runtimes have none. */
+/** An event emitter. Not an EventTarget, because some runtimes do not have one. */
 export class Emitter {
   #listeners = new Map();
 
   /**
-   * Calls `listener` with the detail of each event called `name`; returns a function that ends it.
+   * Calls `listener` with the detail of each event called `name`. Returns a function that removes it.
    * @param {string} name
    * @param {(detail: any) => void} listener
    */
@@ -29,7 +29,7 @@ export class Emitter {
   }
 }
 
-/** What a listener throws is the app's own: it is reported as such and stops nothing here. */
+/** Reports an error in the app's listener as uncaught, without stopping the SDK. */
 function callSafely(listener, event) {
   try {
     listener(event);
@@ -44,7 +44,7 @@ function throwLater(error) {
   });
 }
 
-/** Adds handlers by event name to an EventTarget of the runtime; returns a function that removes them. */
+/** Adds handlers by event name to an EventTarget. Returns a function that removes them. */
 export function listen(target, handlers) {
   const entries = Object.entries(handlers);
   for (const [name, handler] of entries) target.addEventListener(name, handler);

@@ -14,7 +14,7 @@ export function browserEnvironment() {
   };
 }
 
-/** Rejects with `error()` unless `promise` settles in time. */
+/** Rejects with `error()` if `promise` does not settle in time. */
 export function withTimeout(promise, ms, error, { setTimeout, clearTimeout }) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -23,8 +23,8 @@ export function withTimeout(promise, ms, error, { setTimeout, clearTimeout }) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-// Not crypto.randomUUID: that exists in secure contexts only. React Native has no `crypto` at all; an id has to be
-// unique, not secret.
+// Not crypto.randomUUID, which exists in secure contexts only. React Native has no `crypto` at all. Ids must be unique,
+// but need not be secret.
 function randomId() {
   const bytes = new Uint8Array(12);
   if (globalThis.crypto?.getRandomValues) crypto.getRandomValues(bytes);

@@ -1,12 +1,12 @@
 const RATE_LIMIT_PAUSE_MS = 1_000;
 
-/** Something that went wrong, with a stable `code` to decide by. */
+/** An error with a stable `code`. */
 export class KeeplineError extends Error {
   /**
    * @param {string} code a code of the protocol (`room_ended`, `rate_limited`, …), the name of a close code
    *   (`replaced`, `origin_refused`, …) or one of the SDK (`connect_failed`, `token_failed`, `connection_lost`,
    *   `timeout`, `unknown`, `closed`, `queue_full`, `too_large`, `media_failed`, `negotiation_failed`)
-   * @param {string} message for a developer's eyes
+   * @param {string} message for developers
    * @param {{retryAfterMs?: number, room?: string, reason?: string, status?: number, cause?: unknown}} [details]
    */
   constructor(code, message, { retryAfterMs, room, reason, status, cause } = {}) {
@@ -17,7 +17,7 @@ export class KeeplineError extends Error {
     this.room = room;
     /** With `room_ended`: why the room ended. */
     this.reason = reason;
-    /** With `connect_failed`: the HTTP status, where the runtime tells it. Browsers do not. */
+    /** With `connect_failed`: the HTTP status, if the runtime reports it. Browsers do not. */
     this.status = status;
   }
 
@@ -35,8 +35,7 @@ export class KeeplineError extends Error {
 }
 
 /**
- * The close codes of the protocol. Codes that are not listed (1001, 1006, 1011, 1012, …) are accidents of the
- * network or of a node.
+ * The close codes of the protocol. Other codes (1001, 1006, 1011, 1012, …) are failures of the network or of a node.
  */
 export const CLOSES = new Map([
   [4400, "bad_frame"],

@@ -1,6 +1,6 @@
 import { KeeplineError } from "./errors.js";
 
-/** What a node allows unless its `welcome` says otherwise. `ping_ms` is missing: an older node knows no `ping`. */
+/** Limits unless the `welcome` says otherwise. Without `ping_ms`, because older nodes do not support `ping`. */
 export const DEFAULT_LIMITS = {
   frames_per_second: 50,
   frames_burst: 200,
@@ -9,7 +9,7 @@ export const DEFAULT_LIMITS = {
 };
 export const MAX_REASON_LENGTH = 500;
 
-/** The frame in a message of the server, or null when it is none. */
+/** Parses a message from the server; null if it is not a frame. */
 export function parseFrame(text) {
   try {
     const frame = JSON.parse(text);
@@ -19,7 +19,7 @@ export function parseFrame(text) {
   }
 }
 
-/** The text of a frame. Throws a KeeplineError where the server would refuse it. */
+/** The text of a frame. Throws a KeeplineError if the server would refuse it. */
 export function encodeFrame(frame, { frame_bytes: maxBytes } = DEFAULT_LIMITS) {
   const text = JSON.stringify(frame);
   if (HALF_CHARACTER.test(text)) {
@@ -31,21 +31,21 @@ export function encodeFrame(frame, { frame_bytes: maxBytes } = DEFAULT_LIMITS) {
   return text;
 }
 
-/** Throws a KeeplineError unless the server would take `text` as chat or as the reason of a report. */
+/** Throws a KeeplineError if the server would refuse `text` as chat or as the reason of a report. */
 export function checkText(text, maxLength, room) {
   const refuse = (why) => {
     throw new KeeplineError("bad_request", `The text ${why}`, { room });
   };
   if (typeof text !== "string") refuse("is not a string");
-  const length = [...text].length; // In code points, as the server counts.
+  const length = [...text].length; // in code points, like the server
   if (length === 0 || length > maxLength) refuse(`has ${length} characters; 1 to ${maxLength} are allowed`);
   if (text.includes("\0")) refuse("contains U+0000");
 }
 
-// JSON.stringify escapes half a surrogate pair, and nothing else, in this way; a backslash of the text is doubled.
+// JSON.stringify escapes only lone surrogates in this way; a backslash in the text is doubled.
 const HALF_CHARACTER = /(^|[^\\])(\\\\)*\\ud[89a-f]/;
 
-/** Bytes of `text` in UTF-8, exactly once they may exceed `enough`. */
+/** Size of `text` in UTF-8: exact if it may exceed `enough`, otherwise an estimate below that. */
 export function utf8Length(text, enough) {
   if (text.length * 3 <= enough) return text.length;
   let bytes = text.length;

@@ -2,10 +2,9 @@ const DEFAULT_PATIENCE_MS = 5_000;
 const ASLEEP_MS = 2_000;
 
 /**
- * Notices that a connection is half-open: its network has gone and nobody said so. The pings of WebSocket are
- * invisible to JavaScript, so after a time of silence, or at once upon suspicion, a question is asked; when nothing at
- * all is heard for the same time again, the connection is dead. The server names that time, because a server that is
- * busy should not lose its clients to impatience.
+ * Detects half-open connections, whose network is gone without a close. JavaScript cannot see WebSocket pings. So after
+ * a period of silence, or at once on suspicion, this sends a request. If nothing at all arrives for the same period
+ * again, the connection is dead. The server sets the period, because a busy server should not lose impatient clients.
  */
 export class Heartbeat {
   #environment;
@@ -19,7 +18,7 @@ export class Heartbeat {
 
   /**
    * @param {object} environment
-   * @param {() => boolean} ask sends what the server answers; false when there is nothing to ask
+   * @param {() => boolean} ask sends a request that the server answers; false if it has none
    * @param {() => void} onDeath
    */
   constructor(environment, ask, onDeath) {
@@ -34,7 +33,7 @@ export class Heartbeat {
     this.#heardAt = this.#environment.now();
   }
 
-  /** Asks whenever nothing was heard for so long. */
+  /** Sends a request after every `silenceMs` of silence. */
   watch(silenceMs) {
     this.#patienceMs = silenceMs;
     const { now, setTimeout } = this.#environment;
@@ -43,7 +42,7 @@ export class Heartbeat {
     this.#silenceTimer = setTimeout(() => this.watch(silenceMs), rest > 0 ? rest : silenceMs);
   }
 
-  /** Asks now, unless it is being asked. */
+  /** Sends a request now, unless one is pending. */
   suspect() {
     const { now, setTimeout } = this.#environment;
     const [heard, due] = [this.#heard, now() + this.#patienceMs];
@@ -59,7 +58,7 @@ export class Heartbeat {
   #judge(heardBefore, lateMs) {
     this.#proofTimer = null;
     if (this.#heard !== heardBefore) return;
-    // A computer that slept runs its timers before it reads what came.
+    // After sleep, a computer runs its timers before it reads received data.
     if (lateMs > ASLEEP_MS) this.suspect();
     else this.#onDeath();
   }

@@ -7,12 +7,12 @@ const PATIENCE_MS = [5_000, 10_000, 15_000];
 const UNHURT = new Set(["connected", "completed", "closed"]);
 
 /**
- * Restarts ICE when the path between the peers died, and again until there is one.
+ * Restarts ICE when the path between the peers is lost, and again until there is one.
  *
- * Both states of the RTCPeerConnection are looked at: Chromium may say `failed` in `connectionState` while
- * `iceConnectionState` stays `disconnected`, and then changes nothing any more. `disconnected` often passes by itself
- * and is given two seconds. After a restart the states are looked at again, because the network may have gone for
- * longer, or the offer may have been lost. The polite side is a second slower: mostly one of the two is enough.
+ * This watches both states of the RTCPeerConnection: in Chromium `connectionState` may become `failed` while
+ * `iceConnectionState` stays `disconnected`, and neither changes again. `disconnected` often recovers by itself, so it
+ * gets two seconds. After a restart the states are checked again, because the network may still be gone or the offer
+ * may have been lost. The polite side waits a second longer, because one restart is usually enough.
  */
 export class IceRecovery {
   #pc;
@@ -31,7 +31,7 @@ export class IceRecovery {
    * @param {boolean} options.polite
    * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
    * @param {() => void} options.restart
-   * @param {() => void} options.suspect the path has died; so may have the connection to the node
+   * @param {() => void} options.suspect the path is lost; the connection to the node may be, too
    */
   constructor(pc, { polite, timers, restart, suspect }) {
     this.#pc = pc;
@@ -43,18 +43,18 @@ export class IceRecovery {
     this.#stopListening = listen(pc, { iceconnectionstatechange: look, connectionstatechange: look });
   }
 
-  /** The peer cannot hear an offer. */
+  /** The peer is unreachable for offers. */
   pause() {
     this.#isPaused = true;
     this.#cancel();
   }
 
-  /** It can (again). */
+  /** The peer is reachable (again). */
   resume() {
     this.#isPaused = false;
   }
 
-  /** Restarts what is not connected by now, even if it is only slow: what it waits for may have been lost. */
+  /** Restarts ICE if it is not connected by now, even if it is only slow: signals may have been lost. */
   heal() {
     if (this.#pc.remoteDescription && !this.#isHealthy) this.#recover();
   }
@@ -77,7 +77,7 @@ export class IceRecovery {
     const states = [this.#pc.iceConnectionState, this.#pc.connectionState];
     const isBroken = states.includes("failed") || states.includes("disconnected");
     if (isBroken) this.#suspect();
-    // A restart is under way: its own patience counts. But what fails for the first time need not wait it out.
+    // If a restart is in progress, its own timer decides. A first `failed` is handled at once.
     if (this.#restarts > 0 || (!isBroken && !states.includes("checking"))) return;
     const patience = states.includes("failed") ? 0 : isBroken ? DISCONNECTED_MS : CHECKING_MS;
     this.#schedule(patience + this.#extraMs);

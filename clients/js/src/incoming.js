@@ -1,12 +1,12 @@
-/** How far ahead of what has come a signal may be: notes and the negotiation do not wait for room in the window. */
+/** How far ahead a signal may be. Larger than the sender's window, which notes and the negotiation bypass. */
 const WINDOW = 128;
 const ACK_DELAY_MS = 50;
 const ACK_EVERY = 16;
 const MAX_PAST = 8;
 
-/** The receiver's end of a call's signals: what has come of the peer's stream, and what is to be acknowledged. */
+/** The receiving end of a call's signals: order, duplicates and acknowledgements of the peer's stream. */
 export class Incoming {
-  /** The peer's instance, and its stream as it was last named; null before anything has come. */
+  /** The peer's instance and current stream; null before anything has arrived. */
   instance = null;
   stream = null;
   duplicates = 0;
@@ -18,12 +18,12 @@ export class Incoming {
   #past = new Map();
   #retired = new Set();
 
-  /** Whether an instance is listened to: not one that another has replaced. */
+  /** Whether signals of `instance` are accepted. Not if another instance has replaced it. */
   hears(instance) {
     return !this.#retired.has(instance);
   }
 
-  /** The peer is this instance from now on. One that was heard before goes on where it was. */
+  /** The peer is `instance` from now on. An instance that is known already continues where it was. */
   follow(instance) {
     if (this.instance !== null) this.#retire(this.instance);
     this.instance = instance;
@@ -42,12 +42,12 @@ export class Incoming {
     this.#retired.delete(oldest);
   }
 
-  /** The peer's side was taken back, perhaps by an instance that was followed before. */
+  /** The peer's side reconnected, possibly from an instance that was followed earlier. */
   hearRetired() {
     this.#retired.clear();
   }
 
-  /** Takes a signal of a reliable stream: what can be delivered now, in order. */
+  /** Processes a signal of a reliable stream. Returns the signals that can be delivered now, in order. */
   take(stream, epoch, n, data, now) {
     if (epoch < this.#epoch) return [];
     if (epoch > this.#epoch) this.#begin(epoch);
@@ -61,7 +61,7 @@ export class Incoming {
     return [...this.#inOrder()];
   }
 
-  /** Takes a signal of a stream that nobody repeats: whether it is new. */
+  /** Processes a signal of a plain stream, which is never retransmitted. Returns whether it is new. */
   takePlain(stream, n) {
     this.stream = stream;
     const isNew = n > this.#position;
@@ -70,13 +70,13 @@ export class Incoming {
     return isNew;
   }
 
-  /** When an acknowledgement is due; null for never. */
+  /** When an acknowledgement is due; null if none is. */
   get ackAt() {
     if (!this.#unacked || !this.#position) return null;
     return this.#unacked < ACK_EVERY ? this.#ackAt : 0;
   }
 
-  /** The stream, and up to where all of it has come. */
+  /** The acknowledgement: the stream, and the number up to which everything has arrived. */
   takeAck() {
     this.#unacked = 0;
     return { stream: this.stream, n: this.#position };

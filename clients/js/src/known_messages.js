@@ -1,10 +1,10 @@
-const MAX_KNOWN = 1_000; // As many as a room keeps.
+const MAX_KNOWN = 1_000; // as many as a room keeps
 
-/** The chat messages of a room that were told: they come as history, as answers and as events. */
+/** The chat messages of a room that are known already: they arrive as history, as answers and as events. */
 export class KnownMessages {
   #seqs = new Set();
 
-  /** Whether the message is one that was not known. */
+  /** Remembers a message. Returns whether it is new. */
   add({ seq }) {
     if (this.#seqs.has(seq)) return false;
     this.#seqs.add(seq);

@@ -2,7 +2,7 @@ import { listen } from "./emitter.js";
 import { KeeplineError } from "./errors.js";
 import { Negotiator } from "./negotiator.js";
 
-/** The media of one call: its tracks, and the RTCPeerConnection that sends them, one after the other. */
+/** The media of one call: its tracks, and the current RTCPeerConnection, which sends them. */
 export class Media {
   #environment;
   #options = {};
@@ -20,10 +20,10 @@ export class Media {
   /**
    * @param {object} environment
    * @param {object} call
-   * @param {(data: object) => void} call.signal sends data of the negotiation to the peer
+   * @param {(data: object) => void} call.signal sends negotiation data to the peer
    * @param {(name: string, detail: object) => void} call.emit
-   * @param {() => void} call.suspect media have failed: perhaps the whole network has
-   * @param {() => RTCIceServer[]} call.iceServers those of the cluster
+   * @param {() => void} call.suspect media has failed; the whole network may have
+   * @param {() => RTCIceServer[]} call.iceServers the cluster's ICE servers
    */
   constructor(environment, { signal, emit, suspect, iceServers }) {
     this.#environment = environment;
@@ -37,7 +37,7 @@ export class Media {
     return this.#pc;
   }
 
-  /** Whether anything was agreed on with the peer. */
+  /** Whether a description of the peer was accepted. */
   get isAgreed() {
     return Boolean(this.#pc?.remoteDescription);
   }
@@ -46,18 +46,18 @@ export class Media {
     return this.#negotiator;
   }
 
-  /** Takes `iceServers` and `peerConnection` of the app, to be used from the next RTCPeerConnection on. */
+  /** Sets the app's `iceServers` and `peerConnection`, which take effect with the next RTCPeerConnection. */
   configure(options) {
     this.#options = { ...this.#options, ...options };
   }
 
-  /** Sends a track as well; one that is sent already stays. */
+  /** Adds a track. No effect if it is sent already. */
   addTrack(track, streams) {
     this.#tracks.set(track, streams);
     this.#sendMissing();
   }
 
-  /** Sends the tracks of `stream` (null: none) in place of those sent until now. */
+  /** Replaces the tracks that are sent by those of `stream` (null: none). */
   async setStream(stream) {
     this.#tracks = new Map((stream?.getTracks() ?? []).map((track) => [track, [stream]]));
     if (!this.#pc) return;
@@ -73,7 +73,7 @@ export class Media {
     this.#negotiator?.reconsider();
   }
 
-  /** Begins with a new RTCPeerConnection. Throws a KeeplineError when the browser cannot make or use it. */
+  /** Starts with a new RTCPeerConnection. Throws a KeeplineError if the browser cannot create or use it. */
   open(polite = this.#polite) {
     this.close();
     this.#polite = polite;
@@ -89,7 +89,7 @@ export class Media {
     this.#emit("peerconnection", { peerConnection: this.#pc });
   }
 
-  /** Begins anew, unless the RTCPeerConnection is the app's own. Whether there is another one now. */
+  /** Replaces the RTCPeerConnection, unless it is the app's. Returns whether it was replaced. */
   renew() {
     const renewed = this.#pc !== null && this.#isOurs;
     if (renewed) this.open();
@@ -124,7 +124,7 @@ export class Media {
       report: (cause) => this.#report(cause),
       suspect: this.#suspect,
       timers: this.#environment,
-      beginAnew: () => (this.renew() ? this.#negotiator : null),
+      renew: () => (this.renew() ? this.#negotiator : null),
     });
     this.#sendMissing();
   }

@@ -7,18 +7,22 @@ const ROLLBACK_PATIENCE_MS = 500;
 const ANSWER_PATIENCE_MS = [5_000, 10_000, 20_000, 40_000];
 
 /**
- * Perfect negotiation for one RTCPeerConnection, after the pattern of the WebRTC specification
- * (https://www.w3.org/TR/webrtc/#perfect-negotiation-example): either side may offer at any time; when two offers
- * meet, the polite side takes its own back and the impolite side ignores the other one.
+ * Perfect negotiation for one RTCPeerConnection, after the pattern in the WebRTC specification
+ * (https://www.w3.org/TR/webrtc/#perfect-negotiation-example): either side may offer at any time. If two offers
+ * collide, the polite side rolls back its own and the impolite side ignores the other one.
  *
- * Added to the pattern, because signals can get lost here while one side is away: offers are made only while the
- * peer can hear us (between `resume` and `pause`), an unanswered offer is repeated on `resume` and after a while,
- * signals are handled one after the other, and candidates wait for the description they belong to. An offer that is
- * too large to be sent is taken back, and not made again before tracks have changed. And because Chromium never
- * gathers a candidate again when the first offer of a page is taken back before its network is enumerated (a
- * matter of milliseconds, which only another RTCPeerConnection mends), and keeps the ids of header extensions that
- * were taken back with it (they may collide with those of another browser), the polite side begins anew with another
- * RTCPeerConnection where nothing was agreed on yet; with one of the app's own it waits for a candidate first.
+ * Signals can get lost here while one side is away, so this adds to the pattern:
+ *
+ * - Offers are made only while the peer is reachable (between `resume` and `pause`).
+ * - An unanswered offer is repeated on `resume` and after a timeout.
+ * - Signals are processed in sequence, and candidates wait for their description.
+ * - An offer that is too large to send is rolled back, and not made again until the tracks change.
+ *
+ * Two bugs in Chromium need a workaround. If the first offer of a page is rolled back before the network is enumerated,
+ * within milliseconds, that RTCPeerConnection never gathers candidates again. And it keeps the ids of header extensions
+ * from the rolled-back offer, which may collide with those of another browser. So if nothing was agreed on yet, the
+ * polite side replaces its RTCPeerConnection instead of rolling back. If that belongs to the app, it waits for a
+ * candidate before it rolls back.
  */
 export class Negotiator {
   #pc;
@@ -26,14 +30,14 @@ export class Negotiator {
   #send;
   #report;
   #timers;
-  #beginAnew;
+  #renew;
   #recovery;
   #suspect;
   #successor = null;
   #closed = false;
   #stopListening;
   #answerTimer = null;
-  #unanswered = 0; // how often the offer was repeated
+  #unanswered = 0; // repetitions of the current offer
   #tooLarge = null; // the tracks of an offer that could not be sent
   #gathered = new Deferred();
   #incoming = Promise.resolve();
@@ -51,17 +55,17 @@ export class Negotiator {
    * @param {(cause: unknown) => void} options.report
    * @param {() => void} [options.suspect] media failed, or no answer came: is the connection to the node alive?
    * @param {{setTimeout: Function, clearTimeout: Function}} options.timers
-   * @param {() => Negotiator | null} [options.beginAnew] closes this negotiator and its RTCPeerConnection in favour of
-   *   others; null when they are to stay
+   * @param {() => Negotiator | null} [options.renew] replaces this negotiator and its RTCPeerConnection; null if they
+   *   have to stay
    */
-  constructor(pc, { polite, send, report, suspect = () => {}, timers, beginAnew = () => null }) {
+  constructor(pc, { polite, send, report, suspect = () => {}, timers, renew = () => null }) {
     this.#pc = pc;
     this.#polite = polite;
     this.#send = send;
     this.#report = report;
     this.#suspect = suspect;
     this.#timers = timers;
-    this.#beginAnew = beginAnew;
+    this.#renew = renew;
     this.#stopListening = listen(pc, {
       negotiationneeded: () => this.#negotiate(),
       icecandidate: ({ candidate }) => this.#offerCandidate(candidate),
@@ -69,7 +73,7 @@ export class Negotiator {
     this.#recovery = new IceRecovery(pc, { polite, timers, suspect, restart: () => this.#restartIce() });
   }
 
-  /** The peer hears us (again): say what may have been lost, heal what broke meanwhile. */
+  /** The peer is reachable (again): repeat what may have been lost, and repair the path. */
   resume() {
     this.#reachable = true;
     this.#unanswered = 0;
@@ -79,7 +83,7 @@ export class Negotiator {
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
 
-  /** Begins with the peer's offer; an offer of our own waits until it is answered. */
+  /** Starts with the peer's offer. Our own offer waits until that is answered. */
   async takeOver(description) {
     await this.receive({ description });
     if (this.#closed) return;
@@ -88,26 +92,26 @@ export class Negotiator {
     if (this.#offerDue && this.#pc.signalingState === "stable") this.#negotiate();
   }
 
-  /** The tracks have changed, of which the browser says nothing while an offer is due. */
+  /** The tracks have changed. The browser does not report that while an offer is due. */
   reconsider() {
     if (this.#tooLarge !== null && this.#pc.signalingState === "stable") this.#negotiate();
   }
 
-  /** The peer cannot hear us: offers wait for `resume`. */
+  /** The peer is unreachable: offers wait for `resume`. */
   pause() {
     this.#reachable = false;
     this.#recovery.pause();
     this.#timers.clearTimeout(this.#answerTimer);
   }
 
-  /** Handles the peer's `{description}` or `{candidate}`, after those that came before it. */
+  /** Processes the peer's `{description}` or `{candidate}`, in sequence. */
   receive(data) {
     const handled = this.#incoming.then(() => this.#handle(data));
     this.#incoming = handled.catch((cause) => this.#fail(cause));
     return this.#incoming;
   }
 
-  /** Lets go of the RTCPeerConnection without closing it. */
+  /** Releases the RTCPeerConnection without closing it. */
   close() {
     this.pause();
     this.#closed = true;
@@ -147,7 +151,7 @@ export class Negotiator {
     }
   }
 
-  /** An offer that cannot be sent; what it was made for is remembered, because the browser asks for it again. */
+  /** Rolls back an offer that cannot be sent. Remembers its tracks, because the browser requests it again. */
   async #takeBack() {
     if (this.#closed || !this.#isUnanswered) return;
     this.#tooLarge = this.#tracks;
@@ -184,7 +188,7 @@ export class Negotiator {
   }
 
   #restartIce() {
-    if (!this.#isUnanswered) this.#pc.restartIce(); // else the offer under way is repeated until it is answered
+    if (!this.#isUnanswered) this.#pc.restartIce(); // otherwise the pending offer is repeated anyway
   }
 
   async #handle(data) {
@@ -200,11 +204,11 @@ export class Negotiator {
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
     this.#ignoringOffer = collision && !this.#polite;
     if (this.#ignoringOffer) return;
-    if (collision && !pc.remoteDescription) this.#successor = this.#beginAnew();
+    if (collision && !pc.remoteDescription) this.#successor = this.#renew();
     if (this.#successor) return this.#successor.takeOver(description);
     if (collision) await this.#untilGathered();
     if (this.#closed) return;
-    // A repeated offer is answered twice; the second answer has nothing left to answer.
+    // A repeated offer may be answered twice. Ignore the second answer.
     if (description.type === "answer" && pc.signalingState === "stable") return;
     await pc.setRemoteDescription(description);
     this.#timers.clearTimeout(this.#answerTimer);
@@ -212,7 +216,7 @@ export class Negotiator {
     for (const candidate of this.#early.splice(0)) await this.#addCandidate(candidate);
     if (description.type !== "offer" || this.#closed) return;
     await pc.setLocalDescription();
-    this.#offerDue = false; // what the answer did not settle is asked for again by `negotiationneeded`
+    this.#offerDue = false; // if the answer does not settle everything, `negotiationneeded` fires again
     this.#sendDescription();
   }
 
@@ -225,7 +229,7 @@ export class Negotiator {
     try {
       await this.#pc.addIceCandidate(candidate);
     } catch (cause) {
-      if (!this.#ignoringOffer) throw cause; // Candidates of an offer that we ignore fit nothing.
+      if (!this.#ignoringOffer) throw cause; // candidates of an ignored offer match no description
     }
   }
 

@@ -3,7 +3,7 @@ import { KeeplineError } from "./errors.js";
 const MAX_SIGNALS = 256;
 const MAX_BYTES = 1024 * 1024;
 
-/** The signals of one call that wait to be numbered. Those of the negotiation overtake the app's. */
+/** A call's unsent signals. Those of the negotiation go before the app's. */
 export class Outbox {
   #app = new Queue();
   #media = new Queue();
@@ -12,7 +12,7 @@ export class Outbox {
     return this.#app.length + this.#media.length === 0;
   }
 
-  /** Whether the next signal is one of the negotiation. */
+  /** Whether the next signal belongs to the negotiation. */
   get hasMedia() {
     return this.#media.length > 0;
   }
@@ -22,12 +22,12 @@ export class Outbox {
     (media ? this.#media : this.#app).push(signal);
   }
 
-  /** The next signal. */
+  /** Removes and returns the next signal. */
   shift() {
     return this.#media.shift() ?? this.#app.shift();
   }
 
-  /** Forgets what was said about an RTCPeerConnection that is gone. */
+  /** Drops signals about an RTCPeerConnection that is gone. */
   dropMedia() {
     this.#media = new Queue();
   }

@@ -1,7 +1,7 @@
-const SHARE_OF_BURST = 0.7; // The rest is for what cannot wait, and for frames that the network delivers in a heap.
+const SHARE_OF_BURST = 0.7; // the rest is for urgent frames, and for frames that the network delivers in bursts
 const SHARE_OF_RATE = 0.9;
 
-/** Lets frames go no faster than the server takes them: a token bucket that is smaller than the server's. */
+/** Keeps frames within the server's rate limit: a token bucket that is smaller than the server's. */
 export class Pacer {
   #perMs;
   #burst;
@@ -15,26 +15,26 @@ export class Pacer {
     this.#at = now;
   }
 
-  /** Whether a frame may go at `now`; then it counts. */
+  /** Whether a frame may be sent at `now`. If so, counts it. */
   take(now) {
     if (this.wait(now) > 0) return false;
     this.#tokens -= 1;
     return true;
   }
 
-  /** Counts a frame that goes in any case. */
+  /** Counts a frame that is sent in any case. */
   charge(now) {
     this.#refill(now);
     this.#tokens -= 1;
   }
 
-  /** How long until a frame may go. */
+  /** The ms until a frame may be sent. */
   wait(now) {
     this.#refill(now);
     return Math.max(0, this.#at - now, Math.ceil((1 - this.#tokens) / this.#perMs));
   }
 
-  /** The server wants to hear nothing for so long. */
+  /** The server accepts nothing for `ms`. */
   stopFor(ms, now) {
     this.#refill(now);
     this.#tokens = Math.min(this.#tokens, 0);
@@ -48,7 +48,7 @@ export class Pacer {
   }
 }
 
-/** Frames that wait until the pacer lets them go, in the order in which they came. */
+/** Frames that wait for the pacer, first in, first out. */
 export class SendQueue {
   #environment;
   #pacer;
@@ -68,13 +68,13 @@ export class SendQueue {
     this.#pacer = new Pacer(limits, this.#environment.now());
   }
 
-  /** Calls `send` when a frame may go, perhaps at once. */
+  /** Calls `send` when a frame may be sent, possibly at once. */
   add(send) {
     if (this.#waiting.length === 0 && this.#pacer.take(this.#environment.now())) send();
     else if (this.#waiting.push(send) === 1) this.#schedule();
   }
 
-  /** For what cannot wait. */
+  /** Sends an urgent frame. */
   sendNow(send) {
     this.#pacer.charge(this.#environment.now());
     send();
@@ -84,7 +84,7 @@ export class SendQueue {
     this.#pacer.stopFor(ms, this.#environment.now());
   }
 
-  /** Drops what waits. */
+  /** Drops waiting frames. */
   close() {
     this.#waiting.length = 0;
     this.#environment.clearTimeout(this.#timer);

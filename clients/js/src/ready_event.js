@@ -5,7 +5,7 @@ import { KeeplineError } from "./errors.js";
 const MAX_WAITING = 32;
 const PATIENCE_MS = 10_000;
 
-/** Lets requests wait until something is ready, or has failed for good: for ten seconds, and no more than 32 of them. */
+/** Lets requests wait until something is ready or has failed for good: at most 32 requests, for up to 10 seconds. */
 export class ReadyEvent {
   #environment;
   #room;
@@ -33,13 +33,13 @@ export class ReadyEvent {
     this.#error = null;
   }
 
-  /** What waits, and what comes, is rejected with `error`. */
+  /** Rejects waiting and later requests with `error`. */
   fail(error) {
     this.#error = error;
     for (const waiter of this.#waiting) waiter.reject(error);
   }
 
-  /** Null when it is ready, else a promise of it. */
+  /** Null if it is ready; otherwise a promise that resolves when it is. */
   wait() {
     if (this.#error) return Promise.reject(this.#error);
     return this.#isSet ? null : this.#queue();

@@ -1,7 +1,7 @@
 import { Deferred } from "./deferred.js";
 import { KeeplineError } from "./errors.js";
 
-/** The requests of one connection that wait for their answers. */
+/** The pending requests of one connection. */
 export class Requests {
   #pending = new Map();
   #lastId = 0;
@@ -10,7 +10,7 @@ export class Requests {
     return this.#pending.size;
   }
 
-  /** A new request: `id` for its frame, `answer` for whoever asked, `isOpen` while nobody has answered. */
+  /** A new request: the `id` of its frame, the deferred `answer`, and `isOpen()`, true until it is settled. */
   open(type) {
     const id = String(++this.#lastId);
     const answer = new Deferred();
@@ -20,7 +20,7 @@ export class Requests {
     return { id, answer, isOpen: () => this.#pending.has(id) };
   }
 
-  /** Gives an answer to its request and returns what type that had; null when the frame answers nothing. */
+  /** Settles the request that `frame` answers, and returns the request's type; null if it answers none. */
   settle(frame) {
     const pending = this.#pending.get(frame.id);
     if (!pending) return null;

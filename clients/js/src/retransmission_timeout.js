@@ -3,13 +3,13 @@ const MIN_MS = 500;
 const MAX_MS = 8_000;
 const MAX_DOUBLINGS = 10;
 
-/** When to repeat: the round trip as it was measured (RFC 6298), doubled each time that nothing came. */
+/** How long to wait for an acknowledgement: follows the measured round trip (RFC 6298), doubles with each timeout. */
 export class RetransmissionTimeout {
   #smoothed = null;
   #variation = 0;
   #doublings = 0;
 
-  /** A signal that was sent once was acknowledged after so long. */
+  /** A signal was acknowledged after `ms`. Only for signals that were sent once: others are ambiguous. */
   measured(ms) {
     if (this.#smoothed === null) {
       this.#smoothed = ms;
@@ -20,17 +20,17 @@ export class RetransmissionTimeout {
     }
   }
 
-  /** Something was acknowledged, or the way is another one. */
+  /** A signal was acknowledged, or the connection changed. */
   progressed() {
     this.#doublings = 0;
   }
 
-  /** Nothing came in time. */
+  /** The timeout has passed without an acknowledgement. */
   passed() {
     this.#doublings = Math.min(this.#doublings + 1, MAX_DOUBLINGS);
   }
 
-  /** How long to wait. */
+  /** The current timeout. */
   get ms() {
     const base = this.#smoothed === null ? FIRST_MS : Math.max(MIN_MS, this.#smoothed + 4 * this.#variation);
     return Math.min(MAX_MS, base * 2 ** this.#doublings);

@@ -10,18 +10,18 @@ const WHY = {
 };
 
 /**
- * What one call says to its peer: the I/O around {@link Delivery}. Signals between two SDKs are `{description}` and
- * `{candidate}` (with `to`, the peer's stream they are meant for, once it is known), `{app}` for the app, and the presence
- * notes of `Delivery`.
+ * One call's signals to and from its peer: the I/O around {@link Delivery}. Two SDKs exchange `{description}` and
+ * `{candidate}` (with `to`, the peer's stream for which they are meant, once it is known), `{app}` for the app's data,
+ * and the presence notes of `Delivery`.
  */
 export class Signals {
   #roomId;
   #link;
   #handlers;
   #delivery;
-  #turn = null; // what has asked for a turn to write
+  #turn = null; // the pending request for a turn to write
   #timer = null;
-  #end = null; // the error of what will never arrive
+  #end = null; // the error for signals that will never arrive
 
   /**
    * @param {string} roomId
@@ -29,8 +29,8 @@ export class Signals {
    * @param {object} handlers
    * @param {(data: unknown) => void} handlers.onApp
    * @param {(data: object) => void} handlers.onMedia
-   * @param {(stream: string) => void} handlers.onNewPeer the peer is another instance than before
-   * @param {() => void} handlers.onOutdated the peer has talked to another device of our user since
+   * @param {(stream: string) => void} handlers.onNewPeer the peer is a new instance
+   * @param {() => void} handlers.onOutdated the peer has since talked to another of our user's devices
    */
   constructor(roomId, link, handlers) {
     this.#roomId = roomId;
@@ -43,12 +43,12 @@ export class Signals {
     return this.#delivery.flows;
   }
 
-  /** Whether the peer is an SDK, which tells by its stream when it begins anew. */
+  /** Whether the peer's stream is known. A reloaded peer then shows as another stream. */
   get peerIsKnown() {
     return this.#delivery.incoming.instance !== null;
   }
 
-  /** Both are there. */
+  /** Both sides are present. */
   flow() {
     this.#delivery.frameBytes = this.#link.limits().frame_bytes;
     this.#delivery.flow(this.#now);
@@ -61,7 +61,7 @@ export class Signals {
     this.#schedule();
   }
 
-  /** The peer reads too slowly: what is sent waits for so long. */
+  /** The peer reads too slowly: signals wait for `ms`. */
   holdFor(ms) {
     this.#delivery.hold(this.#now + ms);
     this.#pump();
@@ -71,7 +71,7 @@ export class Signals {
     this.#delivery.peerLeft();
   }
 
-  /** The peer's side was taken back: perhaps by a device that was followed before. */
+  /** The peer's side reconnected, possibly from a device that was followed earlier. */
   hearRetired() {
     this.#delivery.incoming.hearRetired();
   }
@@ -81,7 +81,7 @@ export class Signals {
     this.#push(to === null ? data : { ...data, to }, { media: true });
   }
 
-  /** Resolves when the peer has the app's data. */
+  /** Sends the app's data. Resolves when the peer has it. */
   send(data) {
     const arrived = new Deferred();
     const settle = (code) => (code === null ? arrived.resolve() : arrived.reject(this.#end ?? this.#error(code)));
@@ -94,7 +94,7 @@ export class Signals {
     return arrived.promise;
   }
 
-  /** Forgets what was said about an RTCPeerConnection that is gone. */
+  /** Drops unsent signals about an RTCPeerConnection that is gone. */
   dropMedia() {
     this.#delivery.dropMedia();
   }
@@ -111,7 +111,7 @@ export class Signals {
     this.#pump();
   }
 
-  /** It is over: whoever waits for a signal gets this error. */
+  /** The call is over: signals that are still awaited fail with `error`. */
   close(error) {
     this.pause();
     this.#end = error;
@@ -126,7 +126,7 @@ export class Signals {
     return new KeeplineError(code, WHY[code], { room: this.#roomId });
   }
 
-  /** Throws a KeeplineError where the server would refuse it. */
+  /** Throws a KeeplineError if the server would refuse the signal. */
   #push(data, { settle, media }) {
     const number = { stream: "x".repeat(64), n: Number.MAX_SAFE_INTEGER }; // for the size only
     encodeFrame({ type: "signal", room: this.#roomId, ...number, data }, this.#link.limits());
@@ -139,7 +139,7 @@ export class Signals {
     else if (data.to === undefined || this.#delivery.isOurs(data.to)) this.#handlers.onMedia(data);
   }
 
-  /** Writes what is due, one frame a turn, and comes back when more will be. */
+  /** Writes due frames, one per turn, and schedules the next run. */
   #pump() {
     if (this.#turn) return;
     if (!this.#delivery.isDue(this.#now)) return this.#schedule();
