@@ -109,7 +109,9 @@ def _password(server: Postgres) -> str:
 async def test_data_of_a_version_that_is_not_here_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(ServerError, match=r"^no PostgreSQL 9, which created this data, .*keepline\[embedded\]"):
+    with pytest.raises(
+        ServerError, match=r"^no PostgreSQL 9, which created this data, .*keepline\[embedded\]"
+    ):
         await Postgres(tmp_path, port=free_port()).start()
 
 

@@ -376,11 +376,14 @@ async def planted(fleet: Fleet, healthy: Call) -> dict[str, set[str]]:
         fleet, "UPDATE active_rooms SET version = 1, status = 'active' WHERE room_id = $1", ended
     )
     places["ended-in-redis-only"] = {ended}
-    lost = await stored_room(fleet)
-    await fleet.redis.delete(room_key(lost))
+    lost = str(uuid.uuid4())  # of a room that no node has had: nodes restore those that they remember
     await in_postgres(
         fleet,
-        "UPDATE active_rooms SET status = 'active', ended_reason = NULL, ended_at = NULL WHERE room_id = $1",
+        """INSERT INTO active_rooms
+            SELECT (jsonb_populate_record(NULL::active_rooms, to_jsonb(room) || jsonb_build_object(
+            'room_id', $2::text, 'status', 'active', 'ended_reason', NULL, 'ended_at', NULL))).*
+            FROM active_rooms AS room WHERE room_id = $1""",
+        ended,
         lost,
     )
     places["lost-in-redis"] = {lost}
