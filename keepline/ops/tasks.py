@@ -12,6 +12,9 @@ from keepline.ops.errors import CannotRun
 
 _log = structlog.get_logger(__name__)
 
+CANCELS = 5
+"""How often a task is asked to end before it is reported."""
+
 
 class Tasks:
     """Starts named tasks, handles their failures, and ends them all on `aclose`.
@@ -53,12 +56,13 @@ class Tasks:
     async def aclose(self, timeout: float = 5.0) -> None:
         """Cancel all tasks and wait for their end. Those that do not end within `timeout` seconds are logged."""
         self._closed = True
-        tasks = set(self._running)
-        for task in tasks:
-            task.cancel()
-        if not tasks:
-            return
-        _, stuck = await asyncio.wait(tasks, timeout=timeout)
+        stuck = set(self._running)
+        for _ in range(CANCELS):  # a client library may lose a cancellation that comes as its own wait ends
+            for task in stuck:
+                task.cancel()
+            if not stuck:
+                return
+            _, stuck = await asyncio.wait(stuck, timeout=timeout / CANCELS)
         for task in stuck:
             _log.error("task_did_not_end", task=task.get_name(), timeout_seconds=timeout)
 

@@ -1,6 +1,7 @@
 """Background tasks: restarted or fatal, never unnoticed, never left behind."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -100,3 +101,19 @@ async def test_nothing_starts_after_closing() -> None:
 
     with pytest.raises(RuntimeError, match="late"):
         owner.tasks.start("late", late, restart=True)
+
+
+async def test_a_task_that_loses_its_first_cancellation_is_ended_all_the_same() -> None:
+    tasks = Tasks(lambda name, error: None)
+    begun = asyncio.Event()
+
+    async def loses_one() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = tasks.start("loses-one", loses_one, restart=True)
+    await begun.wait()
+    await tasks.aclose(timeout=0.5)
+    assert task.cancelled()
